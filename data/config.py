@@ -1,0 +1,57 @@
+"""The base of every configuration class: frozen, typed, and strict about its keys."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from data.errors import InputError
+
+
+class Config(BaseModel):
+    """A frozen configuration in which an unknown key is an error; a subclass stands beside the code it configures."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    @classmethod
+    def parse(cls, given: Mapping[str, Any], where: str) -> Self:
+        """Validate ``given``, a plain dict.
+
+        Args:
+            given: keys and values as a person wrote them.
+            where: what to call the dict in an error, for example ``training_config``.
+
+        Raises:
+            InputError: for an unknown key (the nearest known one is named) or a value that is not allowed.
+        """
+        unknown = [key for key in given if key not in cls.model_fields]
+        if unknown:
+            raise InputError(unknown_name(f"{where} has the unknown key", unknown[0], cls.model_fields))
+        try:
+            return cls.model_validate(dict(given))
+        except ValidationError as error:
+            raise InputError(_first_problem(error, where)) from None
+
+
+def unknown_name(what: str, given: str, allowed: Iterable[str]) -> str:
+    """One sentence that refuses a name, points to the nearest allowed one and lists them all."""
+    names = sorted(allowed)
+    nearest = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+    hint = f" Did you mean '{nearest[0]}'?" if nearest else ""
+    return f"{what} '{given}'.{hint} Allowed: {', '.join(names)}."
+
+
+def _first_problem(error: ValidationError, where: str) -> str:
+    problem = error.errors()[0]
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"{where} has the unknown key '{key}'; remove it or correct its spelling."
+    if problem["type"] == "missing":
+        return f"{where} lacks the key '{key}', which has no default; add it."
+    message = problem["msg"].removeprefix("Value error, ").removesuffix(".")
+    if problem["type"] == "value_error" and not key:
+        return f"{where}: {message}."
+    return f"{where}.{key} is {problem['input']!r}: {message[0].lower() + message[1:]}."
