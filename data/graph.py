@@ -1,0 +1,195 @@
+"""The graph of users, songs and artists: built from the listens, saved, loaded, and cut to what may carry messages.
+
+Importing this module registers PyG's storage classes as safe globals, so that ``torch.load("data/graph.pt")`` works
+under its safe default (PyG 2.8 does not arrange that by itself).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+from torch_geometric.data import HeteroData
+from torch_geometric.data.storage import BaseStorage, EdgeStorage, GlobalStorage, NodeStorage
+
+from data.errors import InputError
+from data.listens import Listens
+from data.weights import WeightConfig
+
+EdgeType = tuple[str, str, str]
+
+LISTENS: EdgeType = ("user", "listens", "song")
+REV_LISTENS: EdgeType = ("song", "rev_listens", "user")
+BY: EdgeType = ("song", "by", "artist")
+REV_BY: EdgeType = ("artist", "rev_by", "song")
+
+NODE_TYPES = ("user", "song", "artist")
+EDGE_TYPES = (LISTENS, REV_LISTENS, BY, REV_BY)
+MASKS = ("train_mask", "val_mask", "test_mask")
+
+torch.serialization.add_safe_globals([HeteroData, BaseStorage, NodeStorage, EdgeStorage, GlobalStorage])
+
+
+def build_graph(listens_folder: Path, config: WeightConfig | None = None) -> HeteroData:
+    """The graph of a whole log, from the folder that the ingest stage wrote.
+
+    Nodes carry ``id_hash`` (int64); ``listens`` edges, sorted by (user, song), carry what the log gives of ``plays``,
+    ``skips``, ``completion``, ``first_played`` and ``last_played``, and ``weight`` always. The half-life of the weights
+    stays on the edges as a plain number, because the split computes them anew from train rows.
+
+    Raises:
+        InputError: a file of the folder is missing or cannot be read.
+    """
+    tables = {kind: _read_table(listens_folder / f"{kind}s.parquet") for kind in NODE_TYPES}
+    listens = Listens.from_table(_read_table(listens_folder / "listens.parquet"))
+    song_artists = _read_table(listens_folder / "song_artists.parquet")
+    hashes = {kind: _tensor(_column(table, "id_hash")) for kind, table in tables.items()}
+    by = torch.stack([_tensor(_column(song_artists, "song")), _tensor(_column(song_artists, "artist"))])
+    return assemble_graph(hashes, listens, by, config or WeightConfig())
+
+
+def assemble_graph(id_hashes: dict[str, Tensor], listens: Listens, by: Tensor, config: WeightConfig) -> HeteroData:
+    """The graph from its parts in memory.
+
+    Args:
+        id_hashes: (N,) int64 for each node type, in the order of the nodes.
+        listens: the rows (user, song, day).
+        by: (2, B) int64 song and artist, sorted and distinct; (2, 0) without artists.
+        config: how the weights of the edges fade.
+    """
+    graph = HeteroData()
+    for kind in NODE_TYPES:
+        graph[kind].num_nodes = len(id_hashes[kind])
+        graph[kind].id_hash = id_hashes[kind]
+    attributes = {name: _tensor(values) for name, values in listens.attributes(config.half_life_days).items()}
+    set_listens(graph, _tensor(listens.pairs()), attributes, config.half_life_days)
+    set_by(graph, by)
+    return graph
+
+
+def set_listens(graph: HeteroData, pairs: Tensor, attributes: dict[str, Tensor], half_life_days: float) -> None:
+    """Put the edges (2, E) with their attributes (E,) into ``graph``, and their reverses with the weight only."""
+    graph[LISTENS].edge_index = pairs
+    for name in sorted(attributes):
+        graph[LISTENS][name] = attributes[name]
+    graph[LISTENS].half_life_days = half_life_days
+    graph[REV_LISTENS].edge_index = pairs.flip(0)
+    graph[REV_LISTENS].weight = attributes["weight"].clone()
+
+
+def set_by(graph: HeteroData, by: Tensor) -> None:
+    """Put the edges (2, B) from songs to artists and their reverses into ``graph``."""
+    graph[BY].edge_index = by
+    graph[REV_BY].edge_index = by.flip(0)
+
+
+def message_graph(graph: HeteroData) -> HeteroData:
+    """What a model may see: node counts, ``by``, and the train edges with their weights, each with its reverse.
+
+    Nothing else is copied, so what is held out cannot be read. Without masks every edge is a train edge.
+    """
+    listens = graph[LISTENS]
+    train = listens.train_mask if has_masks(graph) else torch.ones(listens.edge_index.size(1), dtype=torch.bool)
+    seen = HeteroData()
+    for kind in NODE_TYPES:
+        seen[kind].num_nodes = graph[kind].num_nodes
+    seen[LISTENS].edge_index = listens.edge_index[:, train]
+    seen[LISTENS].weight = listens.weight[train]
+    seen[REV_LISTENS].edge_index = seen[LISTENS].edge_index.flip(0)
+    seen[REV_LISTENS].weight = seen[LISTENS].weight.clone()
+    set_by(seen, graph[BY].edge_index.clone())
+    return seen
+
+
+def has_masks(graph: HeteroData) -> bool:
+    """Whether the graph was split into train, validation and test edges."""
+    return all(mask in graph[LISTENS] for mask in MASKS)
+
+
+def save_graph(graph: HeteroData, path: Path) -> None:
+    """Write ``graph``; the same graph under the same file name gives the same bytes.
+
+    torch writes the stem of the file's name into the file: to publish atomically, write under the final name in a
+    temporary folder and rename the folder or move the file.
+    """
+    torch.save(graph, path)
+
+
+def load_graph(path: Path) -> HeteroData:
+    """Read a graph, under torch's safe default: tensors and plain values only.
+
+    Raises:
+        InputError: there is no such file, it is damaged, or it holds something else than this project's graph.
+    """
+    try:
+        graph = torch.load(path)
+    except FileNotFoundError:
+        raise InputError(f"There is no graph at {path}; build it with `python -m flows.build_graph`.") from None
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
+        raise InputError(f"The graph at {path} is damaged or not a graph file; delete it and build it again.") from None
+    _check_schema(graph, path)
+    return graph
+
+
+def graph_digest(graph: HeteroData) -> str:
+    """SHA-256 over every tensor and plain value, with names, types and shapes; the same on every machine."""
+    digest = hashlib.sha256()
+    for name, value in _named_values(graph):
+        digest.update(name.encode())
+        update_digest(digest, value)
+    return digest.hexdigest()
+
+
+def update_digest(digest: Any, value: Any) -> None:
+    """Feed one value into a hashlib ``digest``: a tensor by type, shape and bytes, anything else by its ``repr``."""
+    if not isinstance(value, Tensor):
+        digest.update(repr(value).encode())
+        return
+    digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
+    digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+
+
+def _named_values(graph: HeteroData) -> Iterator[tuple[str, Any]]:
+    stores = {
+        "/".join(key) if isinstance(key, tuple) else key: graph[key] for key in (*graph.node_types, *graph.edge_types)
+    }
+    for key in sorted(stores):
+        for name in sorted(stores[key].keys()):
+            yield f"{key}.{name}", stores[key][name]
+
+
+def _check_schema(graph: Any, path: Path) -> None:
+    is_graph = isinstance(graph, HeteroData)
+    if is_graph and set(graph.node_types) == set(NODE_TYPES) and set(graph.edge_types) == set(EDGE_TYPES):
+        return
+    kinds = ", ".join(NODE_TYPES)
+    raise InputError(f"{path} holds no graph with the node types {kinds}; build it with `python -m flows.build_graph`.")
+
+
+def _read_table(path: Path) -> pa.Table:
+    try:
+        return pq.read_table(path)
+    except FileNotFoundError:
+        raise InputError(f"The listens folder lacks {path.name} (looked for {path}); run the ingest stage.") from None
+    except (pa.ArrowInvalid, OSError):
+        raise InputError(
+            f"{path} is not a Parquet file that can be read; delete it and run the ingest stage."
+        ) from None
+
+
+def _column(table: pa.Table, name: str) -> npt.NDArray[Any]:
+    values: npt.NDArray[Any] = table[name].cast(pa.int64()).to_numpy()
+    return values
+
+
+def _tensor(values: npt.NDArray[Any]) -> Tensor:
+    """An own copy: arrays from Arrow are read-only."""
+    return torch.from_numpy(values.copy())

@@ -1,0 +1,132 @@
+"""The training graph: the whole graph with its edges divided, and nothing in it that comes from held-out listens."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from torch import Tensor
+from torch_geometric.data import HeteroData
+
+from data.errors import InputError
+from data.graph import LISTENS, MASKS, has_masks, set_listens, update_digest
+from data.listens import Listens
+from data.split import Part, Split, SplitConfig, split_listens
+from data.weights import WeightConfig
+
+EDGE_ATTRIBUTES = ("plays", "skips", "completion", "first_played", "last_played", "weight")
+NEW_USER_INDEXES = {"new_user_val_index": Part.NEW_USER_VAL, "new_user_test_index": Part.NEW_USER_TEST}
+
+
+def split_graph(graph: HeteroData, config: SplitConfig, listens: pa.Table | None = None) -> HeteroData:
+    """A new graph with ``train_mask``, ``val_mask`` and ``test_mask`` (E,) on its ``listens`` edges.
+
+    Edges that are not for training carry zeros as attributes. ``new_user_val_index`` and ``new_user_test_index`` (2, K)
+    hold the held-out pairs of users without a train pair, which are in no mask. Under ``temporal``,
+    ``relisten_val_index`` and ``relisten_test_index`` (2, K) hold the pairs that are heard in those days and were heard
+    before, and every attribute comes from rows before the cut. Artists and the list of songs are the catalogue, known
+    beforehand: they are not cut. ``graph`` is not changed.
+
+    Args:
+        graph: as ``data.graph.build_graph`` makes it, without masks.
+        config: the strategy and what belongs to it.
+        listens: the rows (user, song, day) that ``graph`` was built from. With them the attributes of train edges are
+            computed anew, from train rows alone, so that not even the last day of the log leaks into the age of a
+            listen; without them they stay as they are, and only ``random`` and ``leave_last_out`` are possible.
+
+    Raises:
+        InputError: the graph is split already, does not belong to the listens or lacks id hashes, or the strategy
+            cannot be applied.
+    """
+    _check_can_split(graph)
+    rows = _rows_of(graph) if listens is None else Listens.from_table(listens)
+    if not np.array_equal(rows.pairs(), graph[LISTENS].edge_index.numpy()):
+        raise InputError("The listens table and the graph hold different pairs; build the graph from these listens.")
+    split = split_listens(rows, graph["user"].id_hash.numpy(), graph["song"].id_hash.numpy(), config)
+    attributes = _kept_attributes(graph, split) if listens is None else _train_attributes(graph, rows, split)
+    return _with_split(graph, split, attributes)
+
+
+def split_counts(graph: HeteroData) -> dict[str, int]:
+    """Pairs and users of each part of a training graph, for a table that a person reads."""
+    store = graph[LISTENS]
+    counts = {"users": graph["user"].num_nodes, "songs": graph["song"].num_nodes, "pairs": store.edge_index.size(1)}
+    for mask in MASKS:
+        part = mask.removesuffix("_mask")
+        counts[f"{part}_pairs"] = int(store[mask].sum())
+        counts[f"{part}_users"] = store.edge_index[0, store[mask]].unique().numel()
+    for name in ("new_user_val_index", "new_user_test_index", "relisten_val_index", "relisten_test_index"):
+        if name in store:
+            counts[f"{name.removesuffix('_index')}_pairs"] = store[name].size(1)
+    return counts
+
+
+def split_digest(graph: HeteroData) -> str:
+    """SHA-256 of which pairs are in which part: two graphs with the same digest give comparable metrics."""
+    digest = hashlib.sha256()
+    for value in (graph["user"].id_hash, graph["song"].id_hash, graph[LISTENS].edge_index):
+        update_digest(digest, value)
+    for mask in MASKS:
+        update_digest(digest, graph[LISTENS][mask])
+    return digest.hexdigest()
+
+
+def _check_can_split(graph: HeteroData) -> None:
+    if has_masks(graph):
+        raise InputError("The graph has train, val and test masks already; split the graph it was made from.")
+    for kind in ("user", "song"):
+        if "id_hash" not in graph[kind]:
+            raise InputError(
+                f"The {kind} nodes of the graph have no id_hash, by which pairs are drawn; add it as int64."
+            )
+
+
+def _rows_of(graph: HeteroData) -> Listens:
+    """The edges as listens, one row a pair."""
+    store = graph[LISTENS]
+    user, song = store.edge_index.numpy()
+    plays = store.plays.numpy() if "plays" in store else np.ones(len(user), dtype=np.int64)
+    first_played = store.first_played.numpy() if "first_played" in store else None
+    return Listens(user=user, song=song, plays=plays, first_played=first_played)
+
+
+def _train_attributes(graph: HeteroData, rows: Listens, split: Split) -> dict[str, Tensor]:
+    """Attributes (E,) from train rows alone, zero on the other edges."""
+    half_life = graph[LISTENS].get("half_life_days", WeightConfig().half_life_days)
+    is_train = split.part == Part.TRAIN
+    learned = rows.rows(split.train_rows).attributes(half_life)
+    return {name: torch.from_numpy(_spread(values, is_train)) for name, values in learned.items()}
+
+
+def _spread(values: npt.NDArray[Any], where: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
+    spread = np.zeros(len(where), dtype=values.dtype)
+    spread[where] = values
+    return spread
+
+
+def _kept_attributes(graph: HeteroData, split: Split) -> dict[str, Tensor]:
+    """The graph's own attributes (E,), zero on edges that are not for training."""
+    store, is_train = graph[LISTENS], torch.from_numpy(split.part == Part.TRAIN)
+    kept = {name: store[name] for name in EDGE_ATTRIBUTES if name in store}
+    return {name: torch.where(is_train, values, torch.zeros_like(values)) for name, values in kept.items()}
+
+
+def _with_split(graph: HeteroData, split: Split, attributes: dict[str, Tensor]) -> HeteroData:
+    divided = copy.copy(graph)
+    pairs = graph[LISTENS].edge_index.clone()
+    half_life = graph[LISTENS].get("half_life_days", WeightConfig().half_life_days)
+    set_listens(divided, pairs, attributes, half_life)
+    store = divided[LISTENS]
+    for mask, part in zip(MASKS, (Part.TRAIN, Part.VAL, Part.TEST), strict=True):
+        store[mask] = torch.from_numpy(split.part == part)
+    for name, part in NEW_USER_INDEXES.items():
+        store[name] = pairs[:, torch.from_numpy(split.part == part)]
+    if split.relisten_val is not None and split.relisten_test is not None:
+        store.relisten_val_index = pairs[:, torch.from_numpy(split.relisten_val)]
+        store.relisten_test_index = pairs[:, torch.from_numpy(split.relisten_test)]
+    return divided
