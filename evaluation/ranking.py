@@ -1,0 +1,152 @@
+"""Exact top-k over all songs, in batches of users."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.errors import InputError
+from evaluation.fixed_point import exact_factors
+
+Score = Callable[[Tensor], Tensor]
+"""Users (B,) int64 in, finite scores (B, S) of every song out."""
+
+SCORES_AT_ONCE = 2**22
+"""How many scores a batch holds where no batch size is given: 16 MB of float32, whatever the number of songs."""
+
+
+class Ranked(NamedTuple):
+    """The best songs of N users, best first.
+
+    ``items`` (N, k) int64 song indices, -1 where a user has fewer than k songs left; ``scores`` (N, k), -inf there.
+    """
+
+    items: Tensor
+    scores: Tensor
+
+
+def dot_product(user: Tensor, song: Tensor) -> Score:
+    """The score function of embeddings, equal to the last bit at any batch size, number of threads and device.
+
+    A float32 matrix product rounds differently with the shape of the batch, which reorders near ties. Here the factors
+    are rounded to a fixed-point grid on which float64 sums are exact (see ``evaluation.fixed_point``).
+
+    Args:
+        user: (U, D) embeddings.
+        song: (S, D) embeddings on the device on which the scores are computed.
+    """
+    users, songs = (torch.from_numpy(part).to(song.device) for part in exact_factors(_array(user), _array(song)))
+
+    def score(rows: Tensor) -> Tensor:
+        return (users[rows.to(users.device)] @ songs.T).float()  # (B, S)
+
+    return score
+
+
+def rank(score: Score, users: Tensor, hidden: Tensor | None, k: int, batch_size: int | None = None) -> Ranked:
+    """Rank every song for each user and keep the best k; equal scores are ordered by song index.
+
+    Args:
+        score: the score function; it says how many songs there are by the width of what it returns.
+        users: (N,) distinct user indices.
+        hidden: (2, H) user and song indices of the pairs that must not appear, or None.
+        k: length of the lists, at most the number of songs.
+        batch_size: users ranked at once; the result does not depend on it. None bounds the memory instead.
+
+    Returns:
+        lists on the CPU, in the order of ``users``.
+
+    Raises:
+        InputError: a score is NaN or infinite, or k is above the number of songs.
+    """
+    if users.numel() == 0:
+        return Ranked(torch.empty((0, k), dtype=torch.int64), torch.empty((0, k)))
+    size = batch_size or _batch_size(score, users)
+    batches = [_rank_batch(score, rows, pairs, k) for rows, pairs in _batches(users, hidden, size)]
+    return Ranked(torch.cat([batch.items for batch in batches]), torch.cat([batch.scores for batch in batches]))
+
+
+def rows_of(edges: Tensor, users: Tensor) -> Tensor:
+    """The pairs (2, E) of the given users (N,), with the user replaced by its row in ``users``; ordered by row."""
+    top = int(max(edges[0].max() if edges.numel() else 0, users.max() if users.numel() else 0)) + 1
+    row = torch.full((top,), -1, dtype=torch.int64)
+    row[users] = torch.arange(users.numel())
+    rows = row[edges[0]]
+    order = torch.argsort(rows, stable=True)[int((rows < 0).sum()) :]
+    return torch.stack([rows[order], edges[1][order]])  # (2, R)
+
+
+def check_k(k: int, num_songs: int) -> None:
+    """Refuse a list length that the songs cannot fill."""
+    if not 1 <= k <= num_songs:
+        raise InputError(
+            f"eval_k is {k}, but there are {num_songs} songs to rank; choose a whole number from 1 to {num_songs}."
+        )
+
+
+def _array(embeddings: Tensor) -> np.ndarray:
+    return embeddings.detach().float().cpu().numpy()
+
+
+def _batch_size(score: Score, users: Tensor) -> int:
+    return max(1, SCORES_AT_ONCE // max(1, score(users[:1]).shape[1]))
+
+
+def _batches(users: Tensor, hidden: Tensor | None, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    pairs = rows_of(hidden.cpu() if hidden is not None else torch.empty((2, 0), dtype=torch.int64), users.cpu())
+    starts = range(0, users.numel(), size)
+    bounds = torch.searchsorted(pairs[0].contiguous(), torch.tensor([*starts, users.numel()]))
+    for start, low, high in zip(starts, bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+        yield users[start : start + size], pairs[:, low:high] - torch.tensor([[start], [0]])
+
+
+def _rank_batch(score: Score, users: Tensor, hidden: Tensor, k: int) -> Ranked:
+    scores = score(users)
+    check_k(k, scores.shape[1])
+    _check_finite(scores, users)
+    if hidden.numel():
+        rows, songs = hidden.to(scores.device)
+        scores = scores.clone().index_put_((rows, songs), scores.new_tensor(-torch.inf))
+    items, values = _top(scores, k)
+    return Ranked(items.masked_fill(values == -torch.inf, -1).cpu(), values.cpu())
+
+
+def _check_finite(scores: Tensor, users: Tensor) -> None:
+    low, high = torch.aminmax(scores)  # one pass, and NaN goes through
+    if torch.isfinite(low) and torch.isfinite(high):
+        return
+    row, song = (int(index) for index in torch.nonzero(~torch.isfinite(scores))[0])
+    raise InputError(
+        f"The model's score of song {song} for user {int(users[row])} is {float(scores[row, song])}; scores must be "
+        "finite numbers. The training has probably diverged: lower the learning rate."
+    )
+
+
+def _top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The first k of the order (score falling, index rising); ``topk`` alone may keep any of several equal scores."""
+    values, items = scores.topk(min(k + 1, scores.shape[1]), dim=1)
+    contested = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
+    if values.shape[1] > k:
+        contested = values[:, k] == values[:, k - 1]
+    values, items = values[:, :k], items[:, :k]
+    items, by_index = items.sort(dim=1)
+    values, by_score = values.gather(1, by_index).sort(dim=1, descending=True, stable=True)
+    items = items.gather(1, by_score)
+    if contested.any():
+        items[contested] = _settle(scores[contested], values[contested], items[contested])
+    return items, values
+
+
+def _settle(scores: Tensor, values: Tensor, items: Tensor) -> Tensor:
+    """Give the places at the k-th score to the songs of lowest index that have it."""
+    num_songs, k = scores.shape[1], values.shape[1]
+    cut = values[:, -1:]
+    from_end = torch.arange(num_songs, 0, -1, dtype=torch.int32, device=scores.device)
+    tied = torch.where(scores == cut, from_end, 0).topk(k, dim=1).indices  # lowest index first
+    above = (values > cut).sum(dim=1, keepdim=True)
+    place = torch.arange(k, device=scores.device) - above
+    return torch.where(place < 0, items, tied.gather(1, place.clamp(min=0)))

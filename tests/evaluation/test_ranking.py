@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from data.errors import InputError
+from evaluation.ranking import Score, dot_product, rank, rows_of
+
+
+def table(scores: Tensor) -> Score:
+    return lambda users: scores[users]
+
+
+def naive(scores: list[float], hidden: set[int], k: int) -> list[int]:
+    order = sorted((song for song in range(len(scores)) if song not in hidden), key=lambda song: (-scores[song], song))
+    return (order + [-1] * k)[:k]
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[list[list[float]], list[set[int]], int]:
+    num_songs, num_users = draw(st.integers(1, 10)), draw(st.integers(1, 6))
+    levels = st.sampled_from([-1.5, -0.0, 0.0, 0.25, 2.0])  # few levels, so that most places are contested
+    scores = [draw(st.lists(levels, min_size=num_songs, max_size=num_songs)) for _ in range(num_users)]
+    hidden = [draw(st.sets(st.integers(0, num_songs - 1))) for _ in range(num_users)]
+    return scores, hidden, draw(st.integers(1, num_songs))
+
+
+@given(cases(), st.sampled_from([1, 2, 7, 1024, None]), st.randoms(use_true_random=False))
+def test_equals_sorting_by_score_and_index(case, batch_size, random) -> None:
+    scores, hidden, k = case
+    users = list(range(len(scores)))
+    random.shuffle(users)
+    users = users[: random.randint(1, len(users))]
+    pairs = torch.tensor([(user, song) for user, songs in enumerate(hidden) for song in songs], dtype=torch.int64)
+    ranked = rank(table(torch.tensor(scores)), torch.tensor(users), pairs.reshape(-1, 2).T, k, batch_size)
+    assert ranked.items.tolist() == [naive(scores[user], hidden[user], k) for user in users]
+    for user, items, values in zip(users, ranked.items.tolist(), ranked.scores.tolist(), strict=True):
+        assert values == [scores[user][song] if song >= 0 else -torch.inf for song in items]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([3, 32, 129]))
+def test_a_dot_product_ranks_the_same_at_any_batch_size(seed: int, dim: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    user, song = torch.randn(50, dim, generator=generator), torch.randn(300, dim, generator=generator)
+    song[100:200] = song[:100] + 1e-7 * torch.randn(100, dim, generator=generator)  # near ties
+    song[200:] = song[:100]  # exact ties
+    score = dot_product(user, song)
+    first, *others = [rank(score, torch.arange(50), None, 60, size) for size in (1, 7, 1024)]
+    assert all(torch.equal(first.items, other.items) and torch.equal(first.scores, other.scores) for other in others)
+    torch.testing.assert_close(score(torch.arange(50)), user @ song.T, rtol=0, atol=1e-4)
+
+
+def test_equal_embeddings_are_ordered_by_index() -> None:
+    ranked = rank(dot_product(torch.ones(1, 4), torch.ones(1000, 4)), torch.tensor([0]), None, 20)
+    assert ranked.items.tolist() == [list(range(20))]
+
+
+def test_the_scores_of_the_caller_are_not_written_to() -> None:
+    scores = torch.zeros(2, 3)
+    rank(lambda users: scores, torch.tensor([0, 1]), torch.tensor([[0], [1]]), 3, batch_size=2)
+    assert scores.eq(0).all()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_a_score_that_is_not_finite_is_named(bad: float) -> None:
+    scores = torch.zeros(4, 5)
+    scores[2, 3] = bad
+    with pytest.raises(InputError, match=r"score of song 3 for user 2 is -?(nan|inf); scores must be finite"):
+        rank(table(scores), torch.arange(4), None, 2)
+
+
+def test_k_above_the_number_of_songs_is_refused() -> None:
+    with pytest.raises(InputError, match="eval_k is 6, but there are 5 songs to rank"):
+        rank(table(torch.zeros(1, 5)), torch.tensor([0]), None, 6)
+
+
+def test_rows_of_renumbers_and_orders() -> None:
+    edges = torch.tensor([[5, 2, 9, 2], [0, 1, 2, 3]])
+    assert rows_of(edges, torch.tensor([9, 2])).tolist() == [[0, 1, 1], [2, 1, 3]]
