@@ -114,6 +114,12 @@ def has_masks(graph: HeteroData) -> bool:
     return all(mask in graph[LISTENS] for mask in MASKS)
 
 
+def graph_counts(graph: HeteroData) -> dict[str, int]:
+    """Nodes of each type, user-song pairs, and song-artist pairs, for a table that a person reads."""
+    nodes = {f"{kind}s": graph[kind].num_nodes for kind in NODE_TYPES}
+    return {**nodes, "pairs": graph[LISTENS].edge_index.size(1), "song_artists": graph[BY].edge_index.size(1)}
+
+
 def save_graph(graph: HeteroData, path: Path) -> None:
     """Write ``graph``; the same graph under the same file name gives the same bytes.
 

@@ -18,6 +18,7 @@ from data.graph import (
     REV_BY,
     REV_LISTENS,
     build_graph,
+    graph_counts,
     graph_digest,
     has_masks,
     load_graph,
@@ -72,6 +73,12 @@ def test_a_song_keeps_all_its_artists_and_one_without_any_is_kept(folder):
     assert songs[0] == 2
     assert songs[1] == 0
     assert graph["song"].num_nodes == 30
+
+
+def test_counts_are_those_of_the_tables(folder, make_listens):
+    pairs = make_listens().to_pandas()[["user", "song"]].drop_duplicates()
+    counts = {"users": 40, "songs": 30, "artists": 6, "pairs": len(pairs), "song_artists": 29 + 6}
+    assert graph_counts(build_graph(folder)) == counts
 
 
 def test_columns_that_the_log_does_not_give_are_absent(tmp_path, make_listens, make_listens_folder):
