@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from data.errors import InputError
-from evaluation.fixed_point import exact_factors
+from evaluation.fixed_point import on_song_grid, on_user_grid
 
 Score = Callable[[Tensor], Tensor]
 """Users (B,) int64 in, finite scores (B, S) of every song out."""
@@ -39,10 +39,11 @@ def dot_product(user: Tensor, song: Tensor) -> Score:
         user: (U, D) embeddings.
         song: (S, D) embeddings on the device on which the scores are computed.
     """
-    users, songs = (torch.from_numpy(part).to(song.device) for part in exact_factors(_array(user), _array(song)))
+    songs = torch.from_numpy(on_song_grid(_array(song))).to(song.device)
 
     def score(rows: Tensor) -> Tensor:
-        return (users[rows.to(users.device)] @ songs.T).float()  # (B, S)
+        users = torch.from_numpy(on_user_grid(_array(user[rows.to(user.device)])))  # (B, D)
+        return (users.to(songs.device) @ songs.T).float()  # (B, S)
 
     return score
 
