@@ -1,0 +1,119 @@
+"""The heterogeneous graph as one sparse matrix: the only place that knows where songs and artists start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch_geometric.data import HeteroData
+
+from data.graph import BY, LISTENS, has_masks, message_graph
+from models.per_graph import PerGraph
+
+RELATIONS = ("listens", "rev_listens", "by", "rev_by")
+
+
+class _Edges(NamedTuple):
+    source: Tensor
+    target: Tensor
+    relation: Tensor
+    weight: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Adjacency:
+    """All edges of a graph, both directions, in one index space: users, then songs, then artists.
+
+    Edges are sorted by target, then source, so they are the rows of a CSR matrix whose row is where a message
+    arrives. Every edge has its reverse, so the matrix and its transpose have the same pattern.
+
+    Shapes: N nodes, E directed edges.
+        row_start (N + 1,) and source (E,): the CSR pattern. target (E,): the row of each edge.
+        relation (E,): index into ``RELATIONS``. weight (E,): confidence of a listen, 1 on edges to artists.
+        reverse (E,): position of each edge's reverse. degree (N,): number of neighbours.
+    """
+
+    row_start: Tensor
+    source: Tensor
+    target: Tensor
+    relation: Tensor
+    weight: Tensor
+    reverse: Tensor
+    degree: Tensor
+
+    @property
+    def num_nodes(self) -> int:
+        """Users, songs and artists together."""
+        return len(self.degree)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self.degree.device
+
+    def to(self, device: torch.device) -> Adjacency:
+        """The same matrix on another device."""
+        return Adjacency(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+    def symmetric_norm(self) -> Tensor:
+        """1 / sqrt(deg(target) deg(source)) of each edge: (E,), the normalisation of GCN and LightGCN."""
+        scale = self.degree.clamp(min=1).float().rsqrt()
+        return scale[self.target] * scale[self.source]
+
+    def matrix(self, values: Tensor) -> Tensor:
+        """The (N, N) CSR matrix with ``values`` (E,) on the edges."""
+        size = (self.num_nodes, self.num_nodes)
+        return torch.sparse_csr_tensor(self.row_start, self.source, values, size=size, check_invariants=False)
+
+
+_prepared: PerGraph[Adjacency] = PerGraph()
+
+
+def adjacency(graph: HeteroData, device: torch.device) -> Adjacency:
+    """The matrix of a graph's train edges on ``device``, built once a graph; treat a graph as immutable after that.
+
+    Only train edges are read: a graph with masks goes through ``message_graph`` first.
+    """
+    known = _prepared.get(graph)
+    if known is None or known.device != device:
+        known = _prepared.set(graph, _build(message_graph(graph) if has_masks(graph) else graph).to(device))
+    return known
+
+
+def _build(graph: HeteroData) -> Adjacency:
+    num_users, num_songs = int(graph["user"].num_nodes), int(graph["song"].num_nodes)
+    num_artists = int(graph["artist"].num_nodes or 0) if "artist" in graph.node_types else 0
+    return _sorted(_both_directions(graph, num_users, num_songs), num_users + num_songs + num_artists)
+
+
+def _both_directions(graph: HeteroData, num_users: int, num_songs: int) -> _Edges:
+    user, song = graph[LISTENS].edge_index
+    song = song + num_users
+    by = graph[BY].edge_index if BY in graph.edge_types else user.new_empty(2, 0)
+    made, artist = by[0] + num_users, by[1] + num_users + num_songs
+    listens, ones = graph[LISTENS].weight, torch.ones(len(made), device=user.device)
+    counts = torch.tensor([len(user), len(user), len(made), len(made)], device=user.device)
+    return _Edges(
+        source=torch.cat([user, song, made, artist]),
+        target=torch.cat([song, user, artist, made]),
+        relation=torch.arange(len(RELATIONS), device=user.device).repeat_interleave(counts),
+        weight=torch.cat([listens, listens, ones, ones]),
+    )
+
+
+def _sorted(edges: _Edges, num_nodes: int) -> Adjacency:
+    order = (edges.target * num_nodes + edges.source).argsort()
+    source, target, relation, weight = (column[order] for column in edges)
+    degree = torch.bincount(target, minlength=num_nodes)
+    return Adjacency(
+        # 32-bit indices: MKL and cuSPARSE take them as they are and convert 64-bit ones at every product
+        row_start=torch.cat([degree.new_zeros(1), degree.cumsum(0)]).int(),
+        source=source.int(),
+        target=target.int(),
+        relation=relation.int(),
+        weight=weight,
+        reverse=(source * num_nodes + target).argsort(),
+        degree=degree,
+    )

@@ -1,0 +1,129 @@
+"""What every recommender model shares: its configuration, its node table and the form of its answer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, NonNegativeInt, PositiveInt
+from torch import Tensor, nn
+from torch_geometric.data import HeteroData
+
+from data.config import Config
+from data.errors import InputError
+
+
+class Embeddings(NamedTuple):
+    """Users and songs in one space; the score of a pair is the dot product of its two rows.
+
+    Shapes: user (U, D), song (S, D).
+    """
+
+    user: Tensor
+    song: Tensor
+
+    def score(self, users: Tensor) -> Tensor:
+        """Scores of every song for ``users`` (B,): (B, S)."""
+        return self.user[users] @ self.song.T
+
+
+class ModelConfig(Config):
+    """Keys that every architecture understands."""
+
+    architecture: str = "gat"
+    """Name of the model: gat, lightgcn, mf, or package.module:Class."""
+
+    num_users: PositiveInt
+    """Users in the graph."""
+
+    num_songs: PositiveInt
+    """Songs in the graph."""
+
+    num_artists: NonNegativeInt = 0
+    """Artists in the graph; 0 where the log names none."""
+
+    embedding_dim: PositiveInt = 32
+    """Length of each node's vector."""
+
+    dropout: float = Field(0.1, ge=0.0, lt=1.0)
+    """Share of what a training step reads that is left out at random; each model says what it drops."""
+
+    similarity: Literal["cosine", "dot"] = "cosine"
+    """How two vectors become a score; cosine scales the vectors to length 1, dot leaves them as they are."""
+
+
+class RecommenderModel(nn.Module, ABC):
+    """A map from a graph to user and song vectors whose dot product is the score.
+
+    A model reads only the train edges of the graph that it is given, and never asks for a loss or an optimizer:
+    those belong to the trainer. Build one with ``models.factory.create_model``, which seeds its weights.
+
+    Args:
+        config: an instance of the class attribute ``Config``.
+    """
+
+    Config: ClassVar[type[ModelConfig]] = ModelConfig
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    @abstractmethod
+    def encode(self, graph: HeteroData) -> Embeddings:
+        """Vectors of all users (U, D) and all songs (S, D)."""
+
+    def penalty(self, users: Tensor, songs: Tensor) -> Tensor:
+        """Sum of squared weights behind the pairs of a batch, for L2 regularisation; zero unless a model says more.
+
+        Args:
+            users, songs: (B,) indices of the batch's pairs.
+        """
+        return torch.zeros((), device=users.device)
+
+    def check_graph(self, graph: HeteroData) -> None:
+        """Raise InputError unless the graph has as many nodes of each type as the config says."""
+        for kind in ("user", "song", "artist"):
+            key = f"num_{kind}s"
+            given, actual = getattr(self.config, key), _num_nodes(graph, kind)
+            if given != actual:
+                raise InputError(
+                    f"model_config.{key} is {given}, but the graph has {actual} {kind}s; set {key} to {actual}."
+                )
+
+
+class TableModel(RecommenderModel):
+    """A model that starts from one learned vector a node, users first, then songs, then (for some) artists.
+
+    Args:
+        config: sizes and similarity.
+        num_rows: rows of the table; at least users and songs.
+    """
+
+    INITIAL_SCALE = 0.1
+
+    def __init__(self, config: ModelConfig, num_rows: int) -> None:
+        super().__init__(config)
+        self.table = nn.Parameter(torch.randn(num_rows, config.embedding_dim) * self.INITIAL_SCALE)
+
+    @abstractmethod
+    def node_vectors(self, graph: HeteroData) -> Tensor:
+        """Final vectors before the similarity is applied, in the order of the table: (num_rows, D)."""
+
+    def encode(self, graph: HeteroData) -> Embeddings:
+        """See ``RecommenderModel.encode``."""
+        config = self.config
+        vectors = self.node_vectors(graph)[: config.num_users + config.num_songs]
+        if config.similarity == "cosine":
+            vectors = F.normalize(vectors, dim=1)
+        return Embeddings(vectors[: config.num_users], vectors[config.num_users :])
+
+    def penalty(self, users: Tensor, songs: Tensor) -> Tensor:
+        """Squared length of the input vectors of the batch's users and songs, summed."""
+        rows = torch.cat([users, songs + self.config.num_users])
+        return self.table.index_select(0, rows).square().sum()
+
+
+def _num_nodes(graph: HeteroData, kind: str) -> int:
+    return int(graph[kind].num_nodes or 0) if kind in graph.node_types else 0

@@ -1,0 +1,48 @@
+"""Builds a model by name; only the chosen one is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from data.lookup import class_path, find_class
+
+if TYPE_CHECKING:
+    from models.base import RecommenderModel
+
+MODELS = {
+    "gat": "models.gat:GAT",
+    "lightgcn": "models.lightgcn:LightGCN",
+    "mf": "models.mf:MF",
+}
+DEFAULT_ARCHITECTURE = "gat"
+
+
+def model_path(model_config: Mapping[str, Any]) -> str:
+    """``module:Class`` of the architecture that a config names, without importing it."""
+    return class_path("architecture", _architecture(model_config), MODELS)
+
+
+def create_model(model_config: Mapping[str, Any], seed: int = 0) -> RecommenderModel:
+    """A model with seeded weights, on the CPU.
+
+    Args:
+        model_config: keys of the architecture's ``Config``; ``architecture`` names it (default ``gat``).
+        seed: the same seed gives the same weights; the caller's random state is left as it was.
+
+    Raises:
+        InputError: for an unknown architecture, an unknown key or a value that is not allowed.
+    """
+    import torch
+
+    from models.base import RecommenderModel
+
+    found = find_class("architecture", _architecture(model_config), MODELS, RecommenderModel)
+    config = found.Config.parse(model_config, "model_config")
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return found(config)
+
+
+def _architecture(model_config: Mapping[str, Any]) -> str:
+    return str(model_config.get("architecture", DEFAULT_ARCHITECTURE))

@@ -1,0 +1,90 @@
+"""The trainer for models that go somewhere: held-out edges, early stopping, a falling learning rate."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch_geometric.data import HeteroData
+
+from data.graph import has_masks
+from data.split import SplitConfig
+from data.training_graph import split_graph
+from trainers.base import BaseTrainer
+from trainers.config import TrainingConfig
+from trainers.sampling import train_pairs
+
+
+class AdvancedConfig(TrainingConfig):
+    """Keys of ``advanced``."""
+
+    patience: PositiveInt = 5
+    """Epochs without a better watched metric after which the training stops."""
+
+    val_ratio: float = Field(0.15, ge=0, lt=1)
+    """Share of the pairs held out to watch; for a graph that has no masks yet."""
+
+    test_ratio: float = Field(0.15, ge=0, lt=1)
+    """Share of the pairs held out for the end; for a graph that has no masks yet."""
+
+    use_scheduler: bool = True
+    """Lower the learning rate when the watched metric stands still."""
+
+    min_lr: NonNegativeFloat = 1e-4
+    """The scheduler stops here."""
+
+    lr_factor: float = Field(0.5, gt=0, lt=1)
+    """What the scheduler multiplies the learning rate by."""
+
+    lr_patience: NonNegativeInt = 3
+    """Epochs without a better watched metric that the scheduler lets pass."""
+
+
+class AdvancedTrainer(BaseTrainer):
+    """Trains on train edges, stops when validation says so, and reports the best epoch's test metrics.
+
+    A graph that has no masks is split at random with ``val_ratio`` and ``test_ratio``, by the hash of the ids. The
+    watched metric is ``recall@{eval_k}`` on the validation edges of ``num_eval_users`` users, the same in each epoch;
+    weights of the best epoch are in place when ``train`` returns.
+
+    Args: see ``BaseTrainer``; ``training_config`` takes the keys of ``AdvancedConfig`` too.
+    """
+
+    Config: ClassVar[type[TrainingConfig]] = AdvancedConfig
+    config: AdvancedConfig
+    restores_best: ClassVar[bool] = True
+
+    def prepare(self, graph: HeteroData) -> HeteroData:
+        """The graph with masks."""
+        if has_masks(graph):
+            return graph
+        ratios = {"val_ratio": self.config.val_ratio, "test_ratio": self.config.test_ratio}
+        return split_graph(graph, SplitConfig.parse(ratios, "training_config"))
+
+    def create_scheduler(self) -> ReduceLROnPlateau | None:
+        """ReduceLROnPlateau on the watched metric, unless ``use_scheduler`` is false."""
+        config = self.config
+        if not config.use_scheduler:
+            return None
+        return ReduceLROnPlateau(self.optimizer, "max", config.lr_factor, config.lr_patience, min_lr=config.min_lr)
+
+    def watched_metric(self) -> str:
+        """``recall@{eval_k}`` unless the config names another."""
+        return self.config.monitor or f"recall@{self.config.eval_k}"
+
+    def out_of_patience(self) -> bool:
+        """Whether the best epoch is ``patience`` epochs ago."""
+        return self.best.epoch is not None and self.current_epoch - self.best.epoch >= self.config.patience
+
+    def train_epoch(self, graph: HeteroData) -> dict[str, float]:
+        """One pass over the train pairs: ``{"loss": ...}``."""
+        return self.train_on_pairs(graph, train_pairs(graph))
+
+    def evaluate(self, graph: HeteroData) -> dict[str, float]:
+        """Metrics on the validation edges."""
+        return self.ranking_metrics(graph, "val")
+
+    def test(self, graph: HeteroData) -> dict[str, float]:
+        """Metrics on the test edges."""
+        return self.ranking_metrics(graph, "test")

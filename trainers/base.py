@@ -1,0 +1,373 @@
+"""The training loop, written once: what varies between trainers is an epoch's work and its evaluation."""
+
+from __future__ import annotations
+
+import logging
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch_geometric.data import HeteroData
+
+from data.errors import InputError
+from data.graph import graph_digest, message_graph
+from evaluation.evaluate import evaluate
+from evaluation.ranking import check_k
+from models.base import Embeddings
+from models.factory import create_model
+from trainers.best import Best
+from trainers.checkpoint import CheckpointFile, fingerprint
+from trainers.config import TrainingConfig, parse_training_config
+from trainers.factory import trainer_name
+from trainers.objective import PairObjective
+from trainers.progress import TrainingProgress
+from trainers.randomness import global_state, own_global_stream, restore_global_state, stream, stream_seed
+from trainers.results import EpochRecord, TrainingResults
+from trainers.sampling import batches, num_batches
+from trainers.saving import write_model
+from trainers.scalars import ScalarLog
+
+logger = logging.getLogger(__name__)
+
+
+class BaseTrainer(ABC):
+    """Trains one model on one graph; inherit from it to train in a way of your own.
+
+    A subclass implements ``train_epoch`` and ``evaluate`` and may override the hooks ``on_epoch_start`` and
+    ``on_epoch_end``, and ``extra_state`` and ``load_extra_state`` if it has state that a resumed run needs. The loop,
+    the optimizer, checkpoints, history and TensorBoard are here, and nowhere else.
+
+    Args:
+        model_config: keys of the model, see ``models.factory.create_model``.
+        training_config: keys of the class attribute ``Config``.
+        output_dir: folder of the checkpoints.
+        tensorboard_dir: folder of TensorBoard's event files; none are written without it.
+
+    Attributes:
+        model: the model, on ``device``.
+        optimizer: Adam over the model's parameters, new at each start of ``train``.
+        config: the validated ``training_config``.
+        current_epoch: 0 before training, 1 in the first epoch.
+        history: one record an epoch: ``epoch``, ``lr`` and the epoch's metrics.
+        sampling: the random stream of batches and negatives.
+
+    Raises:
+        InputError: for a key or value that is not allowed.
+    """
+
+    Config: ClassVar[type[TrainingConfig]] = TrainingConfig
+    restores_best: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        model_config: Mapping[str, Any],
+        training_config: Mapping[str, Any],
+        output_dir: str | Path = "artifacts/training",
+        tensorboard_dir: str | Path | None = None,
+    ) -> None:
+        self.config = parse_training_config(self.Config, training_config)
+        self.output_dir, self.tensorboard_dir = Path(output_dir), tensorboard_dir
+        self.device = choose_device(self.config.device)
+        self.model = create_model(model_config, stream_seed(self.config.seed, "init")).to(self.device)
+        self.optimizer = self.create_optimizer()
+        self.scheduler: ReduceLROnPlateau | None = None
+        self.objective = PairObjective(self.config)
+        self.progress = TrainingProgress(0)
+        self.current_epoch = self.current_batch = 0
+        self.history: list[EpochRecord] = []
+        self.best = Best()
+        self._initial_weights: dict[str, Tensor] | None = None
+
+    # What a subclass implements
+
+    @abstractmethod
+    def train_epoch(self, graph: HeteroData) -> dict[str, float]:
+        """Train one epoch and return its metrics, for example ``{"loss": 0.3}``.
+
+        Args:
+            graph: what a model may see: node counts and train edges with their weights. Nothing held out is in it.
+        """
+
+    @abstractmethod
+    def evaluate(self, graph: HeteroData) -> dict[str, float]:
+        """Measure the model and return its metrics.
+
+        Args:
+            graph: the training graph with its masks, where it has any.
+        """
+
+    # What a subclass may override
+
+    def on_epoch_start(self) -> None:  # noqa: B027 (a hook may stay empty)
+        """Called when an epoch starts, ``current_epoch`` counted already. Does nothing unless overridden."""
+
+    def on_epoch_end(self, train_metrics: dict[str, float], eval_metrics: dict[str, float]) -> bool:
+        """Called when an epoch ends; True stops the training. Says False unless overridden."""
+        return False
+
+    def extra_state(self) -> dict[str, Any]:
+        """State of a subclass for its checkpoints: tensors and plain Python values only. Nothing unless overridden."""
+        return {}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:  # noqa: B027
+        """Take back what ``extra_state`` gave, in a run that is resumed. Does nothing unless overridden."""
+
+    def prepare(self, graph: HeteroData) -> HeteroData:
+        """The training graph that a run works on, from what ``train`` was given: the same unless overridden."""
+        return graph
+
+    def create_optimizer(self) -> Optimizer:
+        """Adam over all parameters with the config's learning rate."""
+        return torch.optim.Adam(self.model.parameters(), lr=self.config.lr)
+
+    def create_scheduler(self) -> ReduceLROnPlateau | None:
+        """What lowers the learning rate when the watched metric stays where it is: nothing unless overridden."""
+        return None
+
+    def watched_metric(self) -> str | None:
+        """Metric that decides which epoch is the best, greater is better; None watches nothing."""
+        return self.config.monitor
+
+    def out_of_patience(self) -> bool:
+        """Whether the watched metric has stood still for too long: never unless overridden."""
+        return False
+
+    def test(self, graph: HeteroData) -> dict[str, float]:
+        """Metrics of the finished model on what was held out for the end: none unless overridden."""
+        return {}
+
+    # What a subclass uses
+
+    def step(self, loss: Tensor) -> float:
+        """One optimizer step down the gradient of ``loss``; returns its value.
+
+        Raises:
+            InputError: when the loss is not a finite number.
+        """
+        self.current_batch += 1
+        value = float(loss.detach())
+        self._require_finite(value, f"batch {self.current_batch}")
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.progress.loss(value)
+        return value
+
+    def train_on_pairs(self, graph: HeteroData, pairs: Tensor) -> dict[str, float]:
+        """An epoch of steps over user-song pairs (2, P) in random order; returns the mean loss of a pair."""
+        self.model.train()
+        total = 0.0
+        for users, songs in self._batches(pairs):
+            loss = self.objective.loss(self.model, graph, users, songs, self.sampling)
+            total += self.step(loss) * len(users)
+        return {"loss": total / pairs.shape[1]}
+
+    def ranking_metrics(self, graph: HeteroData, part: Literal["train", "val", "test"]) -> dict[str, float]:
+        """Recall, NDCG, precision, MRR and hit rate at ``eval_k`` of a part, on the run's sample of users."""
+        embeddings = self.embeddings(graph)
+        config = self.config
+        return evaluate(embeddings.score, graph, part, config.eval_k, config.num_eval_users, config.seed).mean()
+
+    @torch.no_grad()
+    def embeddings(self, graph: HeteroData) -> Embeddings:
+        """The model's vectors as they are now, from train edges only, on the CPU."""
+        self.model.eval()
+        user, song = self.model.encode(self._seen_of(graph))
+        return Embeddings(user.cpu(), song.cpu())
+
+    # The loop
+
+    def train(self, graph: HeteroData, num_epochs: int) -> TrainingResults:
+        """Train until epoch ``num_epochs``, or until a hook or the trainer's patience says stop.
+
+        A run that was cut short goes on from its last checkpoint by itself (unless ``resume`` is false), and ends
+        with the same weights as one that was not. A finished run is continued by a greater ``num_epochs`` and begins
+        anew with the same.
+
+        Args:
+            graph: a ``HeteroData`` as ``data.graph`` describes it.
+            num_epochs: the last epoch, counted from the very start; at least 1.
+
+        Raises:
+            InputError: when graph and config do not fit together, or the loss stops being a number.
+        """
+        graph = self.prepare(graph)
+        self._check(graph, num_epochs)
+        with ExitStack() as stack:
+            stack.enter_context(own_global_stream(stream_seed(self.config.seed, "model"), self.device))
+            checkpoint = CheckpointFile(self.output_dir, self._fingerprint(graph))
+            self._start(graph, checkpoint, num_epochs)
+            self.progress = stack.enter_context(TrainingProgress(num_epochs, self.current_epoch + 1))
+            scalars = stack.enter_context(ScalarLog(self.tensorboard_dir, self.current_epoch))
+            self._run_epochs(graph, num_epochs, checkpoint, scalars)
+            return self._finish(graph, num_epochs, checkpoint)
+
+    def _run_epochs(self, graph: HeteroData, num_epochs: int, checkpoint: CheckpointFile, scalars: ScalarLog) -> None:
+        while self.current_epoch < num_epochs and not self._stop:
+            self.current_epoch += 1
+            self._run_epoch(graph)
+            checkpoint.save(self._state(num_epochs))
+            scalars.write(self.current_epoch, self.history[-1])
+            self.progress.epoch(self.current_epoch, self._headline())
+
+    def _run_epoch(self, graph: HeteroData) -> None:
+        self.current_batch = 0
+        self.on_epoch_start()
+        rate = self.optimizer.param_groups[0]["lr"]
+        train_metrics = _as_floats(self.train_epoch(self.seen))
+        if "loss" in train_metrics:
+            self._require_finite(train_metrics["loss"], "on average")
+        eval_metrics = _as_floats(self.evaluate(graph))
+        self.history.append({"epoch": self.current_epoch, "lr": rate, **train_metrics, **eval_metrics})
+        self._watch(eval_metrics)
+        asked = self.on_epoch_end(train_metrics, eval_metrics)
+        self._stop = bool(asked) or self.out_of_patience()
+
+    def _watch(self, metrics: dict[str, float]) -> None:
+        name = self.watched_metric()
+        if name is None:
+            return
+        if name not in metrics:
+            raise InputError(f"The watched metric '{name}' does not exist; set monitor to one of {', '.join(metrics)}.")
+        self.best.update(self.current_epoch, metrics[name], self.model if self.restores_best else None)
+        if self.scheduler:
+            self.scheduler.step(metrics[name])
+
+    def _finish(self, graph: HeteroData, num_epochs: int, checkpoint: CheckpointFile) -> TrainingResults:
+        if self.best.weights is not None:
+            self.model.load_state_dict(self.best.weights)
+        test = self.test(graph)
+        checkpoint.finish()
+        return {
+            "history": [dict(record) for record in self.history],
+            "best_epoch": self.best.epoch,
+            "best_metric": self.best.score,
+            "epochs_run": self.current_epoch,
+            "stopped_early": self._stop and self.current_epoch < num_epochs,
+            "test": test,
+            "checkpoint": str(checkpoint.finished),
+        }
+
+    # Start, checkpoint, resume
+
+    def _check(self, graph: HeteroData, num_epochs: int) -> None:
+        if num_epochs < 1:
+            raise InputError(f"num_epochs is {num_epochs}; give at least 1.")
+        self.model.check_graph(graph)
+        check_k(self.config.eval_k, int(graph["song"].num_nodes))
+
+    def _start(self, graph: HeteroData, checkpoint: CheckpointFile, num_epochs: int) -> None:
+        self.seen = message_graph(graph).to(self.device)
+        self._graph = graph
+        self._begin_anew()
+        for name in checkpoint.others():
+            logger.info("%s is of another config, graph or code; it is left alone.", name)
+        state = checkpoint.load(num_epochs) if self.config.resume else None
+        if state is not None:
+            self._restore(state)
+            logger.info("Resuming after epoch %d of %d.", self.current_epoch, num_epochs)
+
+    def _begin_anew(self) -> None:
+        if self._initial_weights is None:
+            self._initial_weights = {name: value.clone() for name, value in self.model.state_dict().items()}
+        self.model.load_state_dict(self._initial_weights)
+        self.optimizer = self.create_optimizer()
+        self.scheduler = self.create_scheduler()
+        self.sampling = stream(self.config.seed, "sampling")
+        self.current_epoch, self._stop = 0, False
+        self.history, self.best = [], Best()
+
+    def _state(self, num_epochs: int) -> dict[str, Any]:
+        return {
+            "epoch": self.current_epoch,
+            "num_epochs": num_epochs,
+            "stop": self._stop,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict() if self.scheduler else None,
+            "random": {"global": global_state(self.device), "sampling": self.sampling.get_state()},
+            "best": self.best.state(),
+            "history": self.history,
+            "extra": self.extra_state(),
+        }
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scheduler:
+            self.scheduler.load_state_dict(state["scheduler"])
+        restore_global_state(state["random"]["global"], self.device)
+        self.sampling.set_state(state["random"]["sampling"])
+        self.best = Best(**state["best"])
+        self.current_epoch, self._stop = state["epoch"], state["stop"]
+        self.history = state["history"]
+        self.load_extra_state(state["extra"])
+
+    def _fingerprint(self, graph: HeteroData) -> str:
+        return fingerprint(self._what_is_computed(), graph_digest(graph), [type(self), type(self.model)])
+
+    def _what_is_computed(self) -> dict[str, Any]:
+        training = self.config.model_dump(exclude={"resume"}) | {"device": self.device.type}
+        return {"trainer": trainer_name(type(self)), "model": self.model.config.model_dump(), "training": training}
+
+    # Output
+
+    def save_model(self, folder: str | Path) -> Path:
+        """Write the trained model into ``folder``, the same bytes for the same run.
+
+        Files: ``model.safetensors`` (weights), ``embeddings.safetensors`` (``user`` (U, D) and ``song`` (S, D), whose
+        dot product is the score), ``config.json`` (trainer, model_config, training_config), ``history.json``.
+
+        Raises:
+            InputError: when nothing was trained yet.
+        """
+        if self.current_epoch == 0:
+            raise InputError("There is nothing to save: call train(graph, num_epochs) before save_model.")
+        config = {
+            "trainer": trainer_name(type(self)),
+            "model_config": self.model.config.model_dump(),
+            "training_config": self.config.model_dump(exclude={"resume"}),
+        }
+        return write_model(Path(folder), self.model, self.embeddings(self._graph), config, self.history)
+
+    # Small things
+
+    def _batches(self, pairs: Tensor) -> Iterator[Tensor]:
+        size = self.config.batch_size
+        return self.progress.track(batches(pairs, size, self.sampling), num_batches(pairs, size))
+
+    def _seen_of(self, graph: HeteroData) -> HeteroData:
+        return self.seen if graph is self._graph else message_graph(graph).to(self.device)
+
+    def _headline(self) -> dict[str, float]:
+        """Of the last epoch's metrics, those worth a line: the loss and the watched one first."""
+        last = {name: value for name, value in self.history[-1].items() if name not in ("epoch", "lr")}
+        first = [name for name in ("loss", self.watched_metric()) if name in last]
+        return {name: last[name] for name in [*first, *(name for name in last if name not in first)]}
+
+    def _require_finite(self, value: float, where: str) -> None:
+        if not math.isfinite(value):
+            raise InputError(
+                f"The loss is {value} in epoch {self.current_epoch}, {where}; lower lr or raise temperature, and check "
+                f"the graph's weights. The last epoch's checkpoint is still there."
+            )
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that ``auto``, ``cpu`` or ``cuda`` means here; raises InputError for cuda without a GPU."""
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise InputError("device is 'cuda', but torch finds no GPU; set it to 'auto' or 'cpu'.")
+    return torch.device("cuda" if name == "cuda" or (name == "auto" and available) else "cpu")
+
+
+def _as_floats(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """A subclass may return one-element tensors; history and checkpoints hold numbers."""
+    return {name: float(value) for name, value in metrics.items()}

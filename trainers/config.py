@@ -1,0 +1,82 @@
+"""Keys of ``training_config`` that every trainer understands, and how a key of another trainer is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from data.config import Config
+from data.errors import InputError
+
+
+class TrainingConfig(Config):
+    """Common keys; the class attribute ``Config`` of a trainer names the class with all of its keys."""
+
+    lr: PositiveFloat = 0.01
+    """Learning rate of Adam, the first one where a scheduler lowers it."""
+
+    batch_size: PositiveInt = 512
+    """User-song pairs in a step."""
+
+    eval_k: PositiveInt = 10
+    """Length of the ranked list that the metrics look at."""
+
+    num_eval_users: PositiveInt | None = 100
+    """Users that evaluation during training samples, once; absent or null means all."""
+
+    seed: NonNegativeInt = 0
+    """Start of the three random streams: weights, sampling, evaluation."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; auto takes the GPU if there is one."""
+
+    resume: bool = True
+    """Go on from the checkpoint of an unfinished run with the same config, graph and code."""
+
+    loss: Literal["softmax", "bpr"] = "softmax"
+    """softmax: the positive against many sampled songs; bpr: the positive against one."""
+
+    temperature: PositiveFloat = 0.1
+    """Scores are divided by it in the loss; near 0.1 for cosine scores."""
+
+    num_negatives: NonNegativeInt = 1024
+    """Songs that the softmax samples for each batch; 0 means all songs. Not for bpr, which takes one a pair."""
+
+    l2: NonNegativeFloat = 1e-5
+    """Weight of the squared input vectors of a batch, averaged over its pairs and halved."""
+
+    monitor: str | None = Field(None, min_length=1)
+    """Metric to watch, greater is better; absent means the trainer's own, ``recall@{eval_k}`` where it has one."""
+
+    @model_validator(mode="after")
+    def _bpr_takes_one_negative(self) -> Self:
+        if self.loss == "bpr" and "num_negatives" in self.model_fields_set:
+            raise ValueError("num_negatives is for the softmax loss; bpr takes one negative a pair, so remove the key")
+        return self
+
+
+def parse_training_config(kind: type[TrainingConfig], given: Mapping[str, Any]) -> TrainingConfig:
+    """Validate ``training_config``.
+
+    Raises:
+        InputError: for a value that is not allowed or a key that is not known; where the key belongs to another
+            trainer, that trainer is named.
+    """
+    for key in given:
+        if key not in kind.model_fields:
+            _refuse_key_of_others(key)
+    return kind.parse(given, "training_config")
+
+
+def _refuse_key_of_others(key: str) -> None:
+    from trainers.factory import trainers_with_key  # at the time of the error: it imports every trainer
+
+    owners = trainers_with_key(key)
+    if owners:
+        named = ", ".join(f"'{name}'" for name in owners)
+        raise InputError(
+            f"training_config has the key '{key}', which belongs to the trainer {named} and which this trainer does "
+            f"not know; remove it or choose that trainer."
+        )

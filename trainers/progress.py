@@ -1,0 +1,73 @@
+"""Progress of a training run: bars with loss, metric and time left on a terminal, one log line an epoch elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Self, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+SHOWN_METRICS = 4
+
+
+class TrainingProgress:
+    """Tells a person how far a training run is; says nothing to the trainer.
+
+    Args:
+        num_epochs: the last epoch.
+        first_epoch: the epoch to begin with, more than 1 in a resumed run.
+        console: where bars go; standard error unless given.
+    """
+
+    def __init__(self, num_epochs: int, first_epoch: int = 1, console: Console | None = None) -> None:
+        self.num_epochs = num_epochs
+        console = console or Console(stderr=True)
+        self.bars = _bars(console) if console.is_terminal else None
+        if self.bars:
+            self.epochs = self.bars.add_task("epochs", total=num_epochs, completed=first_epoch - 1, note="")
+            self.batches = self.bars.add_task("batches", total=None, note="", visible=False)
+        self.started = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if self.bars:
+            self.bars.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self.bars:
+            self.bars.stop()
+
+    def track(self, batches: Iterable[T], total: int) -> Iterator[T]:
+        """Pass ``batches`` on, and count them."""
+        if self.bars:
+            self.bars.reset(self.batches, total=total, visible=True)
+        for batch in batches:
+            yield batch
+            if self.bars:
+                self.bars.advance(self.batches)
+
+    def loss(self, value: float) -> None:
+        """Show the loss of the step just taken."""
+        if self.bars:
+            self.bars.update(self.batches, note=f"loss {value:.4f}")
+
+    def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Report an epoch that has ended."""
+        note = "  ".join(f"{name} {value:.4f}" for name, value in list(metrics.items())[:SHOWN_METRICS])
+        seconds, self.started = time.monotonic() - self.started, time.monotonic()
+        if self.bars:
+            self.bars.update(self.epochs, completed=epoch, note=note)
+        else:
+            logger.info("epoch %d of %d  %s  (%.1f s)", epoch, self.num_epochs, note, seconds)
+
+
+def _bars(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, TextColumn("{task.fields[note]}"), console=console)

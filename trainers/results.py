@@ -1,0 +1,33 @@
+"""The form of what ``train`` returns."""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+EpochRecord = dict[str, Any]
+"""``epoch`` (int), ``lr`` (float) and the epoch's metrics (float). No clock times: the same run has the same history."""
+
+
+class TrainingResults(TypedDict):
+    """What a training run came to."""
+
+    history: list[EpochRecord]
+    """One record an epoch, also those before a resume."""
+
+    best_epoch: int | None
+    """Epoch with the greatest watched metric; None where nothing is watched."""
+
+    best_metric: float | None
+    """The watched metric in that epoch."""
+
+    epochs_run: int
+    """The last epoch."""
+
+    stopped_early: bool
+    """Whether a hook or the trainer's patience ended the run before its last epoch."""
+
+    test: dict[str, float]
+    """Metrics on the held-out test edges, for example ``recall@10``; empty where the trainer has none."""
+
+    checkpoint: str
+    """Path of the last epoch's checkpoint."""
