@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any
 
 from data.config import unknown_name
 from data.errors import InputError
 
-T = TypeVar("T")
 
-
-def find_class(what: str, name: str, table: Mapping[str, str], base: type[T]) -> type[T]:
+def find_class(what: str, name: str, table: Mapping[str, str], base: type) -> Any:
     """The class that ``name`` stands for.
 
     Args:
@@ -28,7 +26,7 @@ def find_class(what: str, name: str, table: Mapping[str, str], base: type[T]) ->
     return require_subclass(what, _import_class(what, path), base)
 
 
-def require_subclass(what: str, found: object, base: type[T]) -> type[T]:
+def require_subclass(what: str, found: object, base: type) -> Any:
     """``found`` itself if it is a class under ``base``; raises InputError otherwise."""
     if not (isinstance(found, type) and issubclass(found, base)):
         name = getattr(found, "__qualname__", repr(found))

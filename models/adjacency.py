@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
@@ -47,6 +48,11 @@ class Adjacency:
     def num_nodes(self) -> int:
         """Users, songs and artists together."""
         return len(self.degree)
+
+    @property
+    def edge_index(self) -> Tensor:
+        """Source and target of each edge, (2, E) int64, as PyG has them."""
+        return torch.stack([self.source, self.target]).long()
 
     @property
     def device(self) -> torch.device:
@@ -107,6 +113,7 @@ def _sorted(edges: _Edges, num_nodes: int) -> Adjacency:
     order = (edges.target * num_nodes + edges.source).argsort()
     source, target, relation, weight = (column[order] for column in edges)
     degree = torch.bincount(target, minlength=num_nodes)
+    _announce_csr()
     return Adjacency(
         # 32-bit indices: MKL and cuSPARSE take them as they are and convert 64-bit ones at every product
         row_start=torch.cat([degree.new_zeros(1), degree.cumsum(0)]).int(),
@@ -117,3 +124,10 @@ def _sorted(edges: _Edges, num_nodes: int) -> Adjacency:
         reverse=(source * num_nodes + target).argsort(),
         degree=degree,
     )
+
+
+def _announce_csr() -> None:
+    """Let torch say once a process, unheard, that its CSR tensors are in beta."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        torch.eye(1).to_sparse_csr()

@@ -37,7 +37,7 @@ def create_model(model_config: Mapping[str, Any], seed: int = 0) -> RecommenderM
 
     from models.base import RecommenderModel
 
-    found = find_class("architecture", _architecture(model_config), MODELS, RecommenderModel)
+    found: type[RecommenderModel] = find_class("architecture", _architecture(model_config), MODELS, RecommenderModel)
     config = found.Config.parse(model_config, "model_config")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)

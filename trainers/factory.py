@@ -70,9 +70,12 @@ def trainer_class(name: str) -> type[BaseTrainer]:
     """The class of a trainer's name; raises InputError for an unknown name or a class that is no ``BaseTrainer``."""
     from trainers.base import BaseTrainer
 
+    found: type[BaseTrainer]
     if name in _registered:
-        return require_subclass("trainer", _registered[name], BaseTrainer)
-    return find_class("trainer", name, TRAINERS, BaseTrainer)
+        found = require_subclass("trainer", _registered[name], BaseTrainer)
+    else:
+        found = find_class("trainer", name, TRAINERS, BaseTrainer)
+    return found
 
 
 def trainer_name(trainer: type[BaseTrainer]) -> str:

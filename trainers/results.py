@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, TypedDict
 
 EpochRecord = dict[str, Any]
-"""``epoch`` (int), ``lr`` (float) and the epoch's metrics (float). No clock times: the same run has the same history."""
+"""``epoch`` (int), ``lr`` (float) and the epoch's metrics (float). No clock times: same run, same history."""
 
 
 class TrainingResults(TypedDict):
