@@ -49,6 +49,10 @@ class SplitConfig(CutConfig):
     salt: int = 0
     """Another salt draws other pairs; the same one keeps a held-out pair held out on later nights."""
 
+    def cut(self) -> CutConfig:
+        """The cut alone, for the filters of ingest, which count only what lies before it."""
+        return CutConfig(**self.model_dump(include=set(CutConfig.model_fields)))
+
     @model_validator(mode="after")
     def _dates_need_temporal(self) -> Self:
         given = [key for key in ("gap_days", "val_from", "test_from") if getattr(self, key)]
