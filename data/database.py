@@ -1,0 +1,88 @@
+"""A DuckDB database that lives in a folder, within a memory limit, and whose errors a person can read."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data.errors import InputError
+
+_ROW_GROUP = 1 << 20
+_NO_USE_TRYING_AGAIN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+@contextmanager
+def database(folder: Path, memory_limit: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a fresh database in ``folder``; what does not fit into ``memory_limit`` spills into the same folder.
+
+    Raises:
+        InputError: the limit is too low, or the folder cannot be written to (read-only or full).
+        KeyboardInterrupt: a signal ended a query.
+    """
+    settings: dict[str, str | bool | int | float | list[str]] = {
+        "autoinstall_known_extensions": "false",
+        "autoload_known_extensions": "false",
+    }
+    with _readable_errors(folder, memory_limit):
+        folder.mkdir(parents=True, exist_ok=True)
+        db = duckdb.connect(folder / "ingest.duckdb", config=settings)
+        try:
+            db.execute("SET enable_progress_bar = false; SET TimeZone = 'UTC'")
+            db.execute(f"SET memory_limit = '{memory_limit}'")
+            yield db
+        finally:
+            db.close()
+
+
+def write_parquet(db: duckdb.DuckDBPyConnection, query: str, path: Path) -> int:
+    """Write a sorted query's rows and return how many there are.
+
+    Arrow writes, in row groups of a fixed size: the bytes of DuckDB's own writer may depend on threads and memory.
+    """
+    reader: pa.RecordBatchReader = db.sql(query).to_arrow_reader(_ROW_GROUP)
+    rows = 0
+    with pq.ParquetWriter(path, reader.schema, compression="zstd") as writer:
+        for table in _row_groups(reader):
+            writer.write_table(table, row_group_size=_ROW_GROUP)
+            rows += table.num_rows
+    return rows
+
+
+def _row_groups(reader: pa.RecordBatchReader) -> Iterator[pa.Table]:
+    held = pa.Table.from_batches([], reader.schema)
+    for batch in reader:
+        held = pa.concat_tables([held, pa.Table.from_batches([batch])])
+        if held.num_rows >= _ROW_GROUP:
+            yield held.slice(0, _ROW_GROUP).combine_chunks()
+            held = held.slice(_ROW_GROUP)
+    if held.num_rows:
+        yield held.combine_chunks()
+
+
+@contextmanager
+def _readable_errors(folder: Path, memory_limit: str) -> Iterator[None]:
+    try:
+        yield
+    except duckdb.OutOfMemoryException as error:
+        raise InputError(
+            f"The log does not fit into memory_limit {memory_limit} and the free disk below {folder} "
+            f"({str(error).splitlines()[0]}); raise the limit or free some disk."
+        ) from None
+    except duckdb.IOException as error:
+        raise InputError(
+            f"{folder} cannot be written to ({str(error).splitlines()[0]}); free or unlock the disk."
+        ) from None
+    except RuntimeError as error:
+        if "Query interrupted" in str(error):  # how DuckDB reports a signal
+            raise KeyboardInterrupt from None
+        raise
+    except OSError as error:
+        if error.errno in _NO_USE_TRYING_AGAIN:
+            raise InputError(f"{folder} cannot be written to ({error.strerror}); free or unlock the disk.") from None
+        raise

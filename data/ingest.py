@@ -1,0 +1,165 @@
+"""From log files to the listens table and its vocabularies."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+from pydantic import Field, field_validator
+
+from data import listen_tables
+from data.config import Config, unknown_name
+from data.cutoff import Cut, CutConfig, day_to_date
+from data.database import database
+from data.errors import InputError
+from data.events import has, merge_duplicates, number_ids, refuse_two_parts
+from data.filters import CORE_RULES, ROW_RULES, charge_to_core_rules, drop_outside_core, log_cut, row_rule
+from data.rejects import count_rejected, refuse_gaps, require_few_rejected, write_rejects
+from data.schema import EVENTS, TRACK_ARTISTS
+from data.sources import event_files, track_artist_files
+from data.staging import load, require_one_id_type
+
+Connection = duckdb.DuckDBPyConnection
+Counts = dict[str, Any]
+log = logging.getLogger(__name__)
+
+
+class IngestConfig(Config):
+    """Where the log is, how its columns are called, and what of it is used."""
+
+    events: tuple[str, ...] = Field(min_length=1)
+    """Files, folders or globs; one may be given as a plain string. Looked up when the run starts."""
+    track_artists: tuple[str, ...] = ()
+    """A separate table of ``track_id`` and ``artist_id`` (and ``artist_name``, ``track_name``), if the events lack them."""
+    columns: dict[str, str] = {}
+    """Canonical name = the log's own name, for events: ``{track_id = "song"}``."""
+    track_artists_columns: dict[str, str] = {}
+    """The same for the track_artists table."""
+    min_ms_played: int = Field(0, ge=0)
+    """Events shorter than this many milliseconds are dropped; those of unknown length stay."""
+    since: datetime | None = None
+    """Events before this moment are dropped (a date or a timestamp; UTC without a zone)."""
+    until: datetime | None = None
+    """Events from this moment on are dropped (a date or a timestamp; UTC without a zone)."""
+    min_user_songs: int = Field(0, ge=0)
+    """Users with fewer different songs are dropped, in turn with ``min_song_users`` until both hold."""
+    min_song_users: int = Field(0, ge=0)
+    """Songs with fewer different users are dropped, in turn with ``min_user_songs`` until both hold."""
+    cut: CutConfig | None = None
+    """Under a temporal split: its cut. The two filters above then count listens before validation only."""
+    max_rejected: float = Field(0.01, ge=0, le=1)
+    """The run fails when a larger share of the rows breaks the schema."""
+    memory_limit: str = Field("4GB", pattern=r"^\d+(\.\d+)?\s?([KMGT]i?B)$")
+    """Memory for aggregating; what does not fit spills to disk."""
+
+    @field_validator("events", "track_artists", mode="before")
+    @classmethod
+    def _one_or_many(cls, given: Any) -> Any:
+        if given is None:
+            return ()
+        return (str(given),) if isinstance(given, (str, Path)) else tuple(map(str, given))
+
+    @field_validator("columns", "track_artists_columns")
+    @classmethod
+    def _canonical(cls, given: dict[str, str]) -> dict[str, str]:
+        allowed = [field.name for field in EVENTS]
+        unknown = [name for name in given if name not in allowed]
+        if unknown:
+            raise ValueError(unknown_name("this is no canonical column:", unknown[0], allowed))
+        return given
+
+
+def ingest(config: IngestConfig, folder: Path, files: Sequence[Path] | None = None) -> Counts:
+    """Aggregate a log into the tables of the ingest folder.
+
+    Writes ``listens.parquet``, ``users.parquet``, ``songs.parquet``, ``artists.parquet``, ``song_artists.parquet``,
+    ``rejects.parquet`` and ``counts.json``. The same events give the same bytes, in however many files and in whatever order
+    they come. An event that is there twice (user, track, time) counts once, with the greatest length and number of plays that either copy
+    gives. Without times, equal rows cannot be told from repeated listens, so they add up.
+
+    Args:
+        config: what to read and what to keep.
+        folder: where to write; the caller publishes it whole. Larger-than-memory work spills into it too.
+        files: what ``find_files(config)`` found, if it was called already.
+
+    Returns:
+        The counts, as in ``counts.json``: ``read`` = ``kept`` + ``rejected`` + ``duplicates`` + the sum of ``dropped``.
+
+    Raises:
+        InputError: the log cannot be used; the sentence says why and what to do.
+    """
+    tracks = track_artist_files(config)
+    apart = {path.resolve() for path in tracks}
+    events = event_files(config, tracks) if files is None else [path for path in files if path.resolve() not in apart]
+    work = folder / "work"
+    with database(work, config.memory_limit) as db:
+        _load(db, config, events, tracks)
+        _check(db, config, events, tracks)
+        cut = _keep(db, config)
+        counts = _counts(db, cut) | listen_tables.write(db, folder)
+        write_rejects(db, {"checked_events": events, "checked_tracks": tracks}, folder / "rejects.parquet")
+        (folder / "counts.json").write_text(json.dumps(counts, indent=1) + "\n", encoding="utf-8")
+    shutil.rmtree(work)
+    log.info("Kept %d of %d events: %d listens.", counts["kept"], counts["read"], counts["listens"])
+    return counts
+
+
+def _load(db: Connection, config: IngestConfig, events: Sequence[Path], tracks: Sequence[Path]) -> None:
+    load(db, "raw_events", events, EVENTS, config.columns)
+    load(db, "raw_tracks", tracks, TRACK_ARTISTS, config.track_artists_columns)
+    require_one_id_type(db, {"raw_events": events}, "user_id")
+    require_one_id_type(db, {"raw_events": events, "raw_tracks": tracks}, "track_id")
+
+
+def _check(db: Connection, config: IngestConfig, events: Sequence[Path], tracks: Sequence[Path]) -> None:
+    refuse_gaps(db)
+    if count_rejected(db, "checked_events")[0] == 0:
+        raise InputError(f"The log has no rows ({', '.join(map(str, events[:3]))}); give files with events.")
+    require_few_rejected(db, "checked_events", events, config.max_rejected)
+    require_few_rejected(db, "checked_tracks", tracks, config.max_rejected)
+    refuse_two_parts(db)
+    for key, column in (("min_ms_played", "ms_played"), ("since", "played_at"), ("until", "played_at")):
+        if getattr(config, key) and not has(db, column):
+            raise InputError(f"{key} is set, but the log has no {column}; give a log with {column}, or remove {key}.")
+
+
+def _keep(db: Connection, config: IngestConfig) -> Cut | None:
+    """Create ``judged``, the events with the rule that drops each."""
+    number_ids(db)
+    merge_duplicates(db, row_rule(config.min_ms_played, config.since, config.until))
+    cut = log_cut(db, config.cut) if config.cut else None
+    before = None if cut is None or config.cut is None else cut.val_from_day - config.cut.gap_days
+    drop_outside_core(db, config.min_user_songs, config.min_song_users, before)
+    charge_to_core_rules(db)
+    return cut
+
+
+def _counts(db: Connection, cut: Cut | None) -> Counts:
+    read, by_reason = count_rejected(db, "checked_events")
+    tracks_read, tracks_by_reason = count_rejected(db, "checked_tracks")
+    found = db.execute("SELECT rule, count(*), sum(copies - 1)::BIGINT FROM judged GROUP BY rule").fetchall()
+    by_rule = {rule: rows for rule, rows, _ in found}
+    dropped = {rule: by_rule.get(rule, 0) for rule in (*ROW_RULES, *CORE_RULES.values())}
+    if not by_rule.get(None):
+        raise InputError(
+            f"No user is left: of {read} rows {sum(by_reason.values())} were rejected and "
+            f"{', '.join(f'{rows} dropped by {rule}' for rule, rows in dropped.items() if rows) or 'none dropped'}; "
+            "loosen these settings, or give a longer log."
+        )
+    return {
+        "read": read,
+        "kept": by_rule[None],
+        "rejected": sum(by_reason.values()),
+        "rejected_by_reason": by_reason,
+        "duplicates": sum(copies for _, _, copies in found),
+        "dropped": dropped,
+        "track_artists_read": tracks_read,
+        "track_artists_rejected": tracks_by_reason,
+        "cut": cut and {name: day_to_date(day).isoformat() for name, day in zip(("val_from", "test_from"), cut)},
+    }

@@ -1,0 +1,118 @@
+"""Finding log files, and one reader a log format; a new format is one function and a line in ``FORMATS``."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from data.errors import InputError
+from data.readers import open_csv, open_jsonl, open_parquet
+from data.relation import Opener
+
+FORMATS: dict[str, Opener] = {
+    ".parquet": open_parquet,
+    ".pq": open_parquet,
+    ".csv": open_csv,
+    ".tsv": open_csv,
+    ".jsonl": open_jsonl,
+    ".ndjson": open_jsonl,
+    ".json": open_jsonl,
+}
+COMPRESSIONS = {".gz": "gzip", ".gzip": "gzip", ".zst": "zstd", ".zstd": "zstd"}
+
+
+class LogPaths(Protocol):
+    """The part of an ingest configuration that says where the log is."""
+
+    @property
+    def events(self) -> Sequence[str]:
+        """Files, folders or globs of events."""
+
+    @property
+    def track_artists(self) -> Sequence[str]:
+        """Files, folders or globs of the separate table of artists, if any."""
+
+
+def find_files(config: LogPaths) -> list[Path]:
+    """All files that a run reads, events first, looked up now: a glob of a nightly run finds what is there tonight.
+
+    Raises:
+        InputError: nothing matches, a file is missing, or its suffix belongs to no format.
+    """
+    tracks = track_artist_files(config)
+    return event_files(config, tracks) + tracks
+
+
+def event_files(config: LogPaths, track_artists: Sequence[Path]) -> list[Path]:
+    """The files of events: sorted, each once, without those of the track_artists table."""
+    found = _expand(config.events, "events")
+    apart = {path.resolve() for path in track_artists}
+    events = [path for path in found if path.resolve() not in apart]
+    if not events:
+        raise InputError(f"events {_listed(config.events)} names no file besides those of track_artists; add the log.")
+    return events
+
+
+def track_artist_files(config: LogPaths) -> list[Path]:
+    """The files of the separate table of artists: sorted, each once."""
+    return _expand(config.track_artists, "track_artists")
+
+
+def format_of(path: Path) -> tuple[Opener, str | None]:
+    """The reader for a file and its compression, both from its suffixes.
+
+    Raises:
+        InputError: for an unknown suffix.
+    """
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    compression = COMPRESSIONS.get(suffixes[-1]) if suffixes else None
+    inner = suffixes[:-1] if compression else suffixes
+    opener = FORMATS.get(inner[-1]) if inner else None
+    if opener is None or (compression and opener is open_parquet):
+        raise InputError(
+            f"{path}: the suffix says nothing that can be read. Allowed: {', '.join(FORMATS)}; "
+            "all but Parquet, which compresses inside, also with .gz or .zst added."
+        )
+    return opener, compression
+
+
+def _expand(patterns: Iterable[str], key: str) -> list[Path]:
+    found = {path.resolve(): path for pattern in patterns for path in _matches(pattern, key)}
+    return sorted(found.values(), key=str)
+
+
+def _matches(pattern: str, key: str) -> list[Path]:
+    path = Path(pattern).expanduser()
+    paths = [path] if path.exists() else [Path(match) for match in glob.glob(str(path), recursive=True)]
+    if not paths and not glob.has_magic(pattern):
+        raise InputError(
+            f"{key}: the file '{pattern}' does not exist; correct the path (relative ones start at {Path.cwd()})."
+        )
+    files = [file for path in paths for file in (_log_files_in(path) if path.is_dir() else [path])]
+    if not files:
+        raise InputError(
+            f"{key}: no log file matches '{pattern}'; correct the path, or add files ({', '.join(FORMATS)}, "
+            "plain or with .gz or .zst)."
+        )
+    for file in files:
+        format_of(file)
+    return files
+
+
+def _log_files_in(folder: Path) -> list[Path]:
+    """Log files anywhere below a folder; others (a README, ``_SUCCESS``, hidden files) are left alone."""
+    return [path for path in folder.rglob("*") if path.is_file() and path.name[0] not in "._" and _is_log(path)]
+
+
+def _is_log(path: Path) -> bool:
+    try:
+        format_of(path)
+    except InputError:
+        return False
+    return True
+
+
+def _listed(patterns: Iterable[str]) -> str:
+    return ", ".join(f"'{pattern}'" for pattern in patterns)

@@ -1,0 +1,63 @@
+"""Text files as bytes: whether they are whole, and how they begin.
+
+DuckDB reads a cut-off zstd stream to its last good byte and says nothing, and does not compare gzip's checksums. So every text file is
+decompressed once beforehand, in Arrow, which does both.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+
+from data.errors import InputError
+
+_CHUNK = 1 << 22
+_HEAD = 1 << 20
+
+
+def check_text(path: Path, compression: str | None) -> None:
+    """Read a text file once from end to end.
+
+    Raises:
+        InputError: it cannot be decompressed to its end, or is not UTF-8.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    lines = 0
+    for chunk in _chunks(path, compression):
+        try:
+            decoder.decode(chunk)
+        except UnicodeDecodeError as error:
+            raise _not_utf8(path, lines + error.object[: error.start].count(b"\n") + 1) from None
+        lines += chunk.count(b"\n")
+    if decoder.getstate()[0]:
+        raise _not_utf8(path, lines + 1)
+
+
+def first_line(path: Path, compression: str | None) -> str:
+    """The first line, without its end and a byte order mark; empty for an empty file."""
+    with pa.input_stream(str(path), compression=compression) as stream:
+        head = stream.read(_HEAD)
+    return head.split(b"\n", 1)[0].decode("utf-8-sig", errors="replace").rstrip("\r")
+
+
+def _chunks(path: Path, compression: str | None) -> Iterator[bytes]:
+    with pa.input_stream(str(path), compression=compression) as stream:
+        while True:
+            try:
+                chunk = stream.read(_CHUNK)
+            except OSError as error:
+                if compression is None:
+                    raise
+                raise InputError(
+                    f"{path} is not a whole {compression} file ({error}); copy or compress it again."
+                ) from None
+            if not chunk:
+                return
+            yield chunk
+
+
+def _not_utf8(path: Path, line: int) -> InputError:
+    return InputError(f"{path} is not UTF-8 in line {line}; convert it, for example with iconv -t UTF-8.")
