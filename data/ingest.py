@@ -36,10 +36,10 @@ class IngestConfig(Config):
     events: tuple[str, ...] = Field(min_length=1)
     """Files, folders or globs; one may be given as a plain string. Looked up when the run starts."""
     track_artists: tuple[str, ...] = ()
-    """A separate table of ``track_id`` and ``artist_id`` (and ``artist_name``, ``track_name``), if the events lack them."""
-    columns: dict[str, str] = {}
+    """A separate table of ``track_id`` and ``artist_id`` (and ``artist_name``, ``track_name``), if there is one."""
+    columns: dict[str, str] = Field(default_factory=dict)
     """Canonical name = the log's own name, for events: ``{track_id = "song"}``."""
-    track_artists_columns: dict[str, str] = {}
+    track_artists_columns: dict[str, str] = Field(default_factory=dict)
     """The same for the track_artists table."""
     min_ms_played: int = Field(0, ge=0)
     """Events shorter than this many milliseconds are dropped; those of unknown length stay."""
@@ -79,9 +79,9 @@ def ingest(config: IngestConfig, folder: Path, files: Sequence[Path] | None = No
     """Aggregate a log into the tables of the ingest folder.
 
     Writes ``listens.parquet``, ``users.parquet``, ``songs.parquet``, ``artists.parquet``, ``song_artists.parquet``,
-    ``rejects.parquet`` and ``counts.json``. The same events give the same bytes, in however many files and in whatever order
-    they come. An event that is there twice (user, track, time) counts once, with the greatest length and number of plays that either copy
-    gives. Without times, equal rows cannot be told from repeated listens, so they add up.
+    ``rejects.parquet`` and ``counts.json``. The same events give the same bytes, in however many files and in
+    whatever order they come (but for the places in ``rejects.parquet``). An event that is there twice (user, track,
+    time) counts once. Without times, equal rows cannot be told from repeated listens, so they add up.
 
     Args:
         config: what to read and what to keep.
@@ -161,5 +161,9 @@ def _counts(db: Connection, cut: Cut | None) -> Counts:
         "dropped": dropped,
         "track_artists_read": tracks_read,
         "track_artists_rejected": tracks_by_reason,
-        "cut": cut and {name: day_to_date(day).isoformat() for name, day in zip(("val_from", "test_from"), cut)},
+        "cut": None if cut is None else {"val_from": _iso(cut.val_from_day), "test_from": _iso(cut.test_from_day)},
     }
+
+
+def _iso(day: int) -> str:
+    return day_to_date(day).isoformat()

@@ -43,7 +43,7 @@ def _number_nodes(db: Connection) -> None:
 
 
 def _collect_artists(db: Connection) -> None:
-    """Create ``credits`` (song, artist_id, artist_name, rows), ``artists`` (node, id) and ``titles`` (song, title, rows).
+    """Create ``credits`` (song, artist_id, artist_name, rows), ``artists`` (node, id), ``titles`` (song, name, rows).
 
     A name belongs to an artist only where a row has as many names as artists.
     """
@@ -92,7 +92,8 @@ _LISTENS = f"""
 SELECT users.node AS user, songs.node AS song, (played_at // {DAY_US})::INTEGER AS day, sum(plays)::BIGINT AS plays,
     CASE WHEN (SELECT count(skipped) > 0 FROM judged WHERE rule IS NULL)
          THEN coalesce(sum(plays) FILTER (skipped), 0)::BIGINT END AS skips,
-    (sum({_SHARE} * plays::HUGEINT) FILTER ({_KNOWN}) / (sum(plays) FILTER ({_KNOWN}) * {_SHARES}.0))::FLOAT AS completion,
+    (sum({_SHARE} * plays::HUGEINT) FILTER ({_KNOWN})
+     / (sum(plays) FILTER ({_KNOWN}) * {_SHARES}::DOUBLE))::FLOAT AS completion,
     min(played_at) // 1000000 AS first_played, max(played_at) // 1000000 AS last_played, min(split) AS split
 FROM judged JOIN users ON judged.user = users.number JOIN songs ON judged.song = songs.number
 WHERE rule IS NULL GROUP BY ALL ORDER BY user, song, day
@@ -104,8 +105,10 @@ FROM songs LEFT JOIN {_most_frequent("titles", "song", "name")} AS t ON t.song =
 """
 _ARTISTS = f"""
 SELECT id AS artist_id, {id_hash_sql("id")} AS id_hash, name AS artist_name
-FROM artists LEFT JOIN {_most_frequent("credits", "artist_id", "artist_name")} AS n ON n.artist_id = artists.id ORDER BY node
+FROM artists LEFT JOIN {_most_frequent("credits", "artist_id", "artist_name")} AS n ON n.artist_id = artists.id
+ORDER BY node
 """
 _SONG_ARTISTS = """
-SELECT DISTINCT song, artists.node AS artist FROM credits JOIN artists ON credits.artist_id = artists.id ORDER BY song, artist
+SELECT DISTINCT song, artists.node AS artist FROM credits JOIN artists ON credits.artist_id = artists.id
+ORDER BY song, artist
 """

@@ -85,7 +85,8 @@ def _expand(patterns: Iterable[str], key: str) -> list[Path]:
 
 def _matches(pattern: str, key: str) -> list[Path]:
     path = Path(pattern).expanduser()
-    paths = [path] if path.exists() else [Path(match) for match in glob.glob(str(path), recursive=True)]
+    # Not Path.glob: it takes no absolute patterns.
+    paths = [path] if path.exists() else [Path(match) for match in glob.glob(str(path), recursive=True)]  # noqa: PTH207
     if not paths and not glob.has_magic(pattern):
         raise InputError(
             f"{key}: the file '{pattern}' does not exist; correct the path (relative ones start at {Path.cwd()})."

@@ -1,7 +1,7 @@
 """Text files as bytes: whether they are whole, and how they begin.
 
-DuckDB reads a cut-off zstd stream to its last good byte and says nothing, and does not compare gzip's checksums. So every text file is
-decompressed once beforehand, in Arrow, which does both.
+DuckDB reads a cut-off zstd stream to its last good byte and says nothing, and does not compare gzip's checksums. So
+every text file is read once beforehand by Arrow, which does both.
 """
 
 from __future__ import annotations
