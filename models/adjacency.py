@@ -30,10 +30,15 @@ class Adjacency:
     Edges are sorted by target, then source, so they are the rows of a CSR matrix whose row is where a message
     arrives. Every edge has its reverse, so the matrix and its transpose have the same pattern.
 
-    Shapes: N nodes, E directed edges.
+    A node's slot is its part in one relation: node * number of relations + relation. A CSR row of a target's slot is a
+    run of neighbouring edges; that of a source's slot is one in the order of ``reverse``.
+
+    Shapes: N nodes, E directed edges, R relations.
         row_start (N + 1,) and source (E,): the CSR pattern. target (E,): the row of each edge.
         relation (E,): index into ``RELATIONS``. weight (E,): confidence of a listen, 1 on edges to artists.
         reverse (E,): position of each edge's reverse. degree (N,): number of neighbours.
+        target_slot, source_slot (E,): slot of either end. target_slots, source_slots (N * R + 1,): where the rows of
+        their edges start.
     """
 
     row_start: Tensor
@@ -43,6 +48,10 @@ class Adjacency:
     weight: Tensor
     reverse: Tensor
     degree: Tensor
+    target_slot: Tensor
+    source_slot: Tensor
+    target_slots: Tensor
+    source_slots: Tensor
 
     @property
     def num_nodes(self) -> int:
@@ -113,17 +122,27 @@ def _sorted(edges: _Edges, num_nodes: int) -> Adjacency:
     order = (edges.target * num_nodes + edges.source).argsort()
     source, target, relation, weight = (column[order] for column in edges)
     degree = torch.bincount(target, minlength=num_nodes)
+    slots = len(RELATIONS)
     _announce_csr()
     return Adjacency(
         # 32-bit indices: MKL and cuSPARSE take them as they are and convert 64-bit ones at every product
-        row_start=torch.cat([degree.new_zeros(1), degree.cumsum(0)]).int(),
+        row_start=_row_starts(target, num_nodes),
         source=source.int(),
         target=target.int(),
         relation=relation.int(),
         weight=weight,
         reverse=(source * num_nodes + target).argsort(),
         degree=degree,
+        target_slot=(target * slots + relation).int(),
+        source_slot=(source * slots + relation).int(),
+        target_slots=_row_starts(target * slots + relation, num_nodes * slots),
+        source_slots=_row_starts(source * slots + relation, num_nodes * slots),
     )
+
+
+def _row_starts(rows: Tensor, num_rows: int) -> Tensor:
+    counts = torch.bincount(rows, minlength=num_rows)
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)]).int()
 
 
 def _announce_csr() -> None:

@@ -14,7 +14,7 @@ from torch_geometric.nn import MessagePassing
 
 from models.adjacency import RELATIONS, Adjacency, adjacency
 from models.base import ModelConfig, TableModel
-from models.neighbors import neighbor_sum
+from models.neighbors import edge_sums, neighbor_sum
 
 NEGATIVE_SLOPE = 0.2
 LOG_WEIGHT_RANGE = (-12.0, 2.0)
@@ -94,15 +94,13 @@ class DegreeAttention(MessagePassing):
     def edge_weights(self, h: Tensor, edges: Adjacency) -> Tensor:
         """The attention of every edge in every head, in the order of ``edges``: (E, H)."""
         log_degree = edges.degree.clamp(min=1).to(h.dtype).log()[:, None, None]
-        # what a node brings to an edge depends on the node and the edge's relation: (N, R, H), then looked up
-        at_target = torch.einsum("nhc,rhc->nrh", h, self.query)
-        at_source = torch.einsum("nhc,rhc->nrh", h, self.key)
-        norm_target, norm_source = self.target_power * log_degree, self.source_power * log_degree
-        learned = _at(at_target, edges.target, edges) + _at(at_source, edges.source, edges)
-        norm = _at(norm_target, edges.target, edges) + _at(norm_source, edges.source, edges)
+        # what an end brings to an edge depends on its node and the relation only: two terms of (N, R, H) each
+        target = torch.einsum("nhc,rhc->nrh", h, self.query), self.bias - self.target_power * log_degree
+        source = torch.einsum("nhc,rhc->nrh", h, self.key), -self.source_power * log_degree
+        learned, norm = edge_sums(edges, torch.cat(target, -1), torch.cat(source, -1)).chunk(2, dim=1)
         log_confidence = edges.weight.to(h.dtype).clamp(min=MIN_CONFIDENCE).log()[:, None]
-        score = F.leaky_relu(learned, NEGATIVE_SLOPE) + self.bias[edges.relation] - norm
-        return (score + self.confidence_power * log_confidence).clamp(*LOG_WEIGHT_RANGE).exp()
+        score = F.leaky_relu(learned, NEGATIVE_SLOPE) + norm + self.confidence_power * log_confidence
+        return score.clamp(*LOG_WEIGHT_RANGE).exp()
 
     def message(self, h_j: Tensor, alpha: Tensor) -> Tensor:
         """The reference: every edge's message, (E, H, D/H)."""
@@ -145,8 +143,3 @@ class GAT(TableModel):
             x = layer(x, edges, self.config.dropout)
             total = total + x
         return total / (len(self.layers) + 1)
-
-
-def _at(values: Tensor, nodes: Tensor, edges: Adjacency) -> Tensor:
-    """Each edge's row of a table of nodes x relations x heads: (N, R, H) -> (E, H)."""
-    return values.flatten(0, 1).index_select(0, nodes * len(RELATIONS) + edges.relation)

@@ -1,4 +1,4 @@
-"""Weighted sums over neighbours that never hold edges x dimensions, forward or backward."""
+"""From nodes to edges and back, never holding edges x dimensions, forward or backward."""
 
 from __future__ import annotations
 
@@ -22,6 +22,40 @@ def neighbor_sum(graph: Adjacency, weight: Tensor, x: Tensor) -> Tensor:
     return out
 
 
+def edge_sums(graph: Adjacency, target: Tensor, source: Tensor) -> Tensor:
+    """For every edge, what its target and its source bring to the edge's relation, added up.
+
+    Shapes: N nodes, R relations, K values, E edges. target (N, R, K), source (N, R, K) -> (E, K).
+    """
+    out: Tensor = _EdgeSums.apply(graph, target, source)
+    return out
+
+
+class _EdgeSums(torch.autograd.Function):
+    """Two look-ups; their gradients are sums over the edges of a slot, which as sparse products run in parallel."""
+
+    @staticmethod
+    def forward(ctx: Any, graph: Adjacency, target: Tensor, source: Tensor) -> Tensor:
+        ctx.graph, ctx.shape = graph, target.shape
+        out = target.flatten(0, 1).index_select(0, graph.target_slot)
+        return out.add_(source.flatten(0, 1).index_select(0, graph.source_slot))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor, Tensor]:
+        graph, grad = ctx.graph, grads[0].contiguous()
+        in_order = torch.arange(len(grad), dtype=torch.int32, device=grad.device)
+        target = _row_sums(graph.target_slots, in_order, grad)
+        source = _row_sums(graph.source_slots, graph.reverse.int(), grad)
+        return None, target.view(ctx.shape), source.view(ctx.shape)
+
+
+def _row_sums(row_start: Tensor, edges: Tensor, values: Tensor) -> Tensor:
+    """Sum of the ``values`` (E, K) of each row's edges: (rows, K)."""
+    size = (len(row_start) - 1, len(values))
+    ones = values.new_ones(len(edges))
+    return _multiply(torch.sparse_csr_tensor(row_start, edges, ones, size=size, check_invariants=False), values)
+
+
 class _NeighborSum(torch.autograd.Function):
     """One sparse product a head; the gradient of the weights is a product sampled at the edges (SDDMM)."""
 
@@ -37,7 +71,7 @@ class _NeighborSum(torch.autograd.Function):
         grad, graph = grads[0].contiguous(), ctx.graph
         grad_weight = _edge_products(graph, grad, x) if ctx.needs_input_grad[1] else None
         # the pattern is its own transpose, so the transposed matrix is the same rows with the reverse edges' weights
-        grad_x = _sums(graph, weight[graph.reverse], grad) if ctx.needs_input_grad[2] else None
+        grad_x = _sums(graph, weight.index_select(0, graph.reverse), grad) if ctx.needs_input_grad[2] else None
         return None, grad_weight, grad_x
 
 
