@@ -143,17 +143,17 @@ class _Labels:
         self.artist_names = _lists(pa.array(artist_names(rng, len(catalogue.genre))), catalogue)
 
     def table(self, events: Events, first_user: int) -> pa.Table:
-        song = pa.array(events.song, pa.int32())
+        song = pa.array(events.song)
         start_ms = int(datetime.combine(START, time(), UTC).timestamp() * 1000)
         columns = {
-            "user_id": pa.DictionaryArray.from_arrays(pa.array(events.user + first_user, pa.int32()), self.users),
-            "track_id": pa.DictionaryArray.from_arrays(song, self.songs),
+            "user_id": self.users.take(pa.array(events.user + first_user)),
+            "track_id": self.songs.take(song),
             "artist_id": self.artist_ids.take(song),
             "played_at": pa.array(events.played_ms + start_ms, pa.timestamp("ms", tz="UTC")),
             "ms_played": pa.array(events.ms_played),
             "duration_ms": pa.array(self.duration_ms[events.song]),
             "skipped": pa.array(events.skipped),
-            "track_name": pa.DictionaryArray.from_arrays(song, self.song_names),
+            "track_name": self.song_names.take(song),
             "artist_name": self.artist_names.take(song),
         }
         return pa.table(columns)

@@ -16,8 +16,8 @@ FAVOURITES = 6
 ERAS = 2
 """A user's taste moves from the first era's favourites to the second's over the log."""
 
-ARTIST_EXPONENT = 0.9
-SONG_EXPONENT = 0.8
+ARTIST_EXPONENT = 1.0
+SONG_EXPONENT = 1.0
 """Popularity falls with rank to this power, among artists and among the songs of one (Zipf's law; in music: Celma,
 "Music Recommendation and Discovery", 2010, chapter 4)."""
 SHARE_OLD_SONGS = 0.7
