@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from data.lookup import class_path, find_class
 
 if TYPE_CHECKING:
-    from models.base import RecommenderModel
+    from models.base import ModelConfig, RecommenderModel
 
 MODELS = {
     "gat": "models.gat:GAT",
@@ -35,13 +35,22 @@ def create_model(model_config: Mapping[str, Any], seed: int = 0) -> RecommenderM
     """
     import torch
 
+    config = parse_model_config(model_config)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return _model_class(model_config)(config)
+
+
+def parse_model_config(model_config: Mapping[str, Any]) -> ModelConfig:
+    """Validate a ``model_config`` without building the model; raises InputError."""
+    return _model_class(model_config).Config.parse(model_config, "model_config")
+
+
+def _model_class(model_config: Mapping[str, Any]) -> type[RecommenderModel]:
     from models.base import RecommenderModel
 
     found: type[RecommenderModel] = find_class("architecture", _architecture(model_config), MODELS, RecommenderModel)
-    config = found.Config.parse(model_config, "model_config")
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        return found(config)
+    return found
 
 
 def _architecture(model_config: Mapping[str, Any]) -> str:

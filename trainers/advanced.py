@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch_geometric.data import HeteroData
 
-from data.graph import has_masks
+from data.graph import LISTENS, has_masks
 from data.split import SplitConfig
 from data.training_graph import split_graph
 from trainers.base import BaseTrainer
@@ -40,6 +40,16 @@ class AdvancedConfig(TrainingConfig):
     lr_patience: NonNegativeInt = 3
     """Epochs without a better watched metric that the scheduler lets pass."""
 
+    @model_validator(mode="after")
+    def _ratios_leave_train_data(self) -> Self:
+        self.split_config()
+        return self
+
+    def split_config(self) -> SplitConfig:
+        """How a graph without masks is split; raises InputError for ratios that leave no train data."""
+        ratios = {"val_ratio": self.val_ratio, "test_ratio": self.test_ratio}
+        return SplitConfig.parse(ratios, "the split of training_config")
+
 
 class AdvancedTrainer(BaseTrainer):
     """Trains on train edges, stops when validation says so, and reports the best epoch's test metrics.
@@ -57,10 +67,7 @@ class AdvancedTrainer(BaseTrainer):
 
     def prepare(self, graph: HeteroData) -> HeteroData:
         """The graph with masks."""
-        if has_masks(graph):
-            return graph
-        ratios = {"val_ratio": self.config.val_ratio, "test_ratio": self.config.test_ratio}
-        return split_graph(graph, SplitConfig.parse(ratios, "training_config"))
+        return graph if has_masks(graph) else split_graph(graph, self.config.split_config())
 
     def create_scheduler(self) -> ReduceLROnPlateau | None:
         """ReduceLROnPlateau on the watched metric, unless ``use_scheduler`` is false."""
@@ -86,5 +93,7 @@ class AdvancedTrainer(BaseTrainer):
         return self.ranking_metrics(graph, "val")
 
     def test(self, graph: HeteroData) -> dict[str, float]:
-        """Metrics on the test edges."""
+        """Metrics on the test edges; none if there are no such edges."""
+        if not graph[LISTENS].test_mask.any():
+            return {}
         return self.ranking_metrics(graph, "test")

@@ -24,14 +24,14 @@ from models.base import Embeddings
 from models.factory import create_model
 from trainers.best import Best
 from trainers.checkpoint import CheckpointFile, fingerprint
-from trainers.config import TrainingConfig, parse_training_config
+from trainers.config import TrainingConfig, parse_keys
 from trainers.factory import trainer_name
 from trainers.objective import PairObjective
 from trainers.progress import TrainingProgress
 from trainers.randomness import global_state, own_global_stream, restore_global_state, stream, stream_seed
 from trainers.results import EpochRecord, TrainingResults
 from trainers.sampling import batches, num_batches
-from trainers.saving import write_model
+from trainers.saved import write_model
 from trainers.scalars import ScalarLog
 
 logger = logging.getLogger(__name__)
@@ -64,6 +64,9 @@ class BaseTrainer(ABC):
 
     Config: ClassVar[type[TrainingConfig]] = TrainingConfig
     restores_best: ClassVar[bool] = False
+    """Whether the best epoch's weights are put back at the end."""
+    trains_on_everything: ClassVar[bool] = False
+    """Whether held-out edges are trained on too, so that no number of this trainer is out of sample."""
 
     def __init__(
         self,
@@ -72,7 +75,7 @@ class BaseTrainer(ABC):
         output_dir: str | Path = "artifacts/training",
         tensorboard_dir: str | Path | None = None,
     ) -> None:
-        self.config = parse_training_config(self.Config, training_config)
+        self.config = parse_keys(self.Config, training_config)
         self.output_dir, self.tensorboard_dir = Path(output_dir), tensorboard_dir
         self.device = choose_device(self.config.device)
         self.model = create_model(model_config, stream_seed(self.config.seed, "init")).to(self.device)

@@ -57,8 +57,8 @@ class TrainingConfig(Config):
         return self
 
 
-def parse_training_config(kind: type[TrainingConfig], given: Mapping[str, Any]) -> TrainingConfig:
-    """Validate ``training_config``.
+def parse_keys(kind: type[TrainingConfig], given: Mapping[str, Any]) -> TrainingConfig:
+    """Validate a ``training_config`` for a trainer whose ``Config`` is ``kind``.
 
     Raises:
         InputError: for a value that is not allowed or a key that is not known; where the key belongs to another
@@ -75,8 +75,8 @@ def _refuse_key_of_others(key: str) -> None:
 
     owners = trainers_with_key(key)
     if owners:
-        named = ", ".join(f"'{name}'" for name in owners)
+        named = " and ".join(f"'{name}'" for name in owners)
         raise InputError(
-            f"training_config has the key '{key}', which belongs to the trainer {named} and which this trainer does "
-            f"not know; remove it or choose that trainer."
+            f"training_config has the key '{key}', which belongs to {named} and which this trainer does "
+            f"not know; remove it or choose another trainer."
         )

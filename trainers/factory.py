@@ -11,6 +11,7 @@ from data.lookup import class_path, find_class, require_subclass
 
 if TYPE_CHECKING:
     from trainers.base import BaseTrainer
+    from trainers.config import TrainingConfig
 
 TRAINERS = {
     "simple": "trainers.simple:SimpleTrainer",
@@ -76,6 +77,18 @@ def trainer_class(name: str) -> type[BaseTrainer]:
     else:
         found = find_class("trainer", name, TRAINERS, BaseTrainer)
     return found
+
+
+def parse_training_config(name: str, training_config: Mapping[str, Any]) -> TrainingConfig:
+    """Validate a ``training_config`` for the trainer ``name`` without building it; raises InputError."""
+    from trainers.config import parse_keys
+
+    return parse_keys(trainer_class(name).Config, training_config)
+
+
+def trains_on_everything(name: str) -> bool:
+    """Whether the trainer ``name`` trains on held-out edges too, so that its numbers are in-sample only."""
+    return trainer_class(name).trains_on_everything
 
 
 def trainer_name(trainer: type[BaseTrainer]) -> str:

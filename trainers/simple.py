@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import ClassVar
 
 from torch_geometric.data import HeteroData
 
@@ -21,6 +22,8 @@ class SimpleTrainer(BaseTrainer):
 
     Args: see ``BaseTrainer``.
     """
+
+    trains_on_everything: ClassVar[bool] = True
 
     def prepare(self, graph: HeteroData) -> HeteroData:
         """The graph without masks."""
