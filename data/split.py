@@ -5,7 +5,7 @@ Everything here is a pure function of arrays; ``data.training_graph`` applies it
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Literal, Self
@@ -52,6 +52,17 @@ class SplitConfig(CutConfig):
     def cut(self) -> CutConfig:
         """The cut alone, for the filters of ingest, which count only what lies before it."""
         return CutConfig(**self.model_dump(include=set(CutConfig.model_fields)))
+
+    def with_cut(self, decided: Mapping[str, str] | None) -> SplitConfig:
+        """This configuration with the days that ingest decided before it filtered, ``cut`` of its ``counts.json``.
+
+        A cut by ratio would come out differently on the rows that are left.
+        """
+        if self.strategy != "temporal" or decided is None:
+            return self
+        has_validation = decided["val_from"] != decided["test_from"]
+        dates = {key: decided[key] for key in ("val_from", "test_from") if key == "test_from" or has_validation}
+        return SplitConfig.parse({**self.model_dump(), **dates}, "split")
 
     @model_validator(mode="after")
     def _dates_need_temporal(self) -> Self:

@@ -72,9 +72,11 @@ def id_hashes(count: int, kind: str) -> np.ndarray:
     return (offset + np.arange(count) * 7_919).astype(np.int64)
 
 
-def random_graph(num_users: int = 40, num_songs: int = 30, num_artists: int = 6, **listens: Any) -> HeteroData:
-    """A whole graph without masks; ``listens`` goes to ``listens_table``."""
-    table = listens_table(num_users, num_songs, **listens)
+def random_graph(
+    num_users: int = 40, num_songs: int = 30, num_artists: int = 6, table: pa.Table | None = None, **listens: Any
+) -> HeteroData:
+    """A whole graph without masks, of ``table`` or of what ``listens_table`` makes of ``listens``."""
+    table = listens_table(num_users, num_songs, **listens) if table is None else table
     counts = {"user": num_users, "song": num_songs, "artist": num_artists}
     hashes = {kind: torch.from_numpy(id_hashes(count, kind)) for kind, count in counts.items()}
     by = torch.from_numpy(song_artist_pairs(num_songs, num_artists))

@@ -154,6 +154,22 @@ def test_temporal_holds_out_first_listens_and_sets_re_listens_apart():
     assert rows.day[divided.train_rows].max() < FIRST_DAY + 5
 
 
+def test_the_cut_that_ingest_decided_stands_though_filters_took_rows():
+    decided = {"val_from": "2024-10-14", "test_from": "2024-10-24"}  # days 20,010 and 20,020
+    config = SplitConfig(strategy="temporal").with_cut(decided)
+    part = split_listens(temporal_rows(), hashes(8, 1), hashes(12, 2), config).part
+    assert part.tolist() == [0, 0, 1, 2, 3, 4, 0, 2]
+    without = SplitConfig(strategy="temporal", val_ratio=0).with_cut({**decided, "val_from": "2024-10-24"})
+    assert Part.VAL not in split_listens(temporal_rows(), hashes(8, 1), hashes(12, 2), without).part
+    assert SplitConfig().with_cut(decided) == SplitConfig()
+    assert SplitConfig(strategy="temporal").with_cut(None) == SplitConfig(strategy="temporal")
+
+
+def test_the_cut_for_the_filters_of_ingest_is_the_splits():
+    config = SplitConfig(strategy="temporal", gap_days=2, test_ratio=0.3, salt=4)
+    assert config.cut().model_dump() == {key: getattr(config, key) for key in config.cut().model_dump()}
+
+
 @given(rows=listens(), gap=st.integers(0, 3))
 def test_temporal_pairs_of_a_period_are_first_listens_or_re_listens(rows, gap):
     try:

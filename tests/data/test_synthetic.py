@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -10,6 +14,8 @@ import pytest
 
 from data import synthetic
 from data.errors import InputError
+from data.graph import BY, LISTENS, build_graph
+from data.ingest import IngestConfig, ingest
 from data.listens import Listens
 from data.split import Part, SplitConfig, mix64, split_listens
 from data.synthetic import PRESETS, SyntheticConfig, event_tables, main, write_log
@@ -181,6 +187,27 @@ def recall_at_10(scores: np.ndarray, train: np.ndarray, test: np.ndarray) -> flo
     hidden = np.where(train > 0, -np.inf, scores)[users]
     top = np.argsort(-hidden, axis=1, kind="stable")[:, :10]
     return float((np.take_along_axis(test[users], top, axis=1).sum(axis=1) / test[users].sum(axis=1)).mean())
+
+
+def test_ingest_keeps_every_event_and_the_graph_has_what_the_log_says(tmp_path, table):
+    (tmp_path / "listens").mkdir()
+    write_log(SyntheticConfig(), tmp_path / "log")
+    counts = ingest(IngestConfig(events=(str(tmp_path / "log"),)), tmp_path / "listens")
+    graph = build_graph(tmp_path / "listens")
+    assert counts["kept"] == counts["read"] == len(table)
+    assert graph[LISTENS].plays.sum() == len(table)
+    assert graph[LISTENS].skips.sum() == table["skipped"].to_numpy().sum()
+    assert graph[BY].edge_index.size(1) > graph["song"].num_nodes
+    assert pq.read_table(tmp_path / "listens" / "artists.parquet")["artist_name"].null_count == 0
+
+
+def test_configs_are_parsed_without_the_heavy_libraries():
+    code = (
+        "import sys, data.synthetic, data.split, data.weights; print({'torch', 'pandas', 'duckdb'} & set(sys.modules))"
+    )
+    root = Path(__file__).parents[2]
+    found = subprocess.run([sys.executable, "-c", code], cwd=root, check=True, capture_output=True, text=True)
+    assert found.stdout.strip() == "set()"
 
 
 class TestSizes:

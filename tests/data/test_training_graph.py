@@ -99,6 +99,28 @@ class TestEveryStrategy:
         assert graph_digest(split_graph(build(altered), config, altered)) == graph_digest(divided)
 
 
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**16), kept=st.floats(0.2, 0.9), gap=st.integers(0, 5))
+def test_temporal_training_data_depends_on_nothing_after_the_cut(make_listens, make_graph, seed, kept, gap):
+    """Rows from the first held-out day on are replaced by others, with other pairs; ids and catalogue stay."""
+    config = SplitConfig.parse({**TEMPORAL.model_dump(), "gap_days": gap}, "split")
+    one, other = make_listens(seed=1), make_listens(seed=seed)
+    before = one.filter(pa.array(one["day"].to_numpy() < FIRST_DAY + 35 - gap))
+    after = other.filter(pa.array(other["day"].to_numpy() >= FIRST_DAY + 35 - gap))
+    after = after.filter(pa.array(np.random.default_rng(seed).random(len(after)) < kept))
+    mixed = pa.concat_tables([before, after]).sort_by([(name, "ascending") for name in ("user", "song", "day")])
+    seen, all_attributes = zip(*(training_data(make_graph, rows, config) for rows in (one, mixed)), strict=True)
+    assert seen[0] == seen[1]
+    assert all(torch.equal(all_attributes[0][name], all_attributes[1][name]) for name in EDGE_ATTRIBUTES)
+
+
+def training_data(make_graph, rows: pa.Table, config: SplitConfig) -> tuple[str, dict[str, torch.Tensor]]:
+    """The digest of what carries messages, and every attribute of the train edges."""
+    divided = split_graph(make_graph(table=rows), config, rows)
+    store = divided[LISTENS]
+    return graph_digest(message_graph(divided)), {name: store[name][store.train_mask] for name in EDGE_ATTRIBUTES}
+
+
 def held_out_rows(divided, listens: pa.Table, config: SplitConfig) -> np.ndarray:
     if config is TEMPORAL:
         return listens["day"].to_numpy() >= FIRST_DAY + 35
