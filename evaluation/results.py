@@ -32,7 +32,7 @@ def write_results(
     """Evaluate a model beside popularity and write ``metrics.json``, ``per_user.parquet`` and ``lists.parquet``.
 
     The per-user table has the model's metrics under their names ("recall@10") and each baseline's behind its own
-    ("popularity.recall@10"), so that anything can be paired later.
+    ("popularity recall@10"), so that anything can be paired later.
 
     Args:
         score, graph, part, k, num_users, seed, ks: as in ``evaluation.evaluate.evaluate``.
@@ -54,5 +54,5 @@ def _write_per_user(path: Path, users: Path, model: Evaluation, baselines: dict[
     ids = pq.read_table(users, columns=["user_id"])["user_id"].combine_chunks().take(model.users.numpy())
     columns = {name: values.numpy() for name, values in model.per_user.items()}
     for baseline, evaluation in baselines.items():
-        columns |= {f"{baseline}.{name}": values.numpy() for name, values in evaluation.per_user.items()}
+        columns |= {f"{baseline} {name}": values.numpy() for name, values in evaluation.per_user.items()}
     write_per_user(path, ids, columns)

@@ -21,6 +21,6 @@ def test_the_files_agree_with_each_other(graph: HeteroData, tmp_path: Path) -> N
     ids, model = read_per_user(tmp_path / "per_user.parquet", "recall@2")
     assert ids.tolist() == ["u0", "u1", "u2"]
     assert model.mean() == pytest.approx(record.metrics["recall@2"].mean)
-    baseline = read_per_user(tmp_path / "per_user.parquet", "popularity.recall@2")[1]
+    baseline = read_per_user(tmp_path / "per_user.parquet", "popularity recall@2")[1]
     assert baseline.mean() == pytest.approx(record.baselines["popularity"]["recall@2"].mean)
     assert set(pq.read_table(tmp_path / "lists.parquet")["user_id"].to_pylist()) == set(ids)

@@ -1,0 +1,97 @@
+"""Puts everything that belongs to one model version into one folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow.parquet as pq
+from safetensors import safe_open
+from torch_geometric.data import HeteroData
+
+from data.errors import InputError
+from evaluation.record import EvaluationRecord
+from registry.manifest import Facts, Manifest
+from registry.seen import seen_table, song_artist_table
+
+MODEL_FILES = ("model.safetensors", "embeddings.safetensors", "config.json", "history.json")
+VOCABULARIES = ("users.parquet", "songs.parquet", "artists.parquet")
+EVALUATION_FILES = ("metrics.json", "per_user.parquet", "lists.parquet")
+
+
+def assemble_bundle(
+    folder: Path,
+    *,
+    model: Path,
+    vocabularies: Path,
+    evaluation: Path,
+    graph: HeteroData,
+    source: Literal["log", "synthetic"],
+    split: Mapping[str, Any],
+    warmed_from: Sequence[Mapping[str, Any]] = (),
+    lineage: Mapping[str, str] | None = None,
+    versions: Mapping[str, str] | None = None,
+) -> Manifest:
+    """Copy a model, its vocabularies and its numbers into a bundle and sign it with one digest.
+
+    The same inputs give the same bytes and the same digest. The manifest is written last, so a folder without one is
+    not a bundle.
+
+    Args:
+        folder: where to write; created if needed, otherwise empty.
+        model: folder that the train stage saved.
+        vocabularies: folder with users.parquet, songs.parquet and artists.parquet.
+        evaluation: folder that the evaluate stage wrote.
+        graph: the training graph (or the whole graph, for a trainer without a split), for who listened to what.
+        source: "synthetic" for a made-up log; such a bundle never replaces one that was made from a real log.
+        split: the split's config as plain JSON values, which says what the weights have seen.
+        warmed_from: the same of every model whose weights this one started from.
+        lineage: digests by name, from log to model.
+        versions: versions of libraries by name.
+
+    Raises:
+        InputError: a file is missing, or the parts do not fit each other.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for origin, names in ((model, MODEL_FILES), (vocabularies, VOCABULARIES), (evaluation, EVALUATION_FILES)):
+        for name in names:
+            _copy(origin / name, folder / name)
+    pq.write_table(seen_table(graph), folder / "seen.parquet")
+    pq.write_table(song_artist_table(graph), folder / "song_artists.parquet")
+    _check_counts(folder, graph)
+    record = EvaluationRecord.read(folder / "metrics.json")
+    facts = Facts(
+        source=source,
+        trainer=str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["trainer"]),
+        split_digest=record.split_digest,
+        in_sample=record.in_sample,
+        seen_splits=(dict(split), *map(dict, warmed_from)),
+        lineage=dict(lineage or {}),
+        versions=dict(versions or {}),
+    )
+    manifest = Manifest.of(folder, facts)
+    manifest.write(folder)
+    return manifest
+
+
+def _copy(origin: Path, target: Path) -> None:
+    try:
+        shutil.copyfile(origin, target)
+    except FileNotFoundError:
+        raise InputError(f"The bundle needs {origin}, which does not exist; run the stage that writes it.") from None
+
+
+def _check_counts(folder: Path, graph: HeteroData) -> None:
+    """Refuse vocabularies or embeddings of another graph."""
+    with safe_open(folder / "embeddings.safetensors", framework="np") as vectors:
+        embedded = {kind: vectors.get_slice(kind).get_shape()[0] for kind in ("user", "song")}
+    for kind, rows in embedded.items():
+        named, nodes = pq.read_metadata(folder / f"{kind}s.parquet").num_rows, int(graph[kind].num_nodes)
+        if not rows == named == nodes:
+            raise InputError(
+                f"The parts of the bundle do not belong together: the graph has {nodes} {kind}s, the vocabulary names "
+                f"{named} and the model embeds {rows}; take all from one run."
+            )

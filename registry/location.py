@@ -1,0 +1,115 @@
+"""Where the registry is, and what can be asked of it without loading MLflow."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import urllib.error
+import urllib.parse
+import urllib.request
+from contextlib import closing
+from pathlib import Path
+
+from data.errors import InputError
+
+SQLITE = "sqlite:///"
+TIMEOUT_SECONDS = 10
+
+
+def resolve_uri(uri: str | None = None, home: Path | None = None) -> str:
+    """The registry's address: as given, else ``MLFLOW_TRACKING_URI``, else a SQLite file under ``artifacts/mlflow``.
+
+    Args:
+        uri: ``sqlite:///path`` or ``http(s)://host``.
+        home: the project's root for the default and for relative SQLite paths; None means ``SONGGRAPH_HOME``, else
+            the checkout, else the current folder.
+
+    Raises:
+        InputError: another kind of address.
+    """
+    chosen = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}artifacts/mlflow/mlflow.db"
+    if chosen.startswith(SQLITE):
+        return f"{SQLITE}{(home or _home()) / chosen.removeprefix(SQLITE)}"
+    if chosen.startswith(("http://", "https://")):
+        return chosen.rstrip("/")
+    raise InputError(f"The registry's address is '{chosen}'; allowed are sqlite:///path and http(s)://host.")
+
+
+def database_of(uri: str) -> Path | None:
+    """The SQLite file of an address, or None for a server."""
+    return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
+
+
+def exists(name: str, version: int | str, uri: str | None = None) -> bool:
+    """Whether a version is registered, without importing MLflow; so a cached registration is verified cheaply.
+
+    Raises:
+        InputError: the server cannot be reached, or the database cannot be read.
+    """
+    address = resolve_uri(uri)
+    database = database_of(address)
+    return _in_database(database, name, version) if database else _on_server(address, name, version)
+
+
+def check_server(uri: str) -> None:
+    """Fail at once, in a sentence, where MLflow's client would go on trying for minutes.
+
+    Raises:
+        InputError: the server does not answer.
+    """
+    _get(f"{uri}/health", uri)
+
+
+def _in_database(database: Path, name: str, version: int | str) -> bool:
+    if not database.is_file():
+        return False
+    query = "SELECT count(*) FROM model_versions WHERE name = ? AND version = ? AND current_stage != 'Deleted_Internal'"
+    try:
+        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=TIMEOUT_SECONDS)) as connection:
+            return bool(connection.execute(query, (name, int(version))).fetchone()[0])
+    except sqlite3.Error as error:
+        raise damaged_database(database, error) from error
+
+
+def damaged_database(database: Path, error: Exception) -> InputError:
+    """What to say of a SQLite file that does not open."""
+    return InputError(
+        f"The registry's database {database} cannot be read ({error}); restore it from a backup, "
+        "or move it away to start with an empty registry."
+    )
+
+
+def _on_server(uri: str, name: str, version: int | str) -> bool:
+    query = urllib.parse.urlencode({"name": name, "version": version})
+    answer = _get(f"{uri}/api/2.0/mlflow/model-versions/get?{query}", uri)
+    return answer is not None and "model_version" in json.loads(answer)
+
+
+def _get(url: str, uri: str) -> bytes | None:
+    """The body, or None where the server says that the thing does not exist."""
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer:
+            body: bytes = answer.read()
+            return body
+    except urllib.error.HTTPError as error:
+        if error.code == 404:
+            return None
+        raise unreachable(uri, error) from error
+    except (OSError, ValueError) as error:
+        raise unreachable(uri, error) from error
+
+
+def unreachable(uri: str, error: Exception) -> InputError:
+    """What to say of a server that does not answer."""
+    return InputError(
+        f"The MLflow server at {uri} cannot be reached ({error}); start it (`make mlflow`), "
+        "or correct MLFLOW_TRACKING_URI."
+    )
+
+
+def _home() -> Path:
+    if home := os.environ.get("SONGGRAPH_HOME"):
+        return Path(home).expanduser().resolve()
+    checkout = Path(__file__).resolve().parent.parent
+    return checkout if (checkout / "pyproject.toml").exists() else Path.cwd()

@@ -1,0 +1,135 @@
+"""The manifest of a bundle: what is in it, where it comes from, and one digest over both."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, ValidationError
+
+from data.config import Config
+from data.errors import InputError
+
+MANIFEST = "manifest.json"
+BUNDLE_FILES = frozenset(
+    {
+        "model.safetensors",
+        "embeddings.safetensors",
+        "config.json",
+        "history.json",
+        "users.parquet",
+        "songs.parquet",
+        "artists.parquet",
+        "song_artists.parquet",
+        "seen.parquet",
+        "lists.parquet",
+        "metrics.json",
+        "per_user.parquet",
+    }
+)
+"""Every file of a bundle beside its manifest; no more and no fewer."""
+
+
+class Facts(Config):
+    """Where a bundle comes from, and what its weights have seen."""
+
+    source: Literal["log", "synthetic"]
+    """Whether people listened, or the log was made up."""
+    trainer: str
+    """The trainer's name, or its package.module:Class."""
+    split_digest: str
+    """Digest of the split on which the metrics stand."""
+    in_sample: bool
+    """True where training has seen everything that the metrics count."""
+    seen_splits: tuple[dict[str, Any], ...]
+    """Salt and ratios, or cut-off, of the split of the training; then of each model whose weights it started from."""
+    lineage: dict[str, str] = Field(default_factory=dict)
+    """Digests of what the bundle was made from, by name, from log to model."""
+    versions: dict[str, str] = Field(default_factory=dict)
+    """Versions of the libraries that computed it."""
+
+
+class Manifest(Config):
+    """A bundle's facts, its files' digests, and the digest of both, by which the bundle is known."""
+
+    format: Literal[1] = 1
+    """Raised when the files of a bundle change their meaning."""
+    facts: Facts
+    """Where the bundle comes from."""
+    files: dict[str, str]
+    """File name to SHA-256."""
+    digest: str
+    """SHA-256 of the canonical JSON of the other fields."""
+
+    @classmethod
+    def of(cls, folder: Path, facts: Facts) -> Self:
+        """The manifest of the files that lie in a folder now."""
+        files = {name: sha256_of_file(folder / name) for name in sorted(BUNDLE_FILES)}
+        unsigned = cls(facts=facts, files=files, digest="")
+        return unsigned.model_copy(update={"digest": unsigned.expected_digest()})
+
+    def expected_digest(self) -> str:
+        """The digest that the other fields should have."""
+        content: Mapping[str, Any] = self.model_dump(mode="json", exclude={"digest"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+    def write(self, folder: Path) -> None:
+        """Write ``manifest.json``; it is the last file of a bundle."""
+        (folder / MANIFEST).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def verify_bundle(folder: Path) -> Manifest:
+    """Read a bundle's manifest and hash every file against it.
+
+    Raises:
+        InputError: the folder is no bundle, or a file is missing, extra, damaged or of another bundle; it is named.
+    """
+    manifest = read_manifest(folder)
+    _check_names(folder, manifest)
+    verify_files(folder, manifest, manifest.files)
+    return manifest
+
+
+def verify_files(folder: Path, manifest: Manifest, names: Iterable[str]) -> None:
+    """Hash some files of a bundle, for those who read only these."""
+    for name in names:
+        path = folder / name
+        if not path.is_file():
+            raise _refused(folder, f"{name} is missing")
+        if sha256_of_file(path) != manifest.files[name]:
+            raise _refused(folder, f"{name} is damaged or belongs to another bundle")
+
+
+def _check_names(folder: Path, manifest: Manifest) -> None:
+    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()} - {MANIFEST}
+    for name in sorted(set(manifest.files) | BUNDLE_FILES):
+        if name not in present or name not in manifest.files:
+            raise _refused(folder, f"{name} is missing")
+    for name in sorted(present - BUNDLE_FILES):
+        raise _refused(folder, f"{name} does not belong to it")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read a bundle's manifest and check it against its own digest, without looking at the other files."""
+    try:
+        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+    except OSError:
+        raise _refused(folder, f"{MANIFEST} is missing") from None
+    except ValidationError:
+        raise _refused(folder, f"{MANIFEST} is damaged") from None
+    if manifest.digest != manifest.expected_digest():
+        raise _refused(folder, f"{MANIFEST} is damaged: its digest does not match its content")
+    return manifest
+
+
+def sha256_of_file(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _refused(folder: Path, problem: str) -> InputError:
+    return InputError(f"The bundle {folder} is refused: {problem}. Register the model again, or restore the file.")

@@ -1,0 +1,131 @@
+"""A registered model in use. Numpy and Arrow only: it answers without loading torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from safetensors.numpy import load_file
+
+from data.errors import InputError
+from evaluation.fixed_point import on_song_grid, on_user_grid
+from registry.manifest import Manifest, verify_bundle
+
+SEEN = {"all": ("train", "val", "test"), "train": ("train",), "none": ()}
+"""Policy to the parts whose songs are hidden."""
+
+
+class Recommender:
+    """Recommends songs to the users that a bundle knows, by the same scores and order as the evaluation.
+
+    Make one with ``Recommender.load(folder)`` or, from the registry, with ``registry.load.load("champion")``.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.manifest = manifest
+        vectors = load_file(folder / "embeddings.safetensors")
+        self._users = vectors["user"]  # (U, D)
+        self._songs = on_song_grid(vectors["song"])  # (S, D)
+        self._user_ids = _column(folder / "users.parquet", "user_id")
+        self._songs_table = pq.read_table(folder / "songs.parquet").combine_chunks()
+        self._artists = _artist_names(folder)
+        self._seen = pq.read_table(folder / "seen.parquet").combine_chunks()
+        self._seen_from = np.searchsorted(self._seen["user"].to_numpy(), np.arange(len(self._user_ids) + 1))
+
+    @classmethod
+    def load(cls, folder: Path) -> Recommender:
+        """Verify a bundle and load it.
+
+        Raises:
+            InputError: the bundle is damaged, incomplete or mixed; the file is named.
+        """
+        return cls(folder, verify_bundle(folder))
+
+    @property
+    def num_users(self) -> int:
+        """How many users the model knows."""
+        return len(self._user_ids)
+
+    @property
+    def num_songs(self) -> int:
+        """How many songs the model knows."""
+        return len(self._songs)
+
+    def recommend(
+        self, user_id: str, k: int = 10, seen: Literal["all", "train", "none"] = "all"
+    ) -> list[dict[str, Any]]:
+        """The best k songs for a user, best first; equal scores by song index.
+
+        Args:
+            user_id: an id of the log.
+            k: how many; fewer come back where no more songs are left.
+            seen: whose songs are left out: all known listens, only those the model was trained on, or none.
+
+        Returns:
+            a record a song: ``track_id``, ``score``, and where known ``track_name`` and ``artist_name`` (several
+            artists are joined by a comma).
+
+        Raises:
+            InputError: the user is unknown, k is below 1, or ``seen`` is none of the three.
+        """
+        if seen not in SEEN:
+            raise InputError(f"seen is {seen!r}; allowed are {', '.join(SEEN)}.")
+        if k < 1:
+            raise InputError(f"k is {k}; ask for at least one song.")
+        user = self._index(user_id)
+        scores = self.scores(user)
+        open_songs = np.ones(len(scores), dtype=bool)
+        open_songs[self._seen_songs(user, SEEN[seen])] = False
+        return [self._record(int(song), float(scores[song])) for song in _best(scores, open_songs, k)]
+
+    def scores(self, user: int) -> np.ndarray:
+        """Scores (S,) float32 of every song for a user index."""
+        return (self._songs @ on_user_grid(self._users[user : user + 1])[0]).astype(np.float32)
+
+    def _index(self, user_id: str) -> int:
+        index: int = pc.index(self._user_ids, pa.scalar(str(user_id), pa.string())).as_py()
+        if index < 0:
+            raise InputError(
+                f"The user '{user_id}' is unknown to this model, which knows {self.num_users} users; a user appears "
+                "with the first training after the first listen."
+            )
+        return index
+
+    def _seen_songs(self, user: int, parts: tuple[str, ...]) -> np.ndarray:
+        start, end = (int(row) for row in self._seen_from[user : user + 2])
+        rows = self._seen.slice(start, end - start)
+        hidden: np.ndarray = rows["song"].to_numpy()[np.isin(rows["part"].to_numpy(), parts)]
+        return hidden
+
+    def _record(self, song: int, score: float) -> dict[str, Any]:
+        row = self._songs_table.slice(song, 1).to_pylist()[0]
+        names = {"track_name": row.get("track_name"), "artist_name": self._artists.get(song)}
+        return {"track_id": row["track_id"], "score": score, **{key: name for key, name in names.items() if name}}
+
+
+def _best(scores: np.ndarray, open_songs: np.ndarray, k: int) -> np.ndarray:
+    """Indices of the best k open songs, by falling score and then index."""
+    candidates = np.flatnonzero(open_songs)
+    if len(candidates) > k:
+        kth = np.partition(scores[candidates], len(candidates) - k)[len(candidates) - k]
+        candidates = candidates[scores[candidates] >= kth]
+    order = np.argsort(-scores[candidates], kind="stable")
+    return candidates[order][:k]
+
+
+def _column(path: Path, name: str) -> pa.Array:
+    return pq.read_table(path, columns=[name])[name].combine_chunks()
+
+
+def _artist_names(folder: Path) -> dict[int, str]:
+    """Song index to the names of its artists."""
+    artists = _column(folder / "artists.parquet", "artist_name")
+    by = pq.read_table(folder / "song_artists.parquet")
+    named = by.append_column("name", artists.take(by["artist"])).filter(pc.field("name").is_valid())
+    grouped = named.group_by("song", use_threads=False).aggregate([("name", "list")])
+    joined = pc.binary_join(grouped["name_list"], ", ")
+    return dict(zip(grouped["song"].to_pylist(), joined.to_pylist(), strict=True))

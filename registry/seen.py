@@ -1,0 +1,47 @@
+"""Tables of a graph that a recommender needs once torch is gone: who listened to what, and who made it."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+from torch_geometric.data import HeteroData
+
+from data.graph import BY, LISTENS
+
+PARTS = ("train", "val", "test")
+
+
+def seen_table(graph: HeteroData) -> pa.Table:
+    """All known listens: ``user`` and ``song`` int32 indices, sorted, and the ``part`` they are in.
+
+    Listens of users without a train listen, which a split keeps apart, are known too. A graph without masks has the
+    one part "train".
+    """
+    parts = {part: _edges(graph, part) for part in PARTS}
+    edges = torch.cat(list(parts.values()), dim=1)
+    labels = torch.repeat_interleave(torch.tensor([found.shape[1] for found in parts.values()]))
+    order = torch.argsort(edges[0] * (int(graph["song"].num_nodes) + 1) + edges[1], stable=True)
+    names = pa.DictionaryArray.from_arrays(pa.array(labels[order].numpy(), pa.int8()), list(PARTS)).cast(pa.string())
+    user, song = (pa.array(column.numpy(), pa.int32()) for column in edges[:, order])
+    return pa.table({"user": user, "song": song, "part": names})
+
+
+def song_artist_table(graph: HeteroData) -> pa.Table:
+    """``song`` and ``artist`` int32 indices of the "by" edges, sorted; empty where the graph has no artists."""
+    edges = graph[BY].edge_index.cpu() if BY in graph.edge_types else torch.empty((2, 0), dtype=torch.int64)
+    ordered = torch.unique(edges, dim=1) if edges.numel() else edges
+    return pa.table(
+        {name: pa.array(column.numpy(), pa.int32()) for name, column in zip(("song", "artist"), ordered, strict=True)}
+    )
+
+
+def _edges(graph: HeteroData, part: str) -> Tensor:
+    store = graph[LISTENS]
+    edges = store.edge_index
+    if f"{part}_mask" in store:
+        edges = edges[:, store[f"{part}_mask"]]
+    elif part != "train":
+        edges = edges[:, :0]
+    apart = store.get(f"new_user_{part}_index")
+    return (edges if apart is None else torch.cat([edges, apart], dim=1)).cpu()

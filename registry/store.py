@@ -1,0 +1,265 @@
+"""Runs, versions and aliases in MLflow: the only module that knows its client."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from data.errors import InputError
+from registry.location import check_server, damaged_database, database_of, resolve_uri, unreachable
+from registry.manifest import Manifest
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+BUNDLE = "bundle"
+"""Where in a run's artifacts the bundle lies."""
+
+DIGEST_TAG = "bundle_digest"
+CHAMPION = "champion"
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered version: a bundle, by its run, and what was noted about it."""
+
+    name: str
+    version: int
+    run_id: str
+    source: str
+    created_ms: int
+    tags: dict[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class RunNumbers:
+    """What MLflow's UI compares: parameters, metrics by epoch, and the summary."""
+
+    params: Mapping[str, str]
+    metrics: list[tuple[str, float, int]]
+    """Name, value, step."""
+    tags: Mapping[str, str]
+
+
+class Store:
+    """MLflow's tracking and model registry at one address.
+
+    Args:
+        uri: as in ``registry.location.resolve_uri``.
+        create: whether an absent SQLite file may be created; readers say that there is none instead.
+
+    Raises:
+        InputError: the server does not answer, or there is no database.
+    """
+
+    def __init__(self, uri: str | None = None, create: bool = False) -> None:
+        self.uri = resolve_uri(uri)
+        self.database = database_of(self.uri)
+        if self.database is None:
+            check_server(self.uri)
+        elif create:
+            self.database.parent.mkdir(parents=True, exist_ok=True)
+        elif not self.database.is_file():
+            raise InputError(f"There is no registry at {self.uri}; a training run (`make train`) creates it.")
+        _quiet()
+
+    @cached_property
+    def _client(self) -> MlflowClient:
+        """Made when first used, under the lock and the wording of errors, since it migrates an empty database."""
+        from mlflow.tracking import MlflowClient
+
+        return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Let one process at a time register in a local store; a server orders its own requests."""
+        lock = nullcontext() if self.database is None else FileLock(f"{self.database}.lock")
+        with lock, self._in_words():
+            yield
+
+    def names(self) -> list[str]:
+        """The registered models."""
+        with self._in_words():
+            return sorted(model.name for model in self._client.search_registered_models(max_results=1000))
+
+    def versions(self, name: str) -> list[Version]:
+        """All versions of a model, oldest first.
+
+        Raises:
+            InputError: there is no such model; those that exist are listed.
+        """
+        with self._in_words():
+            found = list(_pages(lambda page: self._client.search_model_versions(f"name = '{name}'", page_token=page)))
+        if not found:
+            raise InputError(f"There is no model named '{name}' at {self.uri}; {_listed('there are', self.names())}.")
+        return sorted((_version(entity) for entity in found), key=lambda version: version.version)
+
+    def aliases(self, name: str) -> dict[str, int]:
+        """Alias to version; empty where the model does not exist."""
+        with self._in_words():
+            models = self._client.search_registered_models(f"name = '{name}'")
+            return {alias: int(version) for model in models for alias, version in model.aliases.items()}
+
+    def get(self, name: str, which: int | str) -> Version:
+        """A version by its number or alias.
+
+        Raises:
+            InputError: there is none; the numbers and aliases that exist are listed.
+        """
+        versions = {version.version: version for version in self.versions(name)}
+        aliases = self.aliases(name)
+        number = int(which) if str(which).isdecimal() else aliases.get(str(which), -1)
+        if number not in versions:
+            known = [*map(str, versions), *aliases]
+            raise InputError(f"The model '{name}' has no version or alias '{which}'; {_listed('it has', known)}.")
+        return versions[number]
+
+    def find(self, name: str, digest: str) -> Version | None:
+        """The first version that holds a bundle, or None."""
+        query = f"name = '{name}' and tags.{DIGEST_TAG} = '{digest}'"
+        with self._in_words():
+            found = [_version(entity) for entity in self._client.search_model_versions(query)]
+        return min(found, key=lambda version: version.version, default=None)
+
+    def create_version(self, name: str, bundle: Path, manifest: Manifest, numbers: RunNumbers) -> Version:
+        """Log a run with the bundle and register it; a run that a crash left half-logged is completed."""
+        with self._in_words():
+            run = self._run(name, manifest.digest)
+            self._log(run.info.run_id, run.info.start_time, numbers)
+            self._client.log_artifacts(run.info.run_id, str(bundle), BUNDLE)
+            self._ensure_model(name)
+            source = f"{run.info.artifact_uri}/{BUNDLE}"
+            tags = {**numbers.tags, DIGEST_TAG: manifest.digest}
+            entity = self._client.create_model_version(name, source, run_id=run.info.run_id, tags=tags)
+            self._client.set_terminated(run.info.run_id)
+            return _version(entity)
+
+    def note(self, version: Version, key: str, text: str) -> None:
+        """Write a tag on a version."""
+        with self._in_words():
+            self._client.set_model_version_tag(version.name, str(version.version), key, text)
+
+    def point(self, alias: str, version: Version) -> None:
+        """Move an alias to a version, in one call; there is no moment without it."""
+        with self._in_words():
+            self._client.set_registered_model_alias(version.name, alias, str(version.version))
+
+    @contextmanager
+    def files(self, version: Version, names: Iterable[str] | None = None) -> Iterator[Path]:
+        """The folder of a version's bundle for reading: in place in a local store, else downloaded for the while.
+
+        Args:
+            version: whose bundle.
+            names: files to download; None means all.
+        """
+        local = self._local_bundle(version)
+        if local is not None:
+            yield local
+            return
+        with tempfile.TemporaryDirectory(prefix="songgraph-bundle-") as folder:
+            with self._in_words():
+                for path in [BUNDLE] if names is None else [f"{BUNDLE}/{name}" for name in names]:
+                    self._client.download_artifacts(version.run_id, path, folder)
+            yield Path(folder) / BUNDLE
+
+    def _local_bundle(self, version: Version) -> Path | None:
+        """Beside the database, wherever the two were moved to together."""
+        return self._artifacts() / version.run_id / "artifacts" / BUNDLE if self.database else None
+
+    def _artifacts(self) -> Path:
+        assert self.database is not None
+        return self.database.parent / "artifacts"
+
+    def _run(self, name: str, digest: str) -> Any:
+        experiment = self._experiment(name)
+        unfinished = self._client.search_runs([experiment], f"tags.{DIGEST_TAG} = '{digest}'", max_results=1)
+        return unfinished[0] if unfinished else self._client.create_run(experiment, tags={DIGEST_TAG: digest})
+
+    def _experiment(self, name: str) -> str:
+        known = self._client.get_experiment_by_name(name)
+        location = self._artifacts().resolve().as_uri() if self.database else None
+        identifier: str = known.experiment_id if known else self._client.create_experiment(name, location)
+        return identifier
+
+    def _log(self, run_id: str, timestamp_ms: int, numbers: RunNumbers) -> None:
+        """One time stamp a run, so that what is logged again after a crash is not logged twice."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        params = [Param(key, value) for key, value in numbers.params.items()]
+        metrics = [Metric(name, value, timestamp_ms, step) for name, value, step in numbers.metrics]
+        self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in numbers.tags.items()])
+        for batch in _batches(params, 100):
+            self._client.log_batch(run_id, params=batch)
+        for batch in _batches(metrics, 1000):
+            self._client.log_batch(run_id, metrics=batch)
+
+    def _ensure_model(self, name: str) -> None:
+        if not self._client.search_registered_models(f"name = '{name}'"):
+            self._client.create_registered_model(name)
+
+    @contextmanager
+    def _in_words(self) -> Iterator[None]:
+        """Turn MLflow's and the database's errors into sentences."""
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            yield
+        except SQLAlchemyError as error:
+            raise self._database_error(error) from error
+        except MlflowException as error:
+            if isinstance(error.__cause__ or error.__context__, SQLAlchemyError):
+                raise self._database_error(error) from error
+            if self.database is None and "API request to" in str(error):
+                raise unreachable(self.uri, error) from error
+            raise InputError(f"MLflow at {self.uri} refused: {str(error).splitlines()[0].rstrip('.')}.") from error
+
+    def _database_error(self, error: Exception) -> InputError:
+        assert self.database is not None
+        return damaged_database(self.database, ValueError(str(error).splitlines()[0]))
+
+
+def _quiet() -> None:
+    """Turn MLflow's telemetry off and its migrations quiet, which has to happen before it is imported."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("DO_NOT_TRACK", "true")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def _version(entity: Any) -> Version:
+    return Version(
+        name=entity.name,
+        version=int(entity.version),
+        run_id=entity.run_id or "",
+        source=entity.source,
+        created_ms=int(entity.creation_timestamp),
+        tags=dict(entity.tags),
+    )
+
+
+def _pages(fetch: Any) -> Iterator[Any]:
+    token: str | None = None
+    while True:
+        page = fetch(token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _batches(values: list[Any], size: int) -> Iterator[list[Any]]:
+    return (values[start : start + size] for start in range(0, len(values), size))
+
+
+def _listed(intro: str, names: list[str]) -> str:
+    return f"{intro} {', '.join(names)}" if names else f"{intro} none"

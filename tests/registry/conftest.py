@@ -1,0 +1,129 @@
+"""Bundles of a few users and songs, and a registry whose tables are made once a session."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch_geometric.data import HeteroData
+
+from evaluation.ranking import dot_product
+from evaluation.results import write_results
+from registry.bundle import assemble_bundle
+from registry.store import Store
+
+NUM_USERS, NUM_SONGS, NUM_ARTISTS = 40, 30, 4
+
+MakeBundle = Callable[..., Path]
+
+
+def training_graph(seed: int = 0, masks: bool = True) -> HeteroData:
+    """Every user listens to six songs, the fifth is validation and the sixth test."""
+    generator = np.random.default_rng(seed)
+    songs = np.concatenate([np.sort(generator.choice(NUM_SONGS, 6, replace=False)) for _ in range(NUM_USERS)])
+    graph = HeteroData()
+    for kind, count in (("user", NUM_USERS), ("song", NUM_SONGS), ("artist", NUM_ARTISTS)):
+        graph[kind].num_nodes = count
+        graph[kind].id_hash = torch.arange(count)
+    store = graph["user", "listens", "song"]
+    store.edge_index = torch.from_numpy(np.stack([np.repeat(np.arange(NUM_USERS), 6), songs]))
+    by = torch.tensor([[0, 0, 1], [0, 1, 3]])  # song 0 has two artists, song 1 one without a name
+    graph["song", "by", "artist"].edge_index = by
+    if masks:
+        part = torch.from_numpy(np.concatenate([generator.permutation([0, 0, 0, 0, 1, 2]) for _ in range(NUM_USERS)]))
+        store.train_mask, store.val_mask, store.test_mask = part == 0, part == 1, part == 2
+    return graph
+
+
+def embeddings(graph: HeteroData, quality: float) -> dict[str, torch.Tensor]:
+    """Users in a space with an axis a song: the greater the quality, the further their own songs stand out."""
+    generator = torch.Generator().manual_seed(1)
+    user = torch.rand((NUM_USERS, NUM_SONGS), generator=generator)
+    edges = graph["user", "listens", "song"].edge_index
+    user[edges[0], edges[1]] += quality
+    return {"user": user, "song": torch.eye(NUM_SONGS)}
+
+
+def write_model(folder: Path, graph: HeteroData, quality: float, trainer: str) -> Path:
+    folder.mkdir(parents=True)
+    save_file(embeddings(graph, quality), folder / "embeddings.safetensors")
+    save_file({"weight": torch.ones(2)}, folder / "model.safetensors")
+    config = {"trainer": trainer, "model_config": {"embedding_dim": 30}, "training_config": {"lr": 0.01}}
+    (folder / "config.json").write_text(json.dumps(config))
+    history = [{"epoch": 1, "loss": 0.7, "recall@5": 0.1}, {"epoch": 2, "loss": 0.5, "recall@5": 0.2}]
+    (folder / "history.json").write_text(json.dumps(history))
+    return folder
+
+
+def write_vocabularies(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    names = [f"Song {song}" if song else None for song in range(NUM_SONGS)]
+    tracks = {"track_id": [f"t{song:02}" for song in range(NUM_SONGS)], "track_name": names}
+    artists = {"artist_id": ["a0", "a1", "a2", "a3"], "artist_name": ["Ann", "Bob", "Cid", None]}
+    pq.write_table(pa.table({"user_id": [f"u{user:02}" for user in range(NUM_USERS)]}), folder / "users.parquet")
+    pq.write_table(pa.table(tracks), folder / "songs.parquet")
+    pq.write_table(pa.table(artists), folder / "artists.parquet")
+    return folder
+
+
+@pytest.fixture
+def make_parts(tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """What a bundle is assembled from; the numbers are as good as ``quality`` says, on the split ``seed`` draws."""
+    count = iter(range(100))
+
+    def make(
+        quality: float = 1.0, seed: int = 0, source: str = "log", trainer: str = "advanced", k: int = 5
+    ) -> dict[str, Any]:
+        root = tmp_path / f"run{next(count)}"
+        in_sample = trainer == "simple"
+        graph = training_graph(seed, masks=not in_sample)
+        model, vocabularies = write_model(root / "model", graph, quality, trainer), write_vocabularies(root / "graph")
+        evaluation = root / "evaluation"
+        evaluation.mkdir()
+        vectors = embeddings(graph, quality)
+        score, part = dot_product(vectors["user"], vectors["song"]), "train" if in_sample else "test"
+        write_results(score, graph, vocabularies, evaluation, part=part, k=k, list_length=10)
+        split = {"strategy": "random", "salt": seed, "test_ratio": 0.15}
+        parts = {"model": model, "vocabularies": vocabularies, "evaluation": evaluation, "graph": graph}
+        return {**parts, "source": source, "split": split}
+
+    return make
+
+
+@pytest.fixture
+def make_bundle(make_parts: Callable[..., dict[str, Any]]) -> MakeBundle:
+    """Write a bundle of such parts."""
+
+    def make(**choices: Any) -> Path:
+        parts = make_parts(**choices)
+        folder = parts["model"].parent / "bundle"
+        assemble_bundle(folder, **parts)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's tables, whose migrations take seconds, made once."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    assert Store(f"sqlite:///{path}", create=True).names() == []
+    return path
+
+
+@pytest.fixture
+def uri(empty_database: Path, tmp_path: Path) -> str:
+    """An empty registry."""
+    path = tmp_path / "registry" / "mlflow.db"
+    path.parent.mkdir()
+    shutil.copyfile(empty_database, path)
+    return f"sqlite:///{path}"

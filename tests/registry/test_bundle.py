@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from data.errors import InputError
+from registry.bundle import assemble_bundle
+from registry.manifest import BUNDLE_FILES, MANIFEST, read_manifest, verify_bundle
+from registry.recommender import Recommender
+from registry.seen import seen_table
+
+
+def test_the_same_inputs_give_the_same_digest(make_bundle) -> None:
+    one, two, other = make_bundle(), make_bundle(), make_bundle(quality=2.0)
+    assert read_manifest(one) == read_manifest(two)
+    assert read_manifest(one).digest != read_manifest(other).digest
+
+
+def test_the_manifest_says_what_the_weights_have_seen(make_bundle) -> None:
+    facts = verify_bundle(make_bundle(seed=3)).facts
+    assert facts.seen_splits == ({"strategy": "random", "salt": 3, "test_ratio": 0.15},)
+    assert (facts.source, facts.trainer, facts.in_sample) == ("log", "advanced", False)
+    assert verify_bundle(make_bundle(trainer="simple")).facts.in_sample
+
+
+@pytest.mark.parametrize("name", sorted(BUNDLE_FILES))
+def test_one_flipped_byte_is_found_and_named(make_bundle, name: str) -> None:
+    path = make_bundle() / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=f"refused: {name} is damaged or belongs to another bundle"):
+        Recommender.load(path.parent)
+
+
+@pytest.mark.parametrize("name", sorted(BUNDLE_FILES | {MANIFEST}))
+def test_a_missing_file_is_named(make_bundle, name: str) -> None:
+    bundle = make_bundle()
+    (bundle / name).unlink()
+    with pytest.raises(InputError, match=f"refused: {name} is missing"):
+        Recommender.load(bundle)
+
+
+def test_an_extra_file_is_named(make_bundle) -> None:
+    bundle = make_bundle()
+    (bundle / "more").mkdir()
+    (bundle / "more" / "weights.pkl").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"refused: more/weights\.pkl does not belong to it"):
+        Recommender.load(bundle)
+
+
+def test_another_versions_file_is_named(make_bundle) -> None:
+    bundle, other = make_bundle(), make_bundle(seed=1)
+    shutil.copyfile(other / "seen.parquet", bundle / "seen.parquet")
+    with pytest.raises(InputError, match=r"seen\.parquet is damaged or belongs to another bundle"):
+        Recommender.load(bundle)
+
+
+def test_a_changed_fact_is_found(make_bundle) -> None:
+    path = make_bundle(source="synthetic") / MANIFEST
+    path.write_text(path.read_text().replace('"synthetic"', '"log"'))
+    with pytest.raises(InputError, match=r"manifest\.json is damaged: its digest does not match its content"):
+        Recommender.load(path.parent)
+
+
+def test_a_truncated_manifest_is_refused(make_bundle) -> None:
+    path = make_bundle() / MANIFEST
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(InputError, match=r"refused: manifest\.json is damaged"):
+        Recommender.load(path.parent)
+
+
+def test_parts_of_different_runs_are_not_put_together(make_parts, tmp_path: Path) -> None:
+    parts = make_parts()
+    users = pq.read_table(parts["vocabularies"] / "users.parquet")
+    pq.write_table(users.slice(1), parts["vocabularies"] / "users.parquet")
+    with pytest.raises(InputError, match="the graph has 40 users, the vocabulary names 39 and the model embeds 40"):
+        assemble_bundle(tmp_path / "bundle", **parts)
+    assert not (tmp_path / "bundle" / MANIFEST).exists()
+
+
+def test_a_part_that_was_not_written_is_named(make_parts, tmp_path: Path) -> None:
+    parts = make_parts()
+    (parts["evaluation"] / "lists.parquet").unlink()
+    with pytest.raises(InputError, match=r"The bundle needs .*lists\.parquet, which does not exist"):
+        assemble_bundle(tmp_path / "bundle", **parts)
+
+
+def test_every_known_listen_is_in_the_table_with_its_part(make_parts) -> None:
+    graph = make_parts()["graph"]
+    seen = seen_table(graph)
+    store = graph["user", "listens", "song"]
+    assert seen["user"].to_pylist() == store.edge_index[0].tolist()
+    assert seen["song"].to_pylist() == store.edge_index[1].tolist()
+    held_out = [part != "train" for part in seen["part"].to_pylist()]
+    assert held_out == (~store.train_mask).tolist()
+
+
+def test_listens_of_users_without_a_train_song_are_known_too(make_parts) -> None:
+    graph = make_parts()["graph"]
+    store = graph["user", "listens", "song"]
+    before = seen_table(graph).num_rows
+    song = next(song for song in range(30) if song not in store.edge_index[1][store.edge_index[0] == 0].tolist())
+    store.new_user_test_index = torch.tensor([[0], [song]])
+    rows = seen_table(graph).to_pylist()
+    assert len(rows) == before + 1
+    assert {"user": 0, "song": song, "part": "test"} in rows
