@@ -1,0 +1,63 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+INSTALLED := $(VENV)/installed
+CONFIG ?= configs/synthetic.toml
+POOL := songgraph
+export DO_NOT_TRACK := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export MLFLOW_DISABLE_TELEMETRY := true
+
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+
+install: $(INSTALLED) ## Make .venv and install everything, once
+
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(PYTHON) || python3 -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+train: install ## Run the main job (CONFIG=configs/synthetic.toml)
+	@$(PYTHON) -m flows.train --config $(CONFIG)
+
+check: install ## Format, lint, types, and the direction of imports
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+test: install ## All tests
+	$(PYTHON) -m pytest
+
+test-fast: install ## The tests that are not marked slow
+	$(PYTHON) -m pytest -m 'not slow'
+
+server: install ## Prefect's server and UI on 127.0.0.1:4200
+	$(VENV)/bin/prefect server start --host 127.0.0.1
+
+worker: install ## A worker for the deployments; makes the work pool if needed
+	$(VENV)/bin/prefect work-pool inspect $(POOL) >/dev/null 2>&1 || $(VENV)/bin/prefect work-pool create $(POOL) --type process
+	$(VENV)/bin/prefect worker start --pool $(POOL)
+
+deploy: install ## Deploy train/simple and train/advanced (needs the server)
+	$(VENV)/bin/prefect work-pool inspect $(POOL) >/dev/null 2>&1 || $(VENV)/bin/prefect work-pool create $(POOL) --type process
+	$(VENV)/bin/prefect --no-prompt deploy --all
+
+tensorboard: install ## Learning curves on 127.0.0.1:6006
+	$(VENV)/bin/tensorboard --logdir artifacts/tensorboard --host 127.0.0.1
+
+mlflow: install ## Runs and registered models on 127.0.0.1:5000
+	$(VENV)/bin/mlflow ui --backend-store-uri sqlite:///artifacts/mlflow/mlflow.db --host 127.0.0.1
+
+bench: install ## The benchmarks of the README; prints machine and commit
+	$(PYTHON) benchmarks/quality.py
+	$(PYTHON) benchmarks/cached_run.py
+
+clean: ## Delete what runs and tools wrote, but not .venv
+	rm -rf artifacts data/graph.pt build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+.PHONY: help install train check test test-fast server worker deploy tensorboard mlflow bench clean

@@ -1,0 +1,35 @@
+"""How a flow ends: Completed, or Cached where nothing had to be computed, with what its summary needs."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+
+from tasks.config import RunConfig
+from tasks.ref import Ref
+from tasks.store import read_manifest
+
+
+def finished(run: RunConfig, *results: Ref) -> State:
+    """The flow's final state; its data says of each stage whether it ran, why, for how long, and where its files are."""
+    stages = [_stage(ref) for ref in results]
+    outcome = {"name": run.name, "trainer": run.trainer, "stages": stages, "cached": all(ref.cached for ref in results)}
+    if outcome["cached"]:
+        return Completed(name="Cached", message="Nothing new: every stage was cached.", data=outcome)
+    ran = ", ".join(stage["stage"] for stage in stages if not stage["cached"])
+    return Completed(message=f"Ran {ran}.", data=outcome)
+
+
+def _stage(ref: Ref) -> dict[str, Any]:
+    manifest = read_manifest(ref.value)
+    return {
+        "stage": manifest["stage"],
+        "cached": ref.cached,
+        "why": ref.why,
+        "seconds": manifest["seconds"],
+        "folder": ref.path,
+        "counts": json.loads(json.dumps(manifest["counts"])),
+    }

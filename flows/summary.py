@@ -1,0 +1,75 @@
+"""The last thing a local run prints: numbers with intervals, what was cached, the version, and where the files are."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def print_summary(outcome: Mapping[str, Any], console: Console) -> None:
+    """Print what ``flows.outcome`` kept of a run."""
+    stages = {stage["stage"]: stage for stage in outcome["stages"]}
+    console.print()
+    console.print(_stage_table(outcome["stages"]))
+    if "evaluate" in stages:
+        console.print()
+        console.print(_metric_table(outcome, Path(stages["evaluate"]["folder"])))
+    console.print()
+    for line in _closing_lines(outcome, stages):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _stage_table(stages: list[Mapping[str, Any]]) -> Table:
+    table = Table("stage", "state", "seconds", "why it ran", box=None, header_style="bold", pad_edge=False)
+    for stage in stages:
+        state = "[green]cached" if stage["cached"] else "ran"
+        seconds = "" if stage["cached"] else f"{stage['seconds']:.1f}"
+        table.add_row(stage["stage"], state, seconds, stage["why"])
+    return table
+
+
+def _metric_table(outcome: Mapping[str, Any], folder: Path) -> Table:
+    record = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    seen = "in-sample, says nothing about new songs" if record["in_sample"] else f"{record['part']} songs held out"
+    title = f"{record['num_users']:,} users, all {record['num_songs']:,} songs ranked, {seen}; 95 % intervals"
+    table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    baselines = record["baselines"]
+    for heading in ("metric", outcome["trainer"], *baselines):
+        table.add_column(heading, no_wrap=True)
+    for metric, interval in record["metrics"].items():
+        others = (_number(values[metric]) for values in baselines.values())
+        table.add_row(metric, _number(interval), *others)
+    return table
+
+
+def _number(interval: Mapping[str, float]) -> str:
+    return f"{interval['mean']:.4f} ({interval['low']:.4f} to {interval['high']:.4f})"
+
+
+def _closing_lines(outcome: Mapping[str, Any], stages: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    lines = []
+    if outcome["cached"]:
+        lines.append("Nothing new: every stage was cached.")
+    if "register" in stages:
+        registered = stages["register"]["counts"]
+        lines.append(f"Registered  {outcome['name']} version {registered['version']}: {registered['decision']}")
+    if "graph" in stages:
+        lines.append("Graph       data/graph.pt")
+    lines += [f"{_label(name):<11} {_short(stages[name]['folder'])}" for name in ("train", "evaluate") if name in stages]
+    return lines
+
+
+def _label(stage: str) -> str:
+    return {"train": "Model", "evaluate": "Evaluation"}[stage]
+
+
+def _short(folder: str) -> str:
+    """Relative to where the person is, if that is shorter."""
+    relative = os.path.relpath(folder)
+    return relative if len(relative) < len(folder) else folder

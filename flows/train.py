@@ -1,0 +1,54 @@
+"""The main job: a listening log in, a registered recommender out. ``python -m flows.train --help``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+
+from flows.command_line import command
+from flows.outcome import finished
+from tasks.config import load_run_config
+from tasks.evaluate import evaluate
+from tasks.graph import build_graph, publish_latest
+from tasks.ingest import find_log, ingest
+from tasks.register import register
+from tasks.split import split
+from tasks.train import train_model
+
+
+@flow(name="train", persist_result=True, result_serializer="json")
+def train(
+    config: str | None = None,
+    name: str | None = None,
+    trainer: str | None = None,
+    num_epochs: int | None = None,
+    events: str | list[str] | None = None,
+    overrides: dict[str, Any] | None = None,
+) -> State:
+    """Train on the log that the config names, evaluate, and register. Unchanged stages are skipped.
+
+    Args:
+        config: a TOML file as in ``configs/``; without one, the defaults and the synthetic log.
+        name: the registered model's name.
+        trainer: a trainer's name, or ``package.module:Class``.
+        num_epochs: epochs at most.
+        events: files, folders or globs of the log.
+        overrides: tables laid over the config file, for example ``{"training": {"lr": 0.005}}``.
+    """
+    given = {"name": name, "trainer": trainer, "num_epochs": num_epochs}
+    run = load_run_config(config, overrides, given, events=events)
+    log = find_log(run)
+    listens = ingest(run, log)
+    graph = build_graph(run, listens)
+    publish_latest(graph)
+    training_graph = split(run, graph, listens)
+    model = train_model(run, training_graph, graph)
+    evaluation = evaluate(run, model, training_graph, graph)
+    version = register(run, log, model, evaluation, training_graph, graph)
+    return finished(run, listens, graph, training_graph, model, evaluation, version)
+
+
+if __name__ == "__main__":
+    command(train)

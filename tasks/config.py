@@ -1,0 +1,173 @@
+"""The configuration of one run: a TOML file, overridden by the command line or a deployment's parameters."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, PositiveInt, PrivateAttr
+
+from data.config import Config
+from data.errors import InputError
+from data.ingest import IngestConfig
+from data.split import SplitConfig
+from data.synthetic import SyntheticConfig
+from data.weights import WeightConfig
+from tasks.project import project_root
+
+_VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}")
+
+
+class EvaluationConfig(Config):
+    """How the evaluate stage scores the model that the train stage chose."""
+
+    num_eval_users: int | None = Field(None, ge=1)
+    """Users to score, sampled once with the seed; none means every user with a held-out song."""
+    seed: int = 0
+    """Seed of the sample of users and of the bootstrap."""
+    more_ks: list[PositiveInt] = []
+    """Lengths of the list to report beside ``training.eval_k``."""
+
+
+class RunConfig(Config):
+    """Everything that decides what a run computes. The tables are parsed by the code that they configure."""
+
+    name: str = Field("songgraph", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    """Name of the registered model; logs that should not compete have different names."""
+    trainer: str = "advanced"
+    """A name from the table of trainers, or ``package.module:Class``."""
+    num_epochs: int = Field(20, ge=1)
+    """Epochs at most; AdvancedTrainer may stop earlier."""
+    synthetic: dict[str, Any] = {}
+    """The made-up log that is used where ``ingest.events`` names none (see ``data/synthetic.py``)."""
+    ingest: dict[str, Any] = {}
+    """Where the log is, its columns and its filters (see ``data/ingest.py``)."""
+    weights: dict[str, Any] = {}
+    """How plays, completion and age become a listen's weight (see ``data/weights.py``)."""
+    split: dict[str, Any] = {}
+    """Strategy and salt (see ``data/split.py``); the ratios are ``training``'s, as in the trainer guide."""
+    model: dict[str, Any] = {}
+    """The trainer guide's ``model_config``, without the node counts, which the graph gives."""
+    training: dict[str, Any] = {}
+    """The trainer guide's ``training_config``."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """How the result is scored."""
+    timeout_minutes: float | None = Field(None, gt=0)
+    """A stage that takes longer fails; none means no limit."""
+
+    _variables: tuple[str, ...] = PrivateAttr(())
+
+    def uses_synthetic_log(self) -> bool:
+        return not self.ingest.get("events")
+
+    def synthetic_config(self) -> SyntheticConfig:
+        return SyntheticConfig.parse(self.synthetic, "synthetic")
+
+    def weight_config(self) -> WeightConfig:
+        return WeightConfig.parse(self.weights, "weights")
+
+    def split_config(self) -> SplitConfig:
+        """The split's own keys with the trainer's ratios.
+
+        Raises:
+            InputError: when the ratios are given under ``split``, where nobody would look for them.
+        """
+        for ratio in {"val_ratio", "test_ratio"} & set(self.split):
+            raise InputError(f"split.{ratio} is not allowed: the ratios belong to training; move it to [training].")
+        ratios = {key: self.training[key] for key in ("val_ratio", "test_ratio") if key in self.training}
+        return SplitConfig.parse({**self.split, **ratios}, "split")
+
+    def ingest_config(self, synthetic_log: Path | None = None) -> IngestConfig:
+        """What to read; under a temporal split the filters count only what was played before its cut."""
+        split = self.split_config()
+        given = {**self.ingest, **({"events": [str(synthetic_log)]} if synthetic_log else {})}
+        given |= {key: _from_root(given[key]) for key in ("events", "track_artists") if given.get(key)}
+        filters = given.get("min_user_songs") or given.get("min_song_users")
+        if split.strategy == "temporal" and filters:
+            given["cut"] = split.cut().model_dump()
+        return IngestConfig.parse(given, "ingest")
+
+    def where_paths_come_from(self) -> str:
+        """For an error about a path: the environment variables that the config used; empty if none."""
+        if not self._variables:
+            return ""
+        named = " and ".join(self._variables)
+        return f" The config takes paths from the environment variable {named}: set it to where the data is."
+
+
+def load_run_config(
+    path: str | Path | None = None, *layers: Mapping[str, Any] | None, events: str | list[str] | None = None
+) -> RunConfig:
+    """Read a TOML file and lay the layers over it: tables are merged, other values replaced, None is left out.
+
+    ``${NAME}`` and ``${NAME:-default}`` in strings stand for environment variables.
+
+    Args:
+        path: the file, as given or relative to the project root; none means the defaults.
+        events: files, folders or globs to read in place of ``ingest.events``.
+
+    Raises:
+        InputError: for a missing or malformed file, an unknown key, or a variable that is not set.
+    """
+    merged = _read_toml(_find(path)) if path else {}
+    for layer in (*layers, {"ingest": {"events": events} if events else None}):
+        merged = _merge(merged, layer or {})
+    run = RunConfig.parse(_expanded(merged), "the run's config")
+    run._variables = tuple(sorted({match["name"] for match in _VARIABLE.finditer(json.dumps(merged, default=str))}))
+    for check in (run.synthetic_config, run.weight_config, run.split_config):
+        check()
+    if not run.uses_synthetic_log():
+        run.ingest_config()
+    return run
+
+
+def _from_root(paths: str | list[str]) -> list[str]:
+    """Paths of a config start from the project root; absolute ones stay."""
+    return [str(project_root() / Path(path).expanduser()) for path in ([paths] if isinstance(paths, str) else paths)]
+
+
+def _find(path: str | Path) -> Path:
+    """A config as given, or relative to the project root: a worker starts elsewhere."""
+    candidates = [Path(path).expanduser(), project_root() / path]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise InputError(f"The config file '{path}' does not exist; give the path of a TOML file, for example configs/synthetic.toml.")
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"The config file '{path}' is not valid TOML: {error}.") from None
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            merged[key] = _merge(merged[key], value)
+        elif value is not None:
+            merged[key] = value
+    return merged
+
+
+def _expanded(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _expanded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_expanded(item) for item in value]
+    return _VARIABLE.sub(_variable, value) if isinstance(value, str) else value
+
+
+def _variable(match: re.Match[str]) -> str:
+    name, default = match["name"], match["default"]
+    found = os.environ.get(name) or default
+    if found is None:
+        raise InputError(f"The config uses the environment variable {name}, which is not set; set it, or write ${{{name}:-default}}.")
+    return found

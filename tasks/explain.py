@@ -1,0 +1,99 @@
+"""What a run would do, before it does it: ``python -m tasks.explain --config configs/synthetic.toml``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from data.errors import InputError
+from tasks.config import RunConfig, load_run_config
+from tasks.evaluate import evaluate
+from tasks.graph import build_graph
+from tasks.ingest import find_log, ingest
+from tasks.key import KeyParts
+from tasks.ref import Files, Ref
+from tasks.register import register
+from tasks.split import split
+from tasks.stage import Stage, executor
+from tasks.train import train_model
+
+STAGES = ("ingest", "graph", "split", "train", "evaluate", "register")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What will happen to one stage, and why."""
+
+    stage: str
+    verdict: str
+    why: str = ""
+
+
+class _WillRun(Exception):
+    """Ends the look-up: what comes after depends on a result that is not there yet."""
+
+
+def explain(run: RunConfig) -> list[Verdict]:
+    """One verdict a stage: cached, will run (and which parts of its key changed), or depends on an earlier one."""
+    verdicts: list[Verdict] = []
+    with _looking_up(verdicts):
+        log = find_log(run)
+        listens = ingest(run, log)
+        graph = build_graph(run, listens)
+        training_graph = split(run, graph, listens)
+        model = train_model(run, training_graph, graph)
+        evaluation = evaluate(run, model, training_graph, graph)
+        register(run, log, model, evaluation, training_graph, graph)
+    known = {verdict.stage for verdict in verdicts}
+    waiting = verdicts[-1].stage
+    later = [Verdict(stage, "depends", f"on {waiting}") for stage in STAGES if stage not in known]
+    return verdicts + later
+
+
+@contextmanager
+def _looking_up(verdicts: list[Verdict]) -> Iterator[None]:
+    """Within, stages are looked up and not run; the first that is not stored ends the block."""
+
+    def look_up(
+        stage: Stage, run: RunConfig, config: dict[str, Any], parts: KeyParts, inputs: dict[str, Ref | Files]
+    ) -> Ref:
+        ref, problem = stage.look_up(parts)
+        if ref is None:
+            verdicts.append(Verdict(stage.name, "will run", stage.why(parts, problem, run.name)))
+            raise _WillRun
+        verdicts.append(Verdict(stage.name, "cached"))
+        return ref
+
+    token = executor.set(look_up)
+    try:
+        yield
+    except _WillRun:
+        return
+    finally:
+        executor.reset(token)
+
+
+def main(
+    config: Annotated[str | None, typer.Option("--config", help="TOML file of the run, as in configs/.")] = None,
+    events: Annotated[list[str] | None, typer.Option("--events", help="Files, folders or globs of the log.")] = None,
+) -> None:
+    """Say for each stage: cached, will run and which part of its key changed, or depends on an earlier one."""
+    try:
+        verdicts = explain(load_run_config(config, events=events))
+    except InputError as error:
+        Console(stderr=True).print(f"Error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        raise SystemExit(2) from None
+    table = Table("stage", "verdict", "why", box=None, header_style="bold")
+    for verdict in verdicts:
+        table.add_row(verdict.stage, verdict.verdict, verdict.why)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,44 @@
+"""Digests of log files, remembered by path, size and time of change, so that an unchanged log is not read again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from filelock import FileLock
+
+from tasks.digest import sha256_of_file, sha256_of_json
+from tasks.ref import Files
+from tasks.store import write_json
+
+
+def digest_files(paths: Sequence[Path], memory: Path) -> Files:
+    """One digest over the contents and suffixes of all files, whatever their order and names.
+
+    Args:
+        memory: JSON file that remembers digests; made if it is not there.
+    """
+    memory.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{memory}.lock"):
+        known = _read(memory)
+        found = {str(path.resolve()): _remembered(path, known) for path in paths}
+        if any(known.get(path) != entry for path, entry in found.items()):
+            write_json(memory, known | found)
+    contents = sorted([entry["sha256"], "".join(Path(path).suffixes[-2:])] for path, entry in found.items())
+    return Files(tuple(str(path) for path in paths), sha256_of_json(contents))
+
+
+def _remembered(path: Path, known: dict[str, dict]) -> dict:
+    stat = path.stat()
+    entry = known.get(str(path.resolve()), {})
+    if (entry.get("size"), entry.get("mtime_ns")) == (stat.st_size, stat.st_mtime_ns):
+        return entry
+    return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256_of_file(path)}
+
+
+def _read(memory: Path) -> dict[str, dict]:
+    try:
+        return json.loads(memory.read_text())
+    except (OSError, ValueError):
+        return {}

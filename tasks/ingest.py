@@ -1,0 +1,60 @@
+"""Stage 1: the log's events become one row a user, song and day, with vocabularies; bad rows are rejected and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from data.errors import InputError
+from data.ingest import IngestConfig
+from data.sources import find_files
+from tasks.config import RunConfig
+from tasks.file_digests import digest_files
+from tasks.project import artifacts_folder
+from tasks.ref import Files, Ref
+from tasks.stage import Stage
+from tasks.synthesize import synthesize
+
+NOT_IN_KEY = {"events", "track_artists", "memory_limit"}
+"""Settings that say where to find the input, whose content counts instead, or how much memory to use."""
+
+
+@dataclass(frozen=True)
+class Log:
+    """The log of a run: its ingest config, with paths, and the digest of what the paths hold."""
+
+    config: IngestConfig
+    files: Files
+    synthetic: bool
+
+
+def find_log(run: RunConfig) -> Log:
+    """The files that the config's globs match now, or the synthetic log where it names none."""
+    if run.uses_synthetic_log():
+        made = synthesize(run)
+        config = run.ingest_config(synthetic_log=made.value / "*.parquet")
+        return Log(config, Files(tuple(map(str, find_files(config))), made.sha256), synthetic=True)
+    config = run.ingest_config()
+    try:
+        files = find_files(config)
+    except InputError as error:
+        raise InputError(f"{error}{run.where_paths_come_from()}") from None
+    return Log(config, digest_files(files, artifacts_folder() / "file_digests.json"), synthetic=False)
+
+
+def _ingest(folder: Path, config: Mapping[str, Any], log: list[Path], paths: IngestConfig) -> Mapping[str, Any]:
+    from data.ingest import ingest as ingest_log
+
+    return ingest_log(paths, folder, log)
+
+
+INGEST = Stage("ingest", 1, _ingest, code=("data.ingest",))
+
+
+def ingest(run: RunConfig, log: Log) -> Ref:
+    """Read, check, filter and aggregate the log."""
+    stage = INGEST.working(partial(_ingest, paths=log.config))
+    return stage(run, log.config.model_dump(mode="json", exclude=NOT_IN_KEY), log=log.files)

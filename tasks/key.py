@@ -1,0 +1,59 @@
+"""A stage's key: a digest of everything that can change its result, and what changed since the last one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from typing import Any
+
+from tasks.digest import code_digests, sha256_of_json
+
+LIBRARIES = ("torch", "torch-geometric")
+
+KeyParts = dict[str, Any]
+
+
+def key_parts(
+    stage: str, stage_version: int, inputs: Mapping[str, str], config: Mapping[str, Any], code: Iterable[str]
+) -> KeyParts:
+    """Flat parts of the key, each named so that a person can read what changed.
+
+    Args:
+        inputs: SHA-256 by the input's name.
+        config: plain values; nested tables become dotted names.
+        code: entry modules; everything of the project that they import counts.
+    """
+    return {
+        "version of the stage": f"{stage} {stage_version}",
+        **{f"input {name}": sha256 for name, sha256 in inputs.items()},
+        **{f"config {name}": value for name, value in _flat(config).items()},
+        **{f"code {module}": digest for module, digest in code_digests(code).items()},
+        **{f"library {name}": version(name) for name in LIBRARIES},
+    }
+
+
+def key_of(parts: KeyParts) -> str:
+    """32 hexadecimal digits: half a SHA-256, which keeps paths short and is plenty against collisions."""
+    return sha256_of_json(parts)[:32]
+
+
+def what_changed(before: KeyParts, now: KeyParts) -> list[str]:
+    """The parts that differ, as a person reads them: values for configs, names for inputs and code."""
+    names = [name for name in {**now, **before} if before.get(name) != now.get(name)]
+    return [_change(name, before, now) for name in names]
+
+
+def _change(name: str, before: KeyParts, now: KeyParts) -> str:
+    if not name.startswith(("config", "library", "version")):
+        return name
+    return f"{name}: {before.get(name, 'not set')} → {now.get(name, 'not set')}"
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat

@@ -1,0 +1,23 @@
+"""Where the project is and where a run writes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def project_root() -> Path:
+    """The folder that relative paths of config files start from.
+
+    ``SONGGRAPH_HOME`` where it is set; else the checkout that this file is in; else, for an installed wheel, the
+    current folder.
+    """
+    if home := os.environ.get("SONGGRAPH_HOME"):
+        return Path(home).expanduser().resolve()
+    checkout = Path(__file__).resolve().parent.parent
+    return checkout if (checkout / "pyproject.toml").exists() else Path.cwd()
+
+
+def artifacts_folder() -> Path:
+    """Everything that a run writes, except ``data/graph.pt``."""
+    return project_root() / "artifacts"

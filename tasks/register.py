@@ -1,0 +1,82 @@
+"""Stage 6: bundle everything that belongs to the model, register it as a version, and promote it if it is better."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from registry.location import exists, resolve_uri
+from tasks.config import RunConfig
+from tasks.ingest import Log
+from tasks.key import LIBRARIES
+from tasks.project import project_root
+from tasks.ref import Ref
+from tasks.stage import Stage
+from tasks.store import read_manifest, write_json
+
+
+def _register(
+    folder: Path,
+    config: Mapping[str, Any],
+    model: Path,
+    evaluation: Path,
+    training_graph: Path,
+    graph: Path,
+    lineage: Mapping[str, str],
+) -> Mapping[str, Any]:
+    from data.graph import load_graph
+    from registry.bundle import assemble_bundle
+    from registry.register import register as register_bundle
+    from trainers.factory import trains_on_everything
+    from trainers.saved import load_config
+
+    whole = trains_on_everything(load_config(model)["trainer"])
+    bundle = folder / "bundle"
+    assemble_bundle(
+        bundle,
+        model=model,
+        vocabularies=graph,
+        evaluation=evaluation,
+        graph=load_graph(graph / "graph.pt" if whole else training_graph / "training_graph.pt"),
+        source=config["source"],
+        split=config["split"],
+        lineage=lineage,
+        versions={name: version(name) for name in LIBRARIES},
+    )
+    registered = register_bundle(bundle, config["name"], config["uri"])
+    decision = registered.decision
+    told = {
+        "name": registered.name,
+        "version": registered.version,
+        "run_id": registered.run_id,
+        "uri": registered.uri,
+        "champion": registered.champion,
+        "decision": f"{decision.outcome}. {decision.reason}",
+    }
+    write_json(folder / "registration.json", told)
+    return told
+
+
+def _still_registered(ref: Ref) -> bool:
+    """The stored result only points to the registry: look there too, without loading MLflow."""
+    told = read_manifest(ref.value)["counts"]
+    return exists(told["name"], told["version"], told["uri"])
+
+
+REGISTER = Stage("register", 1, _register, code=("registry.bundle", "registry.register"), valid=_still_registered)
+
+
+def register(run: RunConfig, log: Log, model: Ref, evaluation: Ref, training_graph: Ref, graph: Ref) -> Ref:
+    """Register the model under the run's name; the folder holds ``registration.json`` and the bundle."""
+    config = {
+        "name": run.name,
+        "uri": resolve_uri(home=project_root()),
+        "source": "synthetic" if log.synthetic else "log",
+        "split": run.split_config().model_dump(mode="json"),
+    }
+    inputs = {"model": model, "evaluation": evaluation, "training_graph": training_graph, "graph": graph}
+    lineage = {"log": log.files.sha256, **{name: ref.sha256 for name, ref in inputs.items()}}
+    return REGISTER.working(partial(_register, lineage=lineage))(run, config, **inputs)

@@ -1,0 +1,32 @@
+"""Stage 3: every listen is marked train, validation or test, and everything a trainer reads comes from train rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tasks.config import RunConfig
+from tasks.ref import Ref
+from tasks.stage import Stage
+
+
+def _split(folder: Path, config: Mapping[str, Any], graph: Path, listens: Path) -> Mapping[str, Any]:
+    import pyarrow.parquet as pq
+
+    from data.graph import load_graph, save_graph
+    from data.split import SplitConfig
+    from data.training_graph import split_counts, split_digest, split_graph
+
+    rows = pq.read_table(listens / "listens.parquet")
+    training_graph = split_graph(load_graph(graph / "graph.pt"), SplitConfig.parse(config, "split"), rows)
+    save_graph(training_graph, folder / "training_graph.pt")
+    return {**split_counts(training_graph), "split_digest": split_digest(training_graph)}
+
+
+SPLIT = Stage("split", 1, _split, code=("data.training_graph",))
+
+
+def split(run: RunConfig, graph: Ref, listens: Ref) -> Ref:
+    """Divide the graph's listens by the run's strategy and ratios."""
+    return SPLIT(run, run.split_config().model_dump(mode="json"), graph=graph, listens=listens)

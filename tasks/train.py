@@ -1,0 +1,62 @@
+"""Stage 4: train the model with the chosen trainer; a run that was killed goes on from its last epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from models.factory import model_path
+from tasks.config import RunConfig
+from tasks.project import artifacts_folder
+from tasks.ref import Ref
+from tasks.stage import Stage
+from tasks.store import write_json
+from trainers.factory import trainer_path
+
+
+def _train(
+    folder: Path, config: Mapping[str, Any], training_graph: Path, graph: Path, name: str
+) -> Mapping[str, Any]:
+    from data.graph import load_graph
+    from trainers.factory import create_trainer, trains_on_everything
+
+    whole = trains_on_everything(config["trainer"])
+    readable = load_graph(graph / "graph.pt" if whole else training_graph / "training_graph.pt")
+    trainer = create_trainer(
+        trainer_type=config["trainer"],
+        model_config={**config["model"], **node_counts(readable)},
+        training_config=config["training"],
+        output_dir=artifacts_folder() / "training" / name,
+        tensorboard_dir=artifacts_folder() / "tensorboard" / name,
+    )
+    results = trainer.train(readable, num_epochs=config["num_epochs"])
+    trainer.save_model(folder)
+    summary = {key: results[key] for key in ("best_epoch", "best_metric", "epochs_run", "stopped_early", "test")}
+    write_json(folder / "results.json", summary)
+    return summary
+
+
+TRAIN = Stage("train", 1, _train, code=("trainers.factory",))
+
+
+def node_counts(graph: Any) -> dict[str, int]:
+    """The part of the model's config that only the graph knows."""
+    return {f"num_{kind}s": int(graph[kind].num_nodes) for kind in ("user", "song", "artist")}
+
+
+def train_config(run: RunConfig) -> dict[str, Any]:
+    keys = {"trainer", "num_epochs", "model", "training"}
+    return run.model_dump(mode="json", include=keys)
+
+
+def chosen_code(run: RunConfig) -> tuple[str, ...]:
+    """Modules of the chosen trainer and model, which are named in a table and so seen by no import."""
+    return tuple(path.partition(":")[0] for path in (trainer_path(run.trainer), model_path(run.model)))
+
+
+def train_model(run: RunConfig, training_graph: Ref, graph: Ref) -> Ref:
+    """Train; the folder holds weights, embeddings, config, history and the trainer's own results."""
+    stage = TRAIN.working(partial(_train, name=run.name))
+    return stage(run, train_config(run), code=chosen_code(run), training_graph=training_graph, graph=graph)

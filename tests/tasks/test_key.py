@@ -1,0 +1,76 @@
+"""A stage's key changes with all that can change its result, and with nothing else."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+from tasks import digest
+from tasks.digest import code_digests
+from tasks.key import key_of, key_parts, what_changed
+
+
+def parts(**changed):
+    given = {"inputs": {"graph": "aa"}, "config": {"k": 10, "table": {"lr": 0.1}}, "code": ("data.config",)} | changed
+    return key_parts("split", 1, **given)
+
+
+def test_equal_parts_give_equal_keys_whatever_their_order() -> None:
+    assert key_of({"a": 1, "b": 2}) == key_of({"b": 2, "a": 1})
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"inputs": {"graph": "bb"}}, ["input graph"]),
+        ({"config": {"k": 20, "table": {"lr": 0.1}}}, ["config k: 10 → 20"]),
+        ({"config": {"k": 10, "table": {"lr": 0.2}}}, ["config table.lr: 0.1 → 0.2"]),
+        ({"config": {"k": 10}}, ["config table.lr: 0.1 → not set"]),
+    ],
+)
+def test_a_change_gives_another_key_and_is_named(changed, told) -> None:
+    assert key_of(parts()) != key_of(parts(**changed))
+    assert what_changed(parts(), parts(**changed)) == told
+
+
+def test_the_code_that_is_reached_counts_with_what_it_imports() -> None:
+    assert set(code_digests(["data.config"])) == {"data.config", "data.errors"}
+
+
+def test_a_lazily_named_class_counts_when_it_is_chosen() -> None:
+    assert "models.lightgcn" not in code_digests(["trainers.factory"])
+    assert "models.base" in code_digests(["models.lightgcn"])
+
+
+@pytest.fixture
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A module outside of the project, whose text a test can change."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def write(text: str) -> dict[str, str]:
+        (tmp_path / "their_trainer.py").write_text(text)
+        importlib.invalidate_caches()
+        digest._module_digest.cache_clear()
+        return code_digests(["their_trainer"])
+
+    return write
+
+
+def test_a_comment_or_a_docstring_changes_nothing_and_a_line_does(outside) -> None:
+    before = outside("def f():\n    return 1\n")
+    assert outside('"""Why."""\n\n\ndef f():  # how\n    """What."""\n    return 1\n') == before
+    assert outside("def f():\n    return 2\n") != before
+
+
+def test_a_class_from_outside_counts_with_what_it_takes_from_the_project(outside) -> None:
+    digests = outside("from data.errors import InputError\n")
+    assert {"their_trainer", "data.errors"} <= set(digests)
+    assert "their_trainer" not in sys.modules
+
+
+def test_a_module_that_is_not_there_is_named() -> None:
+    with pytest.raises(ModuleNotFoundError, match="no_such_module"):
+        code_digests(["no_such_module.trainer"])
