@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import struct
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,12 @@ REV_BY: EdgeType = ("artist", "rev_by", "song")
 NODE_TYPES = ("user", "song", "artist")
 EDGE_TYPES = (LISTENS, REV_LISTENS, BY, REV_BY)
 MASKS = ("train_mask", "val_mask", "test_mask")
+
+DAMAGE = (
+    RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError,
+    pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, struct.error,
+)  # fmt: skip
+"""What reading a damaged archive, and unpickling what is in it, can raise."""
 
 torch.serialization.add_safe_globals([HeteroData, BaseStorage, NodeStorage, EdgeStorage, GlobalStorage])
 
@@ -97,7 +106,7 @@ def message_graph(graph: HeteroData) -> HeteroData:
     Nothing else is copied, so what is held out cannot be read. Without masks every edge is a train edge.
     """
     listens = graph[LISTENS]
-    train = listens.train_mask if has_masks(graph) else torch.ones(listens.edge_index.size(1), dtype=torch.bool)
+    train = listens.train_mask if has_masks(graph) else torch.ones_like(listens.edge_index[0], dtype=torch.bool)
     seen = HeteroData()
     for kind in NODE_TYPES:
         seen[kind].num_nodes = graph[kind].num_nodes
@@ -136,10 +145,13 @@ def load_graph(path: Path) -> HeteroData:
         InputError: there is no such file, it is damaged, or it holds something else than this project's graph.
     """
     try:
+        _check_sums(path)
         graph = torch.load(path)
     except FileNotFoundError:
         raise InputError(f"There is no graph at {path}; build it with `python -m flows.build_graph`.") from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
+    except OSError as error:
+        raise InputError(f"The graph at {path} cannot be read: {error.strerror or error}.") from None
+    except DAMAGE:
         raise InputError(f"The graph at {path} is damaged or not a graph file; delete it and build it again.") from None
     _check_schema(graph, path)
     return graph
@@ -170,6 +182,13 @@ def _named_values(graph: HeteroData) -> Iterator[tuple[str, Any]]:
     for key in sorted(stores):
         for name in sorted(stores[key].keys()):
             yield f"{key}.{name}", stores[key][name]
+
+
+def _check_sums(path: Path) -> None:
+    """Compare the file's checksums, which torch writes but does not read: it would load flipped bits as other edges."""
+    with zipfile.ZipFile(path) as archive:
+        if archive.testzip() is not None:
+            raise zipfile.BadZipFile
 
 
 def _check_schema(graph: Any, path: Path) -> None:

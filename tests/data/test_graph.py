@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch_geometric.data import HeteroData
 
 from data.errors import InputError
@@ -130,9 +132,29 @@ def test_absent_damaged_and_foreign_files_are_sentences(tmp_path, tiny_graph):
         path.write_bytes(damaged)
         with pytest.raises(InputError, match="damaged or not a graph file"):
             load_graph(path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(InputError, match=r"graph\.pt cannot be read: Is a directory\."):
+        load_graph(path)
+    path.rmdir()
     torch.save({"user": 1}, path)
     with pytest.raises(InputError, match="holds no graph with the node types user, song, artist"):
         load_graph(path)
+
+
+@settings(max_examples=60, deadline=None)
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_a_flipped_bit_never_becomes_another_graph(tmp_path_factory, make_graph, place, bit):
+    path = tmp_path_factory.mktemp("flipped") / "graph.pt"
+    graph = make_graph()
+    save_graph(graph, path)
+    damaged = bytearray(path.read_bytes())
+    damaged[int(place * len(damaged))] ^= 1 << bit
+    path.write_bytes(damaged)
+    try:
+        assert graph_digest(load_graph(path)) == graph_digest(graph)
+    except InputError:
+        return
 
 
 def test_a_missing_or_damaged_table_is_named(folder):
