@@ -48,7 +48,7 @@ class AdvancedConfig(TrainingConfig):
     def split_config(self) -> SplitConfig:
         """How a graph without masks is split; raises InputError for ratios that leave no train data."""
         ratios = {"val_ratio": self.val_ratio, "test_ratio": self.test_ratio}
-        return SplitConfig.parse(ratios, "the split of training_config")
+        return SplitConfig.parse(ratios, "the split")
 
 
 class AdvancedTrainer(BaseTrainer):

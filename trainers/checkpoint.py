@@ -118,8 +118,17 @@ class CheckpointFile:
 
 def _load(path: Path) -> dict[str, Any] | None:
     try:
+        _check_sums(path)
         state: dict[str, Any] = torch.load(path, map_location="cpu")
+        _ = state["epoch"], state["num_epochs"]
     except DAMAGE as error:
         logger.warning("The checkpoint %s is damaged (%s); starting anew.", path, error)
         return None
     return state
+
+
+def _check_sums(path: Path) -> None:
+    """Raise for content that changed on the disk; torch writes checksums and does not look at them when it reads."""
+    with zipfile.ZipFile(path) as archive:
+        if damaged := archive.testzip():
+            raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")

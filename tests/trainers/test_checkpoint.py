@@ -1,0 +1,160 @@
+"""A checkpoint is there whole or not at all, and only its own run takes it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from data.errors import InputError
+from trainers.checkpoint import CheckpointFile, fingerprint
+
+STATE = {"epoch": 2, "num_epochs": 4, "model": {"table": torch.ones(3)}}
+
+
+@pytest.fixture
+def checkpoint(tmp_path) -> CheckpointFile:
+    return CheckpointFile(tmp_path, "abc")
+
+
+@pytest.mark.parametrize(("num_epochs", "goes_on"), [(1, False), (2, True), (4, True), (6, True)])
+def test_an_unfinished_run_goes_on(checkpoint, num_epochs, goes_on):
+    checkpoint.save(STATE)
+    assert (checkpoint.load(num_epochs) is not None) == goes_on
+
+
+@pytest.mark.parametrize(("num_epochs", "goes_on"), [(2, False), (4, False), (5, True)])
+def test_a_finished_run_goes_on_with_more_epochs_only(checkpoint, num_epochs, goes_on):
+    checkpoint.save(STATE)
+    checkpoint.finish()
+    assert (checkpoint.load(num_epochs) is not None) == goes_on
+
+
+def test_there_is_nothing_at_first(checkpoint):
+    assert checkpoint.load(4) is None
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "no key", "one bit"])
+def test_a_damaged_checkpoint_is_a_warning(checkpoint, damage, caplog):
+    checkpoint.save(STATE if damage != "no key" else {"epoch": 1})
+    path = checkpoint.unfinished
+    whole = path.read_bytes()
+    content = {"cut": whole[:300], "empty": b"", "text": b"not a checkpoint", "no key": whole}
+    path.write_bytes(content[damage] if damage in content else _with_flipped_bit(whole))
+    assert checkpoint.load(4) is None
+    assert "is damaged" in caplog.text
+
+
+def _with_flipped_bit(content: bytes) -> bytes:
+    """One bit of the three ones of the table."""
+    at = content.index(struct.pack("<3f", 1.0, 1.0, 1.0))
+    return content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :]
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(checkpoint, caplog):
+    torch.save({"path": Path("x")}, checkpoint.unfinished)
+    assert checkpoint.load(4) is None
+    assert "is damaged" in caplog.text
+
+
+def test_a_failed_write_keeps_the_old_one(checkpoint, monkeypatch, tmp_path):
+    checkpoint.save(STATE)
+
+    def full_disk(state, path):
+        Path(path).write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(InputError, match=r"cannot be written \(No space left on device\)"):
+        checkpoint.save({**STATE, "epoch": 3})
+    monkeypatch.undo()
+    assert checkpoint.load(4)["epoch"] == 2
+    assert list(tmp_path.iterdir()) == [checkpoint.unfinished]
+
+
+def test_other_runs_are_left_alone(checkpoint, tmp_path, make_trainer, tiny_graph, caplog):
+    checkpoint.save(STATE)
+    with caplog.at_level("INFO"):
+        make_trainer("simple", tmp_path).train(tiny_graph, 1)
+    assert checkpoint.load(4)["epoch"] == 2
+    assert "checkpoint-abc.pt is of another config, graph or code; it is left alone." in caplog.messages
+
+
+def test_a_damaged_checkpoint_does_not_stop_a_trainer(make_trainer, tiny_graph):
+    finished = Path(make_trainer("simple").train(tiny_graph, 1)["checkpoint"])
+    finished.write_bytes(b"damage")
+    assert make_trainer("simple").train(tiny_graph, 2)["epochs_run"] == 2
+
+
+def test_fingerprint_follows_config_graph_and_code():
+    first = fingerprint({"lr": 0.1}, "graph", [CheckpointFile])
+    assert first == fingerprint({"lr": 0.1}, "graph", [CheckpointFile])
+    others = {fingerprint({"lr": 0.2}, "graph", [CheckpointFile]), fingerprint({"lr": 0.1}, "other", [CheckpointFile])}
+    others.add(fingerprint({"lr": 0.1}, "graph", [argparse.Action]))
+    assert first not in others
+
+
+def test_code_of_a_class_outside_the_project_counts_but_not_its_comments(tmp_path, monkeypatch):
+    def digest(name, text):
+        (tmp_path / f"{name}.py").write_text(text)
+        monkeypatch.syspath_prepend(tmp_path)
+        return fingerprint({}, "graph", [__import__(name).Own])
+
+    plain = digest("plain_trainer", "class Own:\n    x = 1\n")
+    assert plain == digest("commented_trainer", "class Own:\n    x = 1  # said\n")
+    assert plain != digest("changed_trainer", "class Own:\n    x = 2\n")
+
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+from data.graph import load_graph
+from trainers.advanced import AdvancedTrainer
+
+class Pausing(AdvancedTrainer):
+    def train_epoch(self, graph):
+        metrics = super().train_epoch(graph)
+        if self.current_epoch == 3 and len(sys.argv) > 3:
+            Path(sys.argv[3]).touch()
+            time.sleep(60)
+        return metrics
+
+graph = load_graph(Path(sys.argv[1]))
+counts = {f"num_{kind}s": graph[kind].num_nodes for kind in ("user", "song", "artist")}
+trainer = Pausing(counts, {"batch_size": 64, "eval_k": 5, "device": "cpu"}, sys.argv[2] + "/out")
+trainer.train(graph, 6)
+trainer.save_model(sys.argv[2] + "/model")
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_with_the_same_weights(tiny_graph, tmp_path):
+    from data.graph import save_graph
+
+    save_graph(tiny_graph, tmp_path / "graph.pt")
+    (tmp_path / "train_pausing.py").write_text(SCRIPT)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+
+    def start(*arguments):
+        command = [sys.executable, str(tmp_path / "train_pausing.py"), str(tmp_path / "graph.pt"), *map(str, arguments)]
+        return subprocess.Popen(command, env=environment)
+
+    killed = start(tmp_path / "a", tmp_path / "paused")
+    while not (tmp_path / "paused").exists():
+        assert killed.poll() is None
+        time.sleep(0.05)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert [path.name.split("-")[0] for path in (tmp_path / "a" / "out").iterdir()] == ["checkpoint"]
+    resumed, whole = start(tmp_path / "a"), start(tmp_path / "b")
+    assert (resumed.wait(), whole.wait()) == (0, 0)
+    for path in sorted((tmp_path / "a" / "model").iterdir()):
+        assert path.read_bytes() == (tmp_path / "b" / "model" / path.name).read_bytes(), path.name

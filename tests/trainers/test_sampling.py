@@ -1,0 +1,60 @@
+"""Batches hold every pair once; negatives are songs the user has no train edge to."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data.graph import LISTENS
+from trainers.sampling import KnownPairs, batches, columns_of, num_batches, sample_songs, train_pairs
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@given(count=st.integers(1, 50), size=st.integers(1, 60), seed=st.integers(0, 99))
+def test_every_pair_is_in_one_batch(count, size, seed):
+    pairs = torch.stack([torch.arange(count), torch.arange(count) * 3])
+    parts = list(batches(pairs, size, generator(seed)))
+    assert len(parts) == num_batches(pairs, size)
+    assert all(part.shape[1] == size for part in parts[:-1])
+    assert sorted(torch.cat(parts, dim=1)[0].tolist()) == list(range(count))
+
+
+@given(num_songs=st.integers(1, 40), count=st.integers(0, 60))
+def test_sampled_songs_are_different(num_songs, count):
+    songs = sample_songs(num_songs, count, generator())
+    assert len(songs.unique()) == len(songs) == (min(count, num_songs) or num_songs)
+
+
+def test_columns_of_candidates():
+    assert columns_of(torch.tensor([4, 0, 2]), torch.tensor([2, 4]), 5).tolist() == [1, -1, 0]
+
+
+@given(st.sets(st.tuples(st.integers(0, 5), st.integers(0, 7)), min_size=1, max_size=30), st.integers(0, 99))
+def test_negatives_are_not_train_songs_of_the_user(pairs, seed):
+    known = KnownPairs(torch.tensor(sorted(pairs)).T, num_songs=9)
+    users = torch.arange(6).repeat(20)
+    negatives = known.negatives(users, generator(seed))
+    assert not pairs & set(zip(users.tolist(), negatives.tolist(), strict=True))
+
+
+def test_a_user_of_all_songs_ends_the_search():
+    pairs = torch.stack([torch.zeros(4, dtype=torch.long), torch.arange(4)])
+    assert KnownPairs(pairs, 4).negatives(torch.zeros(3, dtype=torch.long), generator()).shape == (3,)
+
+
+def test_held_out_songs_may_be_negatives(tiny_training_graph):
+    known = KnownPairs(train_pairs(tiny_training_graph), tiny_training_graph["song"].num_nodes)
+    listens = tiny_training_graph[LISTENS]
+    assert known.contains(*listens.edge_index[:, listens.train_mask]).all()
+    assert not known.contains(*listens.edge_index[:, listens.test_mask]).any()
+
+
+@pytest.mark.parametrize("loss", ["softmax", "bpr"])
+def test_each_loss_trains(make_trainer, tiny_graph, loss):
+    history = make_trainer("simple", loss=loss).train(tiny_graph, 8)["history"]
+    assert history[-1]["loss"] < history[0]["loss"]
