@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import sqlite3
@@ -12,6 +13,10 @@ from contextlib import closing
 from pathlib import Path
 
 from data.errors import InputError
+from registry.manifest import BUNDLE_FILES, MANIFEST
+
+BUNDLE = "bundle"
+"""Where in a run's artifacts the bundle lies."""
 
 SQLITE = "sqlite:///"
 TIMEOUT_SECONDS = 10
@@ -41,8 +46,24 @@ def database_of(uri: str) -> Path | None:
     return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
 
 
+def local_bundle(database: Path, run_id: str, source: str) -> Path:
+    """The folder of a version's bundle in a local store: beside the database, so that both can be moved together."""
+    beside = artifacts_of(database) / run_id / "artifacts" / BUNDLE
+    elsewhere = urllib.parse.urlparse(source)
+    if beside.is_dir() or elsewhere.scheme not in ("", "file"):
+        return beside
+    return Path(urllib.parse.unquote(elsewhere.path))
+
+
+def artifacts_of(database: Path) -> Path:
+    """Where a local store keeps the files of its runs."""
+    return database.parent / "artifacts"
+
+
 def exists(name: str, version: int | str, uri: str | None = None) -> bool:
     """Whether a version is registered, without importing MLflow; so a cached registration is verified cheaply.
+
+    In a local store the files of its bundle have to be there too; their content is verified when they are loaded.
 
     Raises:
         InputError: the server cannot be reached, or the database cannot be read.
@@ -64,18 +85,26 @@ def check_server(uri: str) -> None:
 def _in_database(database: Path, name: str, version: int | str) -> bool:
     if not database.is_file():
         return False
-    query = "SELECT count(*) FROM model_versions WHERE name = ? AND version = ? AND current_stage != 'Deleted_Internal'"
+    query = (
+        "SELECT run_id, source FROM model_versions "
+        "WHERE name = ? AND version = ? AND current_stage != 'Deleted_Internal'"
+    )
     try:
         with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=TIMEOUT_SECONDS)) as connection:
-            return bool(connection.execute(query, (name, int(version))).fetchone()[0])
+            row = connection.execute(query, (name, int(version))).fetchone()
     except sqlite3.Error as error:
         raise damaged_database(database, error) from error
+    return row is not None and _is_complete(local_bundle(database, *row))
+
+
+def _is_complete(bundle: Path) -> bool:
+    return all((bundle / name).is_file() for name in (*BUNDLE_FILES, MANIFEST))
 
 
 def damaged_database(database: Path, error: Exception) -> InputError:
     """What to say of a SQLite file that does not open."""
     return InputError(
-        f"The registry's database {database} cannot be read ({error}); restore it from a backup, "
+        f"The registry's database {database} cannot be used ({error}); restore it from a backup, "
         "or move it away to start with an empty registry."
     )
 
@@ -89,7 +118,7 @@ def _on_server(uri: str, name: str, version: int | str) -> bool:
 def _get(url: str, uri: str) -> bytes | None:
     """The body, or None where the server says that the thing does not exist."""
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer:
+        with urllib.request.urlopen(_request(url), timeout=TIMEOUT_SECONDS) as answer:
             body: bytes = answer.read()
             return body
     except urllib.error.HTTPError as error:
@@ -98,6 +127,16 @@ def _get(url: str, uri: str) -> bytes | None:
         raise unreachable(uri, error) from error
     except (OSError, ValueError) as error:
         raise unreachable(uri, error) from error
+
+
+def _request(url: str) -> urllib.request.Request:
+    """With the credentials that MLflow's own client takes from the environment."""
+    token, user = os.environ.get("MLFLOW_TRACKING_TOKEN"), os.environ.get("MLFLOW_TRACKING_USERNAME")
+    if user:
+        password = os.environ.get("MLFLOW_TRACKING_PASSWORD", "")
+        token = base64.b64encode(f"{user}:{password}".encode()).decode()
+    scheme = "Basic" if user else "Bearer"
+    return urllib.request.Request(url, headers={"Authorization": f"{scheme} {token}"} if token else {})
 
 
 def unreachable(uri: str, error: Exception) -> InputError:

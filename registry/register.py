@@ -62,9 +62,7 @@ def register(
     manifest = verify_bundle(bundle)
     store = Store(uri, create=True)
     with store.locked():
-        version = store.find(name, manifest.digest)
-        if version is None:
-            version = store.create_version(name, bundle, manifest, run_numbers(bundle, manifest, params or {}))
+        version = _ensure_version(store, name, bundle, manifest, params or {})
         decision = decision_of(version) or _decide(store, version, bundle)
         champion = _finish(store, version, decision)
     return Registered(name, version.version, version.run_id, store.uri, manifest.digest, champion, decision)
@@ -93,6 +91,14 @@ def run_numbers(bundle: Path, manifest: Manifest, params: Mapping[str, Any]) -> 
     shown = {key: text[:MAX_PARAM_LENGTH] for key, text in _flat({**config, **params}).items()}
     history = json.loads((bundle / "history.json").read_text(encoding="utf-8"))
     return RunNumbers(shown, [*_by_epoch(history), *_summary(record)], tags)
+
+
+def _ensure_version(store: Store, name: str, bundle: Path, manifest: Manifest, params: Mapping[str, Any]) -> Version:
+    version = store.find(name, manifest.digest)
+    if version is None:
+        return store.create_version(name, bundle, manifest, run_numbers(bundle, manifest, params))
+    store.repair(version, bundle)
+    return version
 
 
 def _decide(store: Store, version: Version, bundle: Path) -> Decision:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -15,17 +16,25 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from data.errors import InputError
-from registry.location import check_server, damaged_database, database_of, resolve_uri, unreachable
-from registry.manifest import Manifest
+from registry.location import (
+    BUNDLE,
+    artifacts_of,
+    check_server,
+    damaged_database,
+    database_of,
+    local_bundle,
+    resolve_uri,
+    unreachable,
+)
+from registry.manifest import Manifest, verify_bundle
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
-BUNDLE = "bundle"
-"""Where in a run's artifacts the bundle lies."""
-
 DIGEST_TAG = "bundle_digest"
 CHAMPION = "champion"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -143,6 +152,20 @@ class Store:
             self._client.set_terminated(run.info.run_id)
             return _version(entity)
 
+    def repair(self, version: Version, bundle: Path) -> None:
+        """Put the files of a local version back where they were damaged or deleted, from the same bundle."""
+        folder = self._local_bundle(version)
+        if folder is None or _is_sound(folder):
+            return
+        logger.warning(
+            "The files of version %s of %s were damaged or gone; they are restored.", version.version, version.name
+        )
+        fresh = folder.with_name(f"{BUNDLE}.restored")
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.copytree(bundle, fresh)
+        shutil.rmtree(folder, ignore_errors=True)
+        fresh.replace(folder)
+
     def note(self, version: Version, key: str, text: str) -> None:
         """Write a tag on a version."""
         with self._in_words():
@@ -172,12 +195,7 @@ class Store:
             yield Path(folder) / BUNDLE
 
     def _local_bundle(self, version: Version) -> Path | None:
-        """Beside the database, wherever the two were moved to together."""
-        return self._artifacts() / version.run_id / "artifacts" / BUNDLE if self.database else None
-
-    def _artifacts(self) -> Path:
-        assert self.database is not None
-        return self.database.parent / "artifacts"
+        return local_bundle(self.database, version.run_id, version.source) if self.database else None
 
     def _run(self, name: str, digest: str) -> Any:
         experiment = self._experiment(name)
@@ -186,7 +204,7 @@ class Store:
 
     def _experiment(self, name: str) -> str:
         known = self._client.get_experiment_by_name(name)
-        location = self._artifacts().resolve().as_uri() if self.database else None
+        location = artifacts_of(self.database).resolve().as_uri() if self.database else None
         identifier: str = known.experiment_id if known else self._client.create_experiment(name, location)
         return identifier
 
@@ -234,6 +252,14 @@ def _quiet() -> None:
     os.environ.setdefault("DO_NOT_TRACK", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def _is_sound(folder: Path) -> bool:
+    try:
+        verify_bundle(folder)
+    except InputError:
+        return False
+    return True
 
 
 def _version(entity: Any) -> Version:

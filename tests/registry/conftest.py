@@ -75,28 +75,42 @@ def write_vocabularies(folder: Path) -> Path:
     return folder
 
 
+def write_parts(
+    root: Path, quality: float = 1.0, seed: int = 0, source: str = "log", trainer: str = "advanced", k: int = 5
+) -> dict[str, Any]:
+    """What a bundle is assembled from; the numbers are as good as ``quality`` says, on the split ``seed`` draws."""
+    in_sample = trainer == "simple"
+    graph = training_graph(seed, masks=not in_sample)
+    model, vocabularies = write_model(root / "model", graph, quality, trainer), write_vocabularies(root / "graph")
+    evaluation = root / "evaluation"
+    evaluation.mkdir()
+    vectors = embeddings(graph, quality)
+    score, part = dot_product(vectors["user"], vectors["song"]), "train" if in_sample else "test"
+    write_results(score, graph, vocabularies, evaluation, part=part, k=k, list_length=10)
+    split = {"strategy": "random", "salt": seed, "test_ratio": 0.15}
+    parts = {"model": model, "vocabularies": vocabularies, "evaluation": evaluation, "graph": graph}
+    return {**parts, "source": source, "split": split}
+
+
 @pytest.fixture
 def make_parts(tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    """What a bundle is assembled from; the numbers are as good as ``quality`` says, on the split ``seed`` draws."""
+    """Write parts into a folder of their own."""
     count = iter(range(100))
+    return lambda **choices: write_parts(tmp_path / f"run{next(count)}", **choices)
 
-    def make(
-        quality: float = 1.0, seed: int = 0, source: str = "log", trainer: str = "advanced", k: int = 5
-    ) -> dict[str, Any]:
-        root = tmp_path / f"run{next(count)}"
-        in_sample = trainer == "simple"
-        graph = training_graph(seed, masks=not in_sample)
-        model, vocabularies = write_model(root / "model", graph, quality, trainer), write_vocabularies(root / "graph")
-        evaluation = root / "evaluation"
-        evaluation.mkdir()
-        vectors = embeddings(graph, quality)
-        score, part = dot_product(vectors["user"], vectors["song"]), "train" if in_sample else "test"
-        write_results(score, graph, vocabularies, evaluation, part=part, k=k, list_length=10)
-        split = {"strategy": "random", "salt": seed, "test_ratio": 0.15}
-        parts = {"model": model, "vocabularies": vocabularies, "evaluation": evaluation, "graph": graph}
-        return {**parts, "source": source, "split": split}
 
-    return make
+@pytest.fixture(scope="session")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle that nobody changes."""
+    root = tmp_path_factory.mktemp("pristine")
+    assemble_bundle(root / "bundle", **write_parts(root / "run"))
+    return root / "bundle"
+
+
+@pytest.fixture
+def bundle(pristine: Path, tmp_path: Path) -> Path:
+    """A copy of it to read, damage or register."""
+    return Path(shutil.copytree(pristine, tmp_path / "bundle"))
 
 
 @pytest.fixture

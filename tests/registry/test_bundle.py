@@ -28,8 +28,8 @@ def test_the_manifest_says_what_the_weights_have_seen(make_bundle) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(BUNDLE_FILES))
-def test_one_flipped_byte_is_found_and_named(make_bundle, name: str) -> None:
-    path = make_bundle() / name
+def test_one_flipped_byte_is_found_and_named(bundle: Path, name: str) -> None:
+    path = bundle / name
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
@@ -38,23 +38,21 @@ def test_one_flipped_byte_is_found_and_named(make_bundle, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(BUNDLE_FILES | {MANIFEST}))
-def test_a_missing_file_is_named(make_bundle, name: str) -> None:
-    bundle = make_bundle()
+def test_a_missing_file_is_named(bundle: Path, name: str) -> None:
     (bundle / name).unlink()
     with pytest.raises(InputError, match=f"refused: {name} is missing"):
         Recommender.load(bundle)
 
 
-def test_an_extra_file_is_named(make_bundle) -> None:
-    bundle = make_bundle()
+def test_an_extra_file_is_named(bundle: Path) -> None:
     (bundle / "more").mkdir()
     (bundle / "more" / "weights.pkl").write_bytes(b"x")
     with pytest.raises(InputError, match=r"refused: more/weights\.pkl does not belong to it"):
         Recommender.load(bundle)
 
 
-def test_another_versions_file_is_named(make_bundle) -> None:
-    bundle, other = make_bundle(), make_bundle(seed=1)
+def test_another_versions_file_is_named(bundle: Path, make_bundle) -> None:
+    other = make_bundle(seed=1)
     shutil.copyfile(other / "seen.parquet", bundle / "seen.parquet")
     with pytest.raises(InputError, match=r"seen\.parquet is damaged or belongs to another bundle"):
         Recommender.load(bundle)
@@ -67,8 +65,8 @@ def test_a_changed_fact_is_found(make_bundle) -> None:
         Recommender.load(path.parent)
 
 
-def test_a_truncated_manifest_is_refused(make_bundle) -> None:
-    path = make_bundle() / MANIFEST
+def test_a_truncated_manifest_is_refused(bundle: Path) -> None:
+    path = bundle / MANIFEST
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(InputError, match=r"refused: manifest\.json is damaged"):
         Recommender.load(path.parent)

@@ -12,11 +12,6 @@ from data.errors import InputError
 from registry.recommender import Recommender
 
 
-@pytest.fixture
-def bundle(make_bundle) -> Path:
-    return make_bundle()
-
-
 def listened(bundle: Path, user: int, parts: tuple[str, ...] = ("train", "val", "test")) -> set[str]:
     rows = pq.read_table(bundle / "seen.parquet").to_pylist()
     return {f"t{row['song']:02}" for row in rows if row["user"] == user and row["part"] in parts}

@@ -129,6 +129,22 @@ def test_another_versions_bundle_is_refused(make_bundle, uri: str) -> None:
         load(1, "music", uri)
 
 
+@pytest.mark.parametrize("damage", ["change", "delete", "delete all"])
+def test_registering_again_restores_damaged_files(bundle: Path, uri: str, damage: str) -> None:
+    before = register(bundle, "music", uri)
+    store = Store(uri)
+    with store.files(store.get("music", 1)) as folder:
+        if damage == "change":
+            (folder / "seen.parquet").write_bytes(b"PAR1")
+        elif damage == "delete":
+            (folder / "seen.parquet").unlink()
+        else:
+            shutil.rmtree(folder)
+    assert exists("music", 1, uri) == (damage == "change")
+    assert register(bundle, "music", uri) == before
+    assert load("champion", "music", uri).num_users == 40
+
+
 def test_a_registry_that_was_moved_still_loads(make_bundle, uri: str, tmp_path: Path) -> None:
     register(make_bundle(), "music", uri)
     shutil.move(tmp_path / "registry", tmp_path / "elsewhere")
@@ -150,7 +166,7 @@ def test_what_does_not_exist_is_named_beside_what_does(make_bundle, uri: str, tm
 
 def test_a_damaged_database_is_an_error_in_words(make_bundle, tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_bytes(b"not a database" * 500)
-    with pytest.raises(InputError, match=r"The registry's database .*mlflow\.db cannot be read"):
+    with pytest.raises(InputError, match=r"The registry's database .*mlflow\.db cannot be used"):
         register(make_bundle(), "music", f"sqlite:///{tmp_path}/mlflow.db")
 
 

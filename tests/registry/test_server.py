@@ -1,0 +1,68 @@
+"""The same registry behind an MLflow server."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from data.errors import InputError
+from registry.load import load
+from registry.location import exists
+from registry.register import register
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def server(empty_database: Path, tmp_path: Path) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (tmp_path / "server.db").write_bytes(empty_database.read_bytes())
+    options = [
+        "--backend-store-uri",
+        f"sqlite:///{tmp_path}/server.db",
+        "--artifacts-destination",
+        str(tmp_path / "art"),
+    ]
+    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1", *options]
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+    with (tmp_path / "server.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **quiet}, start_new_session=True)
+        try:
+            _wait_for(f"http://127.0.0.1:{port}/health")
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            os.killpg(process.pid, 15)
+            process.wait(timeout=30)
+
+
+def _wait_for(url: str) -> None:
+    for _ in range(120):
+        try:
+            urllib.request.urlopen(url, timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.5)
+    pytest.fail(f"{url} did not answer within a minute")
+
+
+def test_register_load_and_promote(make_bundle, server: str) -> None:
+    first = register(make_bundle(quality=2.0), "music", server)
+    assert first.is_champion
+    assert register(make_bundle(quality=0.6), "music", server).champion == 1
+    assert register(make_bundle(quality=2.0), "music", server) == first
+    assert load("champion", "music", server).recommend("u00", 3) == load(1, "music", server).recommend("u00", 3)
+    assert exists("music", 1, server)
+    assert not exists("music", 9, server)
+    assert not exists("other", 1, server)
+    with pytest.raises(InputError, match="has no version or alias '9'; it has 1, 2, champion"):
+        load(9, "music", server)
