@@ -123,7 +123,8 @@ def _check(db: Connection, config: IngestConfig, events: Sequence[Path], tracks:
         raise InputError(f"The log has no rows ({', '.join(map(str, events[:3]))}); give files with events.")
     require_few_rejected(db, "checked_events", events, config.max_rejected)
     require_few_rejected(db, "checked_tracks", tracks, config.max_rejected)
-    refuse_two_parts(db)
+    if has(db, "split"):
+        refuse_two_parts(db)
     for key, column in (("min_ms_played", "ms_played"), ("since", "played_at"), ("until", "played_at")):
         if getattr(config, key) and not has(db, column):
             raise InputError(f"{key} is set, but the log has no {column}; give a log with {column}, or remove {key}.")

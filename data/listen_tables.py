@@ -85,7 +85,7 @@ def _most_frequent(table: str, key: str, name: str) -> str:
         GROUP BY {key})"""
 
 
-_SHARE = f"round(least(ms_played, duration_ms) / duration_ms * {_SHARES})::BIGINT"
+_SHARE = f"round(least(ms_played, duration_ms) / nullif(duration_ms, 0) * {_SHARES})::BIGINT"
 _KNOWN = "ms_played IS NOT NULL AND duration_ms > 0"
 
 _LISTENS = f"""

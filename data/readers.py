@@ -29,7 +29,7 @@ def open_parquet(file: LogFile, db: Connection) -> Relation:
         raise InputError(
             f"{file.path} is not a whole Parquet file ({_brief(error)}); copy or write it again."
         ) from None
-    columns = {name: Column(identifier(name), kind) for name, kind, *_ in described if name != "file_row_number"}
+    columns = {name: _typed(name, kind) for name, kind, *_ in described if name != "file_row_number"}
     return Relation(source, columns, "file_row_number + 1", tuple(columns), parameters)
 
 
@@ -65,6 +65,11 @@ def open_csv(file: LogFile, db: Connection) -> Relation:
         return Relation("csv_rows", columns, "row", names, malformed=malformed)
 
     return Relation(source, columns, "row", names, parameters, repaired=repaired)
+
+
+def _typed(name: str, kind: str) -> Column:
+    """A column of Parquet; one in which nothing is known has the type NULL and suits any purpose."""
+    return Column("NULL::VARCHAR", TEXT) if kind == '"NULL"' else Column(identifier(name), kind)
 
 
 def identifier(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Contract of every source: the same events give the same listens, whatever the format, compression and number of files."""
+"""Contract of every source: the same events give the same listens in any format, compression and number of files."""
 
 from __future__ import annotations
 
@@ -85,7 +85,10 @@ WRITERS = {".parquet": write_parquet, ".pq": write_parquet, ".csv": write_csv, "
     (".jsonl", ".ndjson", ".json"), write_jsonl
 )
 SUFFIXES = [".parquet", ".pq"] + [
-    suffix + compression for suffix in WRITERS if suffix not in (".parquet", ".pq") for compression in ("", ".gz", ".zst")
+    suffix + compression
+    for suffix in WRITERS
+    if suffix not in (".parquet", ".pq")
+    for compression in ("", ".gz", ".zst")
 ]
 
 
