@@ -31,7 +31,7 @@ def database(folder: Path, memory_limit: str) -> Iterator[duckdb.DuckDBPyConnect
     }
     with _readable_errors(folder, memory_limit):
         folder.mkdir(parents=True, exist_ok=True)
-        db = duckdb.connect(folder / "ingest.duckdb", config=settings)
+        db = duckdb.connect(":memory:", config=settings | {"temp_directory": str(folder)})
         try:
             db.execute("SET enable_progress_bar = false; SET TimeZone = 'UTC'")
             db.execute(f"SET memory_limit = '{memory_limit}'")

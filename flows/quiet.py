@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from prefect.logging.handlers import PrefectConsoleHandler
 
@@ -20,21 +20,25 @@ def quiet_prefect() -> Iterator[None]:
     """Within: our loggers print plain lines to standard error, and Prefect's speak only of what we do not say."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
-    ours = [logging.getLogger(name) for name in OURS]
-    before = [list(logger.handlers) for logger in ours]
-    for logger in ours:
-        logger.handlers = [handler, *(kept for kept in logger.handlers if not isinstance(kept, PrefectConsoleHandler))]
-        logger.setLevel(logging.INFO)
-    loggers = [logging.getLogger(name) for name in RUN_LOGGERS]
-    for logger in loggers:
-        logger.addFilter(_unsaid)
-    try:
+    with ExitStack() as undo:
+        for name in OURS:
+            _speak_plainly(logging.getLogger(name), handler, undo)
+        for logger in map(logging.getLogger, RUN_LOGGERS):
+            logger.addFilter(_unsaid)
+            undo.callback(logger.removeFilter, _unsaid)
         yield
-    finally:
-        for logger in loggers:
-            logger.removeFilter(_unsaid)
-        for logger, handlers in zip(ours, before, strict=True):
-            logger.handlers = handlers
+
+
+def _speak_plainly(logger: logging.Logger, handler: logging.Handler, undo: ExitStack) -> None:
+    """Print through ``handler`` alone on the terminal; Prefect's handler that sends logs to its server stays."""
+    before = logger.handlers, logger.level, logger.propagate
+    kept = [other for other in logger.handlers if not isinstance(other, PrefectConsoleHandler)]
+    logger.handlers, logger.level, logger.propagate = [handler, *kept], logging.INFO, False
+
+    def restore() -> None:
+        logger.handlers, logger.level, logger.propagate = before
+
+    undo.callback(restore)
 
 
 def _unsaid(record: logging.LogRecord) -> bool:

@@ -95,8 +95,8 @@ class DegreeAttention(MessagePassing):
         """The attention of every edge in every head, in the order of ``edges``: (E, H)."""
         log_degree = edges.degree.clamp(min=1).to(h.dtype).log()[:, None, None]
         # what an end brings to an edge depends on its node and the relation only: two terms of (N, R, H) each
-        target = torch.einsum("nhc,rhc->nrh", h, self.query), self.bias - self.target_power * log_degree
-        source = torch.einsum("nhc,rhc->nrh", h, self.key), -self.source_power * log_degree
+        target = head_products(h, self.query), self.bias - self.target_power * log_degree
+        source = head_products(h, self.key), -self.source_power * log_degree
         learned, norm = edge_sums(edges, torch.cat(target, -1), torch.cat(source, -1)).chunk(2, dim=1)
         log_confidence = edges.weight.to(h.dtype).clamp(min=MIN_CONFIDENCE).log()[:, None]
         score = F.leaky_relu(learned, NEGATIVE_SLOPE) + norm + self.confidence_power * log_confidence
@@ -143,3 +143,15 @@ class GAT(TableModel):
             x = layer(x, edges, self.config.dropout)
             total = total + x
         return total / (len(self.layers) + 1)
+
+
+def head_products(h: Tensor, vectors: Tensor) -> Tensor:
+    """Each head's dot product with the vector of each relation: (N, H, C) and (R, H, C) give (N, R, H).
+
+    One dense product with a matrix that is zero outside a head's own channels: more multiplications than one product
+    a head, but several times faster, since nothing is moved in memory.
+    """
+    relations, heads, _ = vectors.shape
+    own = torch.eye(heads, dtype=vectors.dtype, device=vectors.device)
+    blocks = torch.einsum("rhc,hg->hcrg", vectors, own).reshape(-1, relations * heads)  # (D, R * H)
+    return (h.flatten(1) @ blocks).view(len(h), relations, heads)

@@ -12,6 +12,8 @@ from tasks.stage import Stage
 
 
 def _split(folder: Path, config: Mapping[str, Any], graph: Path, listens: Path) -> Mapping[str, Any]:
+    import json
+
     import pyarrow.parquet as pq
 
     from data.graph import load_graph, save_graph
@@ -19,7 +21,9 @@ def _split(folder: Path, config: Mapping[str, Any], graph: Path, listens: Path) 
     from data.training_graph import split_counts, split_digest, split_graph
 
     rows = pq.read_table(listens / "listens.parquet")
-    training_graph = split_graph(load_graph(graph / "graph.pt"), SplitConfig.parse(config, "split"), rows)
+    cut_of_the_filters = json.loads((listens / "counts.json").read_text(encoding="utf-8"))["cut"]
+    chosen = SplitConfig.parse(config, "split").with_cut(cut_of_the_filters)
+    training_graph = split_graph(load_graph(graph / "graph.pt"), chosen, rows)
     save_graph(training_graph, folder / "training_graph.pt")
     return {**split_counts(training_graph), "split_digest": split_digest(training_graph)}
 

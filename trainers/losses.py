@@ -56,7 +56,7 @@ class _SampledSoftmax(torch.autograd.Function):
     ) -> Tensor:
         loss = users.new_zeros(())
         grads = torch.empty_like(users), torch.empty_like(songs), torch.zeros_like(vectors)
-        block = max(1, MAX_LOGITS // max(1, len(vectors)))
+        block = max(1, MAX_LOGITS // len(vectors))
         for start in range(0, len(users), block):
             rows = slice(start, start + block)
             loss += _block(users[rows], songs[rows], candidates, candidates.columns[rows], temperature, rows, grads)
@@ -81,17 +81,20 @@ def _block(
     grads: tuple[Tensor, Tensor, Tensor],
 ) -> Tensor:
     """Summed loss of some rows; their gradients, times temperature and batch size, go into ``grads``."""
-    positive = (users * songs).sum(1) / temperature
-    logits = (users @ candidates.vectors.T).div_(temperature)  # (b, C)
-    logits += math.log(candidates.population / max(1, len(candidates.vectors)))
+    scaled = users / temperature
+    positive = (scaled * songs).sum(1)
+    logits = scaled @ candidates.vectors.T  # (b, C)
     hit = (columns >= 0).nonzero().squeeze(1)
     logits[hit, columns[hit]] = -math.inf
-    total = torch.logaddexp(logits.logsumexp(1), positive)
-    share = logits.sub_(total[:, None]).exp_()  # probability of each candidate
-    surprise = (positive - total).exp() - 1  # probability of the positive, less 1
-    grads[0][rows] = share @ candidates.vectors + surprise[:, None] * songs
-    grads[1][rows] = surprise[:, None] * users
-    grads[2].addmm_(share.T, users)
+    top = torch.maximum(logits.amax(1), positive)
+    odds = logits.sub_(top[:, None]).exp_()  # the only pass of exp over the block, and in place
+    each = candidates.population / len(candidates.vectors)
+    total = torch.logaddexp(top + (each * odds.sum(1)).log(), positive)
+    to_share = (each * (top - total).exp())[:, None]  # odds times this: probability of each candidate
+    surprise = torch.expm1(positive - total)[:, None]  # probability of the positive, less 1
+    grads[0][rows] = (odds @ candidates.vectors) * to_share + surprise * songs
+    grads[1][rows] = surprise * users
+    grads[2].addmm_(odds.T, users * to_share)
     return (total - positive).sum()
 
 

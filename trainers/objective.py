@@ -39,15 +39,18 @@ class PairObjective:
     ) -> Tensor:
         num_songs = len(embeddings.song)
         chosen = sample_songs(num_songs, self.config.num_negatives, generator).to(users.device)
-        candidates = Candidates(embeddings.song[chosen], columns_of(songs, chosen, num_songs), num_songs)
-        return sampled_softmax(embeddings.user[users], embeddings.song[songs], candidates, self.config.temperature)
+        # index_select, here and below: its gradient is several times faster than that of indexing
+        competing = embeddings.song.index_select(0, chosen)
+        candidates = Candidates(competing, columns_of(songs, chosen, num_songs), num_songs)
+        own = embeddings.user.index_select(0, users), embeddings.song.index_select(0, songs)
+        return sampled_softmax(*own, candidates, self.config.temperature)
 
     def _bpr(
         self, embeddings: Embeddings, graph: HeteroData, users: Tensor, songs: Tensor, generator: Generator
     ) -> Tensor:
         negatives = self._known_pairs(graph, len(embeddings.song)).negatives(users, generator)
-        vectors = embeddings.user[users], embeddings.song[songs], embeddings.song[negatives]
-        return bpr(*vectors, self.config.temperature)
+        own, other = embeddings.user.index_select(0, users), embeddings.song.index_select(0, negatives)
+        return bpr(own, embeddings.song.index_select(0, songs), other, self.config.temperature)
 
     def _known_pairs(self, graph: HeteroData, num_songs: int) -> KnownPairs:
         known = self._known.get(graph)
