@@ -14,7 +14,7 @@ from data.errors import InputError
 from evaluation.intervals import SAMPLES, Interval, bootstrap_means, mean, paired_difference
 from evaluation.metrics import METRIC_VERSION, ranking_metrics
 from evaluation.parts import Part, hidden_edges, part_edges, sample_users, split_identity
-from evaluation.ranking import Score, check_k, rank, rows_of
+from evaluation.ranking import Ranked, Score, check_k, rank, rows_of
 from evaluation.record import IN_SAMPLE, EvaluationRecord
 
 
@@ -34,6 +34,8 @@ class Evaluation:
     num_songs: int
     seed: int
     graph: HeteroData = field(repr=False)
+    ranked: Ranked = field(repr=False)
+    """The lists that were measured, rows as in ``users``."""
     metric_version: int = METRIC_VERSION
 
     @cached_property
@@ -100,6 +102,7 @@ def evaluate(
     seed: int = 0,
     ks: Sequence[int] = (),
     batch_size: int | None = None,
+    list_length: int = 0,
 ) -> Evaluation:
     """Rank all songs for users with a relevant song in a part, and measure each user's list.
 
@@ -113,6 +116,7 @@ def evaluate(
         seed: of the sample of users and of the resamples behind the intervals.
         ks: further list lengths to measure in the same ranking.
         batch_size: users ranked at once; the result does not depend on it.
+        list_length: how many songs a user to keep in ``ranked`` at least, as far as there are as many.
 
     Raises:
         InputError: the graph was not split, the part is empty, k is above the number of songs, or a score is not
@@ -129,9 +133,9 @@ def evaluate(
             f"No user has a listen in the part '{part}', so there is nothing to evaluate; enlarge the part."
         )
     users = sample_users(eligible, num_users, seed)
-    ranked = rank(score, users, hidden_edges(graph, part), lengths[-1], batch_size)
+    ranked = rank(score, users, hidden_edges(graph, part), max(lengths[-1], min(list_length, num_songs)), batch_size)
     per_user = _per_user(ranked.items, rows_of(relevant, users), lengths, IN_SAMPLE if part == "train" else "")
-    return Evaluation(users, per_user, part, k, lengths, len(eligible), num_songs, seed, graph)
+    return Evaluation(users, per_user, part, k, lengths, len(eligible), num_songs, seed, graph, ranked)
 
 
 def _per_user(items: Tensor, relevant: Tensor, ks: Sequence[int], prefix: str) -> dict[str, Tensor]:

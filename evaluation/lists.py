@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow as pa
@@ -36,13 +37,25 @@ def write_lists(
         the number of users.
     """
     users = torch.unique(part_edges(graph, part)[0])
-    hidden = hidden_edges(graph, part)
+    hidden, length = hidden_edges(graph, part), min(k, int(graph["song"].num_nodes))
+    batches = ((batch, rank(score, batch, hidden, length)) for batch in users.split(USERS_AT_ONCE))
+    _write(batches, users_vocab, songs_vocab, path)
+    return len(users)
+
+
+def write_ranked(users: Tensor, ranked: Ranked, users_vocab: Path, songs_vocab: Path, path: Path, k: int = 100) -> None:
+    """Write the same table from lists that an evaluation of all users has ranked already."""
+    starts = range(0, len(users), USERS_AT_ONCE)
+    parts = (slice(start, start + USERS_AT_ONCE) for start in starts)
+    batches = ((users[part], Ranked(ranked.items[part, :k], ranked.scores[part, :k])) for part in parts)
+    _write(batches, users_vocab, songs_vocab, path)
+
+
+def _write(batches: Iterable[tuple[Tensor, Ranked]], users_vocab: Path, songs_vocab: Path, path: Path) -> None:
     names = _ids(users_vocab, "user_id"), _ids(songs_vocab, "track_id")
     with pq.ParquetWriter(path, SCHEMA) as writer:
-        for batch in users.split(USERS_AT_ONCE):
-            ranked = rank(score, batch, hidden, min(k, int(graph["song"].num_nodes)))
-            writer.write_table(_table(batch, ranked, *names))
-    return len(users)
+        for users, ranked in batches:
+            writer.write_table(_table(users, ranked, *names))
 
 
 def _ids(vocabulary: Path, column: str) -> pa.Array:

@@ -10,7 +10,7 @@ from torch_geometric.data import HeteroData
 
 from evaluation.baselines import popularity
 from evaluation.evaluate import Evaluation, evaluate
-from evaluation.lists import write_lists
+from evaluation.lists import write_lists, write_ranked
 from evaluation.parts import Part
 from evaluation.ranking import Score
 from evaluation.record import EvaluationRecord, write_per_user
@@ -41,12 +41,15 @@ def write_results(
         list_length: songs a user in lists.parquet.
     """
     users, songs = vocabularies / "users.parquet", vocabularies / "songs.parquet"
-    model = evaluate(score, graph, part, k, num_users, seed, ks)
+    model = evaluate(score, graph, part, k, num_users, seed, ks, list_length=list_length)
     baselines = {"popularity": evaluate(popularity(graph), graph, part, k, num_users, seed, ks)}
     record = model.record(baselines)
     record.write(folder / "metrics.json")
     _write_per_user(folder / "per_user.parquet", users, model, baselines)
-    write_lists(score, graph, users, songs, folder / "lists.parquet", list_length, part)
+    if len(model.users) == model.eligible_users:
+        write_ranked(model.users, model.ranked, users, songs, folder / "lists.parquet", list_length)
+    else:
+        write_lists(score, graph, users, songs, folder / "lists.parquet", list_length, part)
     return record
 
 

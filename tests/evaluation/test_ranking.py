@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from data.errors import InputError
+from evaluation import ranking
 from evaluation.ranking import Score, dot_product, rank, rows_of
 
 
@@ -81,3 +82,19 @@ def test_k_above_the_number_of_songs_is_refused() -> None:
 def test_rows_of_renumbers_and_orders() -> None:
     edges = torch.tensor([[5, 2, 9, 2], [0, 1, 2, 3]])
     assert rows_of(edges, torch.tensor([9, 2])).tolist() == [[0, 1, 1], [2, 1, 3]]
+
+
+def test_never_asks_for_more_scores_than_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranking, "SCORES_AT_ONCE", 40)
+    asked: list[int] = []
+
+    def score(users: Tensor) -> Tensor:
+        asked.append(10 * len(users))
+        return torch.zeros(len(users), 10)
+
+    assert rank(score, torch.arange(33), None, 3).items.shape == (33, 3)
+    assert max(asked) <= 40
+
+
+def test_no_users_have_no_lists() -> None:
+    assert rank(table(torch.zeros(1, 5)), torch.empty(0, dtype=torch.int64), None, 3).items.shape == (0, 3)
