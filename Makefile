@@ -5,9 +5,12 @@ PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/installed
 CONFIG ?= configs/synthetic.toml
 POOL := songgraph
+MAKE_POOL = $(VENV)/bin/prefect work-pool inspect $(POOL) >/dev/null 2>&1 || \
+	$(VENV)/bin/prefect work-pool create $(POOL) --type process
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export MLFLOW_DISABLE_TELEMETRY := true
+SERVER_API := http://127.0.0.1:4200/api
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -35,15 +38,17 @@ test: install ## All tests
 test-fast: install ## The tests that are not marked slow
 	$(PYTHON) -m pytest -m 'not slow'
 
+worker deploy: export PREFECT_API_URL ?= $(SERVER_API)
+
 server: install ## Prefect's server and UI on 127.0.0.1:4200
 	$(VENV)/bin/prefect server start --host 127.0.0.1
 
 worker: install ## A worker for the deployments; makes the work pool if needed
-	$(VENV)/bin/prefect work-pool inspect $(POOL) >/dev/null 2>&1 || $(VENV)/bin/prefect work-pool create $(POOL) --type process
+	$(MAKE_POOL)
 	$(VENV)/bin/prefect worker start --pool $(POOL)
 
 deploy: install ## Deploy train/simple and train/advanced (needs the server)
-	$(VENV)/bin/prefect work-pool inspect $(POOL) >/dev/null 2>&1 || $(VENV)/bin/prefect work-pool create $(POOL) --type process
+	$(MAKE_POOL)
 	$(VENV)/bin/prefect --no-prompt deploy --all
 
 tensorboard: install ## Learning curves on 127.0.0.1:6006

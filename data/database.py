@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from data.errors import InputError
 
 _ROW_GROUP = 1 << 20
+_QUOTE = "'"
 _NO_USE_TRYING_AGAIN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -31,10 +32,13 @@ def database(folder: Path, memory_limit: str) -> Iterator[duckdb.DuckDBPyConnect
     }
     with _readable_errors(folder, memory_limit):
         folder.mkdir(parents=True, exist_ok=True)
-        db = duckdb.connect(":memory:", config=settings | {"temp_directory": str(folder)})
+        db = duckdb.connect(config=settings | {"temp_directory": str(folder)})
         try:
             db.execute("SET enable_progress_bar = false; SET TimeZone = 'UTC'")
             db.execute(f"SET memory_limit = '{memory_limit}'")
+            # On disk, so that a big log is compressed; without a write-ahead log, as nobody will ever recover it.
+            db.execute(f"ATTACH '{str(folder / 'ingest.duckdb').replace(_QUOTE, _QUOTE * 2)}' AS log (RECOVERY_MODE no_wal_writes)")
+            db.execute("USE log; PRAGMA disable_checkpoint_on_shutdown")
             yield db
         finally:
             db.close()

@@ -317,8 +317,14 @@ class BaseTrainer(ABC):
         return fingerprint(self._what_is_computed(), graph_digest(graph), [type(self), type(self.model)])
 
     def _what_is_computed(self) -> dict[str, Any]:
-        training = self.config.model_dump(exclude={"resume"}) | {"device": self.device.type}
-        return {"trainer": trainer_name(type(self)), "model": self.model.config.model_dump(), "training": training}
+        return self._described_config() | {"device": self.device.type}
+
+    def _described_config(self) -> dict[str, Any]:
+        return {
+            "trainer": trainer_name(type(self)),
+            "model_config": self.model.config.model_dump(mode="json"),
+            "training_config": self.config.model_dump(mode="json", exclude={"resume"}),
+        }
 
     # Output
 
@@ -333,12 +339,8 @@ class BaseTrainer(ABC):
         """
         if self.current_epoch == 0:
             raise InputError("There is nothing to save: call train(graph, num_epochs) before save_model.")
-        config = {
-            "trainer": trainer_name(type(self)),
-            "model_config": self.model.config.model_dump(),
-            "training_config": self.config.model_dump(exclude={"resume"}),
-        }
-        return write_model(Path(folder), self.model, self.embeddings(self._graph), config, self.history)
+        embeddings = self.embeddings(self._graph)
+        return write_model(Path(folder), self.model, embeddings, self._described_config(), self.history)
 
     # Small things
 
@@ -359,7 +361,7 @@ class BaseTrainer(ABC):
         if not math.isfinite(value):
             raise InputError(
                 f"The loss is {value} in epoch {self.current_epoch}, {where}; lower lr or raise temperature, and check "
-                f"the graph's weights. The last epoch's checkpoint is still there."
+                f"that the graph's weights are finite."
             )
 
 

@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 1
 PROJECT_CODE = ("models", "trainers")
+# torch.load refuses what its safe default does not know with an UnpicklingError; nothing is pickled here
 DAMAGE = (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile)
 
 
@@ -88,7 +89,9 @@ class CheckpointFile:
             torch.save(dict(state), temporary)
             temporary.replace(self.unfinished)
         except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as RuntimeError
-            raise InputError(f"The checkpoint {self.unfinished} cannot be written ({error}); free the disk.") from error
+            raise InputError(
+                f"The checkpoint {self.unfinished} cannot be written ({error}); check the folder's rights and the free space."
+            ) from error
         finally:
             temporary.unlink(missing_ok=True)
         self.finished.unlink(missing_ok=True)

@@ -31,8 +31,7 @@ class CurriculumTrainer(AdvancedTrainer):
 
     A pair is the harder, the fewer train listeners its song has; ties go by the order of the edges. Stage d of the
     schedule trains on the easiest share d of the pairs, while messages pass over all train edges from the start.
-    Early stopping counts from the first epoch on all pairs of the schedule: a stage that stands still is no reason to
-    leave out the next.
+    Patience is counted in the last stage only: an easy stage that stands still is no reason to leave out the next. The learning rate may fall in any stage.
 
     Source: Bengio et al., "Curriculum Learning", ICML 2009.
 

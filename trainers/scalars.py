@@ -7,6 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from data.errors import InputError
+
 
 class ScalarLog:
     """Writes an epoch's metrics for TensorBoard and closes its file at the end; does nothing without a folder.
@@ -21,7 +23,10 @@ class ScalarLog:
         if folder is not None:
             from torch.utils.tensorboard import SummaryWriter  # slow to import, and most runs do without
 
-            self.writer = SummaryWriter(str(folder), purge_step=last_epoch + 1)
+            try:
+                self.writer = SummaryWriter(str(folder), purge_step=last_epoch + 1)
+            except OSError as error:
+                raise InputError(f"TensorBoard's folder {folder} cannot be written ({error}); name another.") from error
 
     def __enter__(self) -> Self:
         return self

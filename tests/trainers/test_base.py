@@ -203,6 +203,23 @@ def test_cuda_without_a_gpu_is_refused(make_trainer):
         make_trainer(device="cuda")
 
 
+def test_a_folder_that_cannot_be_written_is_explained(make_trainer, tiny_graph, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(
+        InputError, match=r"checkpoint .* cannot be written .*check the folder's rights and the free space"
+    ):
+        make_trainer("simple", tmp_path / "file").train(tiny_graph, 1)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_trains_to_much_the_same(make_trainer, tiny_graph, tmp_path):
+    losses = [
+        make_trainer("simple", tmp_path / device, device=device).train(tiny_graph, 2)["history"][0]["loss"]
+        for device in ("cpu", "cuda")
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
 def test_saving_before_training_is_refused(make_trainer, tmp_path):
     with pytest.raises(InputError, match="call train"):
         make_trainer().save_model(tmp_path)
