@@ -83,18 +83,21 @@ class CheckpointFile:
         Raises:
             InputError: when the folder cannot be written to or the disk is full.
         """
+        try:
+            self._replace(state)
+        except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as RuntimeError
+            problem = f"The checkpoint {self.unfinished} cannot be written ({error})"
+            raise InputError(f"{problem}; check the rights and the free space of its folder.") from error
+        self.finished.unlink(missing_ok=True)
+
+    def _replace(self, state: Mapping[str, Any]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
         temporary = self.unfinished.with_suffix(".tmp")
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             torch.save(dict(state), temporary)
             temporary.replace(self.unfinished)
-        except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as RuntimeError
-            raise InputError(
-                f"The checkpoint {self.unfinished} cannot be written ({error}); check the folder's rights and the free space."
-            ) from error
         finally:
             temporary.unlink(missing_ok=True)
-        self.finished.unlink(missing_ok=True)
 
     def load(self, num_epochs: int) -> dict[str, Any] | None:
         """The checkpoint from which a run to ``num_epochs`` goes on.

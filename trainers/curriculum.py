@@ -31,7 +31,8 @@ class CurriculumTrainer(AdvancedTrainer):
 
     A pair is the harder, the fewer train listeners its song has; ties go by the order of the edges. Stage d of the
     schedule trains on the easiest share d of the pairs, while messages pass over all train edges from the start.
-    Patience is counted in the last stage only: an easy stage that stands still is no reason to leave out the next. The learning rate may fall in any stage.
+    Patience is counted in the last stage only: an easy stage that stands still is no reason to leave out the
+    next. The learning rate may fall in any stage.
 
     Source: Bengio et al., "Curriculum Learning", ICML 2009.
 

@@ -205,9 +205,7 @@ def test_cuda_without_a_gpu_is_refused(make_trainer):
 
 def test_a_folder_that_cannot_be_written_is_explained(make_trainer, tiny_graph, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(
-        InputError, match=r"checkpoint .* cannot be written .*check the folder's rights and the free space"
-    ):
+    with pytest.raises(InputError, match=r"checkpoint .* cannot be written .*check the rights and the free space"):
         make_trainer("simple", tmp_path / "file").train(tiny_graph, 1)
 
 
