@@ -10,5 +10,5 @@ _MODULES = {
     "AdvancedTrainer": "trainers.advanced",
     "CurriculumTrainer": "trainers.curriculum",
 }
-__all__ = list(_MODULES)  # noqa: PLE0605
+__all__ = list(_MODULES)
 __getattr__ = lazy_names(__name__, _MODULES)
