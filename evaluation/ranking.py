@@ -48,6 +48,7 @@ def dot_product(user: Tensor, song: Tensor) -> Score:
     return score
 
 
+@torch.no_grad()
 def rank(score: Score, users: Tensor, hidden: Tensor | None, k: int, batch_size: int | None = None) -> Ranked:
     """Rank every song for each user and keep the best k; equal scores are ordered by song index.
 

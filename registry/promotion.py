@@ -56,6 +56,8 @@ def decide(bundle: Path, champion: int | None = None, champion_bundle: Path | No
     start = Decision(outcome="hold", reason="", metric=record.watched, users=record.num_users, champion=champion)
     if facts.in_sample:
         return _hold(start, "its numbers are in-sample and say nothing about new listens")
+    if record.watched not in record.baselines.get(BASELINE, {}):
+        return _hold(start, "it was not measured beside popularity")
     beaten = _against_popularity(bundle, record)
     start = start.model_copy(update={"against_popularity": beaten})
     if beaten.low <= 0:

@@ -22,7 +22,7 @@ SEEN = {"all": ("train", "val", "test"), "train": ("train",), "none": ()}
 class Recommender:
     """Recommends songs to the users that a bundle knows, by the same scores and order as the evaluation.
 
-    Make one with ``Recommender.load(folder)`` or, from the registry, with ``registry.load.load("champion")``.
+    Make one with ``Recommender.load(folder)`` or, from the registry, with ``registry.load("champion")``.
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:

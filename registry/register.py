@@ -13,7 +13,7 @@ from typing import Any
 from data.errors import InputError
 from evaluation.intervals import Interval
 from evaluation.record import EvaluationRecord
-from registry.manifest import Manifest, verify_bundle
+from registry.manifest import Manifest, read_manifest, verify_bundle
 from registry.promotion import COMPARED_FILES, Decision, decide
 from registry.store import CHAMPION, RunNumbers, Store, Version
 
@@ -110,7 +110,9 @@ def _decide(store: Store, version: Version, bundle: Path) -> Decision:
 
 def _decide_against(store: Store, name: str, number: int, bundle: Path) -> Decision:
     try:
-        with store.files(store.get(name, number), COMPARED_FILES) as champion_bundle:
+        champion = store.get(name, number)
+        with store.files(champion, COMPARED_FILES) as champion_bundle:
+            champion.check(read_manifest(champion_bundle))
             return decide(bundle, number, champion_bundle)
     except InputError as error:
         logger.warning("Champion %s of %s cannot be compared with: %s", number, name, error)

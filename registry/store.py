@@ -48,6 +48,14 @@ class Version:
     created_ms: int
     tags: dict[str, str] = field(repr=False)
 
+    def check(self, manifest: Manifest) -> None:
+        """Refuse a bundle that is whole, but not the one that was registered as this version."""
+        if manifest.digest != self.tags.get(DIGEST_TAG):
+            raise InputError(
+                f"The bundle of version {self.version} of '{self.name}' is another version's: its digest is not the "
+                "one that was registered. Restore the folder, or load another version."
+            )
+
 
 @dataclass(frozen=True)
 class RunNumbers:

@@ -98,3 +98,8 @@ def test_never_asks_for_more_scores_than_fit(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_no_users_have_no_lists() -> None:
     assert rank(table(torch.zeros(1, 5)), torch.empty(0, dtype=torch.int64), None, 3).items.shape == (0, 3)
+
+
+def test_scores_of_a_model_in_training_are_ranked_without_gradients() -> None:
+    weights = torch.ones(2, 3, requires_grad=True)
+    assert not rank(lambda users: weights[users] * 2, torch.arange(2), None, 2).scores.requires_grad

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from data.errors import InputError
+from evaluation.record import EvaluationRecord
 from registry.promotion import decide
 
 
@@ -66,3 +67,10 @@ def test_a_damaged_champion_is_not_compared_with(make_bundle) -> None:
     (champion / "per_user.parquet").write_bytes(b"PAR1")
     with pytest.raises(InputError, match=r"per_user\.parquet is damaged"):
         decide(make_bundle(), 7, champion)
+
+
+def test_a_model_without_its_baseline_is_held(make_bundle) -> None:
+    bundle = make_bundle()
+    record = EvaluationRecord.read(bundle / "metrics.json")
+    record.model_copy(update={"baselines": {}}).write(bundle / "metrics.json")
+    assert decide(bundle).reason == "Held: it was not measured beside popularity."

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from data.errors import InputError
-from registry.recommender import Recommender
+from registry.recommender import Recommender, _best
 
 
 def listened(bundle: Path, user: int, parts: tuple[str, ...] = ("train", "val", "test")) -> set[str]:
@@ -53,6 +55,13 @@ def test_equal_scores_are_ordered_by_song_index(bundle: Path) -> None:
     recommender = Recommender.load(bundle)
     recommender._songs = np.ones_like(recommender._songs)
     assert [record["track_id"] for record in recommender.recommend("u00", 3, "none")] == ["t00", "t01", "t02"]
+
+
+@given(st.lists(st.tuples(st.sampled_from([-1.0, 0.0, 0.5]), st.booleans()), min_size=1), st.integers(1, 12))
+def test_the_best_open_songs_equal_a_sort(songs: list[tuple[float, bool]], k: int) -> None:
+    scores, is_open = np.array([score for score, _ in songs], dtype=np.float32), np.array([flag for _, flag in songs])
+    expected = sorted(np.flatnonzero(is_open).tolist(), key=lambda song: (-scores[song], song))[:k]
+    assert _best(scores, is_open, k).tolist() == expected
 
 
 def test_an_unknown_user_is_named(bundle: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import InputError
-from registry.load import load
+from registry.loading import load
 from registry.location import exists
 from registry.register import decision_of, register
 from registry.store import Store

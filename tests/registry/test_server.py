@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import InputError
-from registry.load import load
+from registry.loading import load
 from registry.location import exists
 from registry.register import register
 

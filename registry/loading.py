@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from data.errors import InputError
 from registry.recommender import Recommender
-from registry.store import DIGEST_TAG, Store
+from registry.store import Store
 
 
 def load(version: int | str = "champion", name: str = "songgraph", uri: str | None = None) -> Recommender:
@@ -23,9 +22,5 @@ def load(version: int | str = "champion", name: str = "songgraph", uri: str | No
     found = store.get(name, version)
     with store.files(found) as folder:
         recommender = Recommender.load(folder)
-    if recommender.manifest.digest != found.tags.get(DIGEST_TAG):
-        raise InputError(
-            f"The bundle of version {found.version} of '{name}' is another version's: its digest is not the one that "
-            "was registered. Restore the folder, or load another version."
-        )
+    found.check(recommender.manifest)
     return recommender
