@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch_geometric.data import HeteroData
 
 from data.errors import InputError
-from data.graph import graph_digest, message_graph
+from data.graph import LISTENS, graph_digest, message_graph
 from evaluation.evaluate import evaluate
 from evaluation.ranking import check_k
 from models.base import Embeddings
@@ -267,8 +267,9 @@ class BaseTrainer(ABC):
         check_k(self.config.eval_k, int(graph["song"].num_nodes))
 
     def _start(self, graph: HeteroData, checkpoint: CheckpointFile, num_epochs: int) -> None:
-        self.seen = message_graph(graph).to(self.device)
-        self._graph = graph
+        self.seen, self._graph = message_graph(graph).to(self.device), graph
+        if self.seen[LISTENS].edge_index.shape[1] == 0:
+            raise InputError("The graph has no train edge, so there is nothing to learn from; hold out less.")
         self._begin_anew()
         for name in checkpoint.others():
             logger.info("%s is of another config, graph or code; it is left alone.", name)

@@ -24,7 +24,7 @@ class TrainingConfig(Config):
     """Length of the ranked list that the metrics look at."""
 
     num_eval_users: PositiveInt | None = 100
-    """Users that evaluation during training samples, once; absent or null means all."""
+    """Users that evaluation during training samples, once; null, or a number above that of the users, means all."""
 
     seed: NonNegativeInt = 0
     """Start of the three random streams: weights, sampling, evaluation."""

@@ -192,6 +192,13 @@ def test_a_wrong_value_is_explained(make_trainer, tiny_graph, training, epochs, 
     assert sentence in str(error.value)
 
 
+def test_a_graph_without_train_edges_is_refused(make_trainer, tiny_training_graph):
+    listens = tiny_training_graph[LISTENS]
+    listens.val_mask, listens.train_mask = ~listens.test_mask, torch.zeros_like(listens.train_mask)
+    with pytest.raises(InputError, match="no train edge"):
+        make_trainer().train(tiny_training_graph, 1)
+
+
 def test_a_config_of_another_graph_is_refused(make_trainer, make_graph):
     with pytest.raises(InputError, match="num_users is 40, but the graph has 41 users; set num_users to 41"):
         make_trainer().train(make_graph(num_users=41), 1)
