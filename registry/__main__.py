@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
+from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from data.errors import InputError
 from registry.register import decision_of
@@ -46,7 +47,7 @@ def show(
     """Show one version: where it comes from, its numbers and the decision about it."""
     store = Store(uri)
     found = store.get(name, version)
-    rows = Table("", "", title=f"{name} {found.version}", show_header=False)
+    rows = Table("", Column(overflow="fold"), title=f"{name} {found.version}", show_header=False, box=box.SIMPLE)
     for key, text in _facts(found, store.aliases(name)).items():
         rows.add_row(key, text)
     console = Console()
@@ -65,17 +66,17 @@ def main() -> None:
 
 
 def _table(name: str, versions: list[Version], aliases: dict[str, int]) -> Table:
-    table = Table("version", "alias", "registered (UTC)", "trainer", "log", "metric", "decision", title=name)
+    metric = Column("metric", no_wrap=True)
+    table = Table("version", "alias", "registered", "trainer, log", metric, "decision", title=name, box=box.SIMPLE)
     for version in reversed(versions):
         decision = decision_of(version)
         names = ", ".join(alias for alias, number in aliases.items() if number == version.version)
         table.add_row(
             str(version.version),
             names,
-            _time(version),
-            version.tags.get("trainer", ""),
-            version.tags.get("source", ""),
-            _metric(version),
+            _time(version).replace(" ", "\n"),
+            f"{version.tags.get('trainer', '')}\n{version.tags.get('source', '')}",
+            _metric(version).replace(" [", "\n["),
             decision.outcome if decision else "undecided",
         )
     return table
@@ -85,7 +86,7 @@ def _facts(version: Version, aliases: dict[str, int]) -> dict[str, str]:
     decision = decision_of(version)
     return {
         "champion": "yes" if aliases.get(CHAMPION) == version.version else "no",
-        "registered (UTC)": _time(version),
+        "registered": _time(version),
         "metric": _metric(version),
         "decision": decision.reason if decision else "undecided: the registration was interrupted; run it again",
         "trainer": version.tags.get("trainer", ""),
@@ -98,7 +99,7 @@ def _facts(version: Version, aliases: dict[str, int]) -> dict[str, str]:
 
 
 def _time(version: Version) -> str:
-    return datetime.fromtimestamp(version.created_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+    return datetime.fromtimestamp(version.created_ms / 1000, UTC).strftime("%Y-%m-%d %H:%MZ")
 
 
 def _metric(version: Version) -> str:

@@ -12,7 +12,7 @@ from registry.register import register
 
 
 def lines(*arguments: str) -> str:
-    done = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200"})
+    done = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "80"})
     assert done.exit_code == 0, done.output
     return done.output
 
@@ -27,7 +27,7 @@ def test_list_shows_every_version_and_the_champion(make_bundle, uri: str) -> Non
     rows = [line for line in lines("list", "--name", "music", "--uri", uri).splitlines() if "advanced" in line]
     assert ["champion" in row for row in rows] == [False, True]
     assert "hold" in rows[0]
-    assert "recall@5 1.0000 [" in rows[1]
+    assert "recall@5 1.0000" in rows[1]
 
 
 def test_show_tells_why(make_bundle, uri: str) -> None:
@@ -35,7 +35,7 @@ def test_show_tells_why(make_bundle, uri: str) -> None:
     for which in ("1", "champion"):
         shown = lines("show", which, "--name", "music", "--uri", uri)
         assert "Promoted: it beats popularity" in shown
-        assert done.bundle_digest in shown
+        assert done.bundle_digest in "".join(shown.split())
         assert '"against_popularity"' in shown
 
 
