@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.errors import InputError
+from data.sql import literal
 
 _ROW_GROUP = 1 << 20
-_QUOTE = "'"
-_NO_USE_TRYING_AGAIN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+_NO_USE_TRYING_AGAIN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 
 
 @contextmanager
@@ -37,7 +37,8 @@ def database(folder: Path, memory_limit: str) -> Iterator[duckdb.DuckDBPyConnect
             db.execute("SET enable_progress_bar = false; SET TimeZone = 'UTC'")
             db.execute(f"SET memory_limit = '{memory_limit}'")
             # On disk, so that a big log is compressed; without a write-ahead log, as nobody will ever recover it.
-            db.execute(f"ATTACH '{str(folder / 'ingest.duckdb').replace(_QUOTE, _QUOTE * 2)}' AS log (RECOVERY_MODE no_wal_writes)")
+            file = literal(str(folder / "ingest.duckdb"))
+            db.execute(f"ATTACH {file} AS log (RECOVERY_MODE no_wal_writes)")
             db.execute("USE log; PRAGMA disable_checkpoint_on_shutdown")
             yield db
         finally:

@@ -11,6 +11,7 @@ import duckdb
 from data.errors import InputError
 from data.relation import LogFile, Relation
 from data.schema import TEXT, Column, Problem
+from data.sql import identifier, literal
 from data.text_files import check_text, first_line
 
 Connection = duckdb.DuckDBPyConnection
@@ -39,7 +40,7 @@ def open_jsonl(file: LogFile, db: Connection) -> Relation:
     if first_line(file.path, file.compression).lstrip().startswith("["):
         raise InputError(f"{file.path} holds a JSON array; JSON lines are needed, one object a line (jq -c '.[]').")
     # A key is looked up once a row: all of them in one call, which parses the line once.
-    pointers = ", ".join(_literal(_pointer(name)) for name in file.wanted)
+    pointers = ", ".join(literal(_pointer(name)) for name in file.wanted)
     lines = f"read_ndjson_objects(?, ignore_errors = true, compression = '{file.compression or 'none'}')"
     source = f"(SELECT row_number() OVER () AS row, json, json_extract(json, [{pointers}]) AS found FROM {lines})"
     parameters: list[object] = [glob.escape(str(file.path))]
@@ -72,18 +73,13 @@ def _typed(name: str, kind: str) -> Column:
     return Column("NULL::VARCHAR", TEXT) if kind == '"NULL"' else Column(identifier(name), kind)
 
 
-def identifier(name: str) -> str:
-    """A name as an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
 _REJECTS = "store_rejects = true, rejects_table = 'csv_rejects', rejects_scan = 'csv_scans', rejects_limit = 0"
 
 
 def _read_csv(file: LogFile, places: list[str], delimiter: str, more: str = "") -> str:
     columns = ", ".join(f"'{place}': 'VARCHAR'" for place in places)
     return (
-        f"read_csv(?, auto_detect = false, header = true, delim = {_literal(delimiter)}, quote = '\"', escape = '\"', "
+        f"read_csv(?, auto_detect = false, header = true, delim = {literal(delimiter)}, quote = '\"', escape = '\"', "
         f"columns = {{{columns}}}, compression = '{file.compression or 'none'}'{more})"
     )
 
@@ -128,7 +124,8 @@ def _read_line_by_line(file: LogFile, db: Connection, reader: str) -> None:
 
 def _refuse_open_quotes(file: LogFile, db: Connection) -> None:
     """A quote that is not closed swallows the lines after it, so that nobody knows how many rows are lost."""
-    spans = "contains(rtrim(csv_line, chr(10) || chr(13)), chr(10)) OR error_type LIKE '%LINE SIZE%'"
+    # DuckDB keeps the first 10,000 characters of a line.
+    spans = "contains(rtrim(csv_line, chr(10) || chr(13)), chr(10)) OR length(csv_line) >= 10000"
     found = db.execute(f"SELECT min(line) FROM csv_rejects WHERE {spans}").fetchone()
     if found and found[0] is not None:
         raise InputError(f"{file.path} has a quote that is never closed, near line {found[0]}; repair that line.")
@@ -147,10 +144,6 @@ def _keys(db: Connection, lines: str, parameters: list[object]) -> tuple[str, ..
 
 def _pointer(name: str) -> str:
     return "/" + name.replace("~", "~0").replace("/", "~1")
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _brief(error: Exception) -> str:

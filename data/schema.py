@@ -19,6 +19,7 @@ TEXT = "TEXT"
 
 _EARLIEST_US, _END_US = 631_152_000_000_000, 4_102_444_800_000_000
 _PARTS = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test"}
+_JSON_INTEGERS = "('BIGINT', 'UBIGINT')"
 _INTEGER = r"U?(TINYINT|SMALLINT|INTEGER|BIGINT|HUGEINT)"
 _NUMBER = rf"{_INTEGER}|FLOAT|DOUBLE|DECIMAL\(.*\)"
 _STRING = r"VARCHAR|ENUM\(.*\)|UUID"
@@ -75,7 +76,7 @@ class Field(NamedTuple):
 def _id(name: str, column: Column) -> Converted | None:
     empty = Problem(f"{name} is empty", f"({column.text}) IS NULL OR trim({column.text}) = ''")
     if column.type == "JSON":
-        odd = f"json_type({column.sql}) NOT IN ('VARCHAR', 'BIGINT', 'UBIGINT', 'HUGEINT', 'NULL')"
+        odd = f"json_type({column.sql}) NOT IN ('VARCHAR', 'NULL') AND json_type({column.sql}) NOT IN {_JSON_INTEGERS}"
         return Converted(column.text, (Problem(f"{name} is not text or a whole number", odd), empty))
     return Converted(column.text, (empty,)) if column.is_a(rf"TEXT|{_STRING}|{_INTEGER}") else None
 
@@ -102,13 +103,13 @@ def _time(name: str, column: Column) -> Converted | None:
     nanoseconds: between EARLIEST and END these ranges do not overlap, so its size says which."""
     given = column.text
     if column.is_a(r"TIMESTAMP WITH TIME ZONE"):
-        value = f"epoch_us({column.sql})"
+        value = _microseconds(column.sql)
     elif column.is_a(_TIMESTAMP):
-        value = f"epoch_us(({column.sql})::TIMESTAMP)"
+        value = _microseconds(f"({column.sql})::TIMESTAMP")
     elif column.is_a(_NUMBER):
         given, value = _finite(column), _epoch(_finite(column))
     elif column.is_a(r"TEXT|JSON|VARCHAR"):
-        value = f"coalesce({_epoch(given)}, epoch_us(try_cast({given} AS TIMESTAMPTZ)))"
+        value = f"coalesce({_epoch(given)}, {_microseconds(f'try_cast({given} AS TIMESTAMPTZ)')})"
     else:
         return None
     return Converted(
@@ -121,6 +122,10 @@ def _time(name: str, column: Column) -> Converted | None:
             ),
         ),
     )
+
+
+def _microseconds(timestamp: str) -> str:
+    return f"CASE WHEN isfinite({timestamp}) THEN epoch_us({timestamp}) END"
 
 
 def _epoch(number: str) -> str:
@@ -232,7 +237,8 @@ def source_names(fields: tuple[Field, ...], renamed: Mapping[str, str]) -> dict[
 def id_type(column: Column) -> str:
     """Expression for the type an id was given in: 1 whole number, 2 text, NULL where the source has no types."""
     if column.type == "JSON":
-        return f"CASE json_type({column.sql}) WHEN 'VARCHAR' THEN 2 WHEN 'NULL' THEN NULL ELSE 1 END"
+        given = f"json_type({column.sql})"
+        return f"CASE WHEN {given} = 'VARCHAR' THEN 2 WHEN {given} IN {_JSON_INTEGERS} THEN 1 END"
     if column.type == TEXT:
         return "NULL"
     return f"CASE WHEN {column.sql} IS NOT NULL THEN {1 if column.is_a(_INTEGER) else 2} END"

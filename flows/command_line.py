@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import signal
-import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,36 +19,57 @@ from rich.console import Console
 from data.errors import InputError
 from flows.quiet import quiet_prefect
 from flows.summary import print_summary
+from tasks.check import refuse_early
+from tasks.config import load_run_config
 
 ConfigOption = Annotated[
-    str | None, typer.Option("--config", help="TOML file of the run, as in configs/; options below override it.")
+    str | None,
+    typer.Option("--config", metavar="FILE", help="TOML file of the run, as in configs/; options below override it."),
 ]
 EventsOption = Annotated[
     list[str] | None,
-    typer.Option("--events", help="Files, folders or globs of the log (Parquet, CSV, JSON lines); may be repeated."),
+    typer.Option(
+        "--events",
+        metavar="PATH",
+        help="Files, folders or globs of the log (Parquet, CSV, JSON lines); may be repeated.",
+    ),
 ]
 TrackArtistsOption = Annotated[
-    str | None, typer.Option("--track-artists", help="Table of track_id and artist_id, where the log has no artists.")
+    str | None,
+    typer.Option(
+        "--track-artists", metavar="PATH", help="Table of track_id and artist_id, where the log has no artists."
+    ),
 ]
 PresetOption = Annotated[
-    str | None, typer.Option("--preset", help="Size of the synthetic log, used without --events: tiny, small, medium, large.")
+    str | None,
+    typer.Option(
+        "--preset", metavar="SIZE", help="Size of the synthetic log, used without --events: tiny, small, medium, large."
+    ),
 ]
-NameOption = Annotated[str | None, typer.Option("--name", help="Name of the registered model. [default: songgraph]")]
+NameOption = Annotated[
+    str | None, typer.Option("--name", metavar="NAME", help="Name of the registered model. [default: songgraph]")
+]
 TrainerOption = Annotated[
     str | None,
-    typer.Option("--trainer", help="simple, advanced, curriculum, or package.module:Class. [default: advanced]"),
+    typer.Option(
+        "--trainer", metavar="NAME", help="simple, advanced, curriculum, or package.module:Class. [default: advanced]"
+    ),
 ]
 ModelOption = Annotated[
-    str | None, typer.Option("--model", help="gat, lightgcn, mf, or package.module:Class. [default: gat]")
+    str | None,
+    typer.Option("--model", metavar="NAME", help="gat, lightgcn, mf, or package.module:Class. [default: gat]"),
 ]
-EpochsOption = Annotated[int | None, typer.Option("--epochs", min=1, help="Epochs at most. [default: 20]")]
+EpochsOption = Annotated[int | None, typer.Option("--epochs", metavar="N", min=1, help="Epochs at most. [default: 20]")]
 PatienceOption = Annotated[
-    int | None, typer.Option("--patience", min=1, help="Epochs without a better validation score before stopping.")
+    int | None,
+    typer.Option("--patience", metavar="N", min=1, help="Epochs without a better validation score before stopping."),
 ]
-SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of the training. [default: 0]")]
+SeedOption = Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed of the training. [default: 0]")]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Any key of the config, for example training.lr=0.005; may be repeated."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Any key of the config, for example training.lr=0.005; may be repeated."
+    ),
 ]
 
 
@@ -115,11 +134,12 @@ def run_here(
     settings: list[str],
     given: Mapping[str, Any],
 ) -> None:
-    """Run the flow in this process and print its summary; exit with 2, 130 or 143 and a sentence where it ends early."""
+    """Run the flow in this process and print its summary; exit with 2, 130 or 143 where it ends early."""
     console = Console(stderr=True)
     with ending_in_a_sentence(console):
         overrides = _without_none(_with_settings(tables, settings))
         paths = [str(Path(path).expanduser().absolute()) for path in events or []] or None
+        refuse_early(load_run_config(config, overrides, given, events=paths))
         with quiet_prefect(), temporary_settings({PREFECT_SERVER_ANALYTICS_ENABLED: False}):
             state = flow(config=config, events=paths, overrides=overrides, **given, return_state=True)
             outcome = state.result()

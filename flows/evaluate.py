@@ -1,4 +1,4 @@
-"""The main job without the last stage: train if needed, score, register nothing. ``python -m flows.evaluate --help``."""
+"""The main job but for its last stage: nothing is registered. ``python -m flows.evaluate --help``."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from tasks.store import read_manifest
 
 
 def finished(run: RunConfig, *results: Ref) -> State:
-    """The flow's final state; its data says of each stage whether it ran, why, for how long, and where its files are."""
+    """The flow's final state; its data says of each stage whether it ran, why, how long, and where its files are."""
     stages = [_stage(ref) for ref in results]
     outcome = {"name": run.name, "trainer": run.trainer, "stages": stages, "cached": all(ref.cached for ref in results)}
     if outcome["cached"]:

@@ -13,6 +13,8 @@ from data.errors import InputError
 
 OURS = ("tasks", "registry", "trainers", "evaluation", "models", "data")
 RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
+AT_EXIT = "EventsWorker"
+"""Prefect's logger that warns at exit of events which its own short-lived server did not count in time."""
 
 
 @contextmanager
@@ -20,6 +22,7 @@ def quiet_prefect() -> Iterator[None]:
     """Within: our loggers print plain lines to standard error, and Prefect's speak only of what we do not say."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
+    logging.getLogger(AT_EXIT).setLevel(logging.ERROR)
     with ExitStack() as undo:
         for name in OURS:
             _speak_plainly(logging.getLogger(name), handler, undo)

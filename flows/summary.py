@@ -19,7 +19,9 @@ def print_summary(outcome: Mapping[str, Any], console: Console) -> None:
     console.print(_stage_table(outcome["stages"]))
     if "evaluate" in stages:
         console.print()
-        console.print(_metric_table(outcome, Path(stages["evaluate"]["folder"])))
+        record = json.loads((Path(stages["evaluate"]["folder"]) / "metrics.json").read_text(encoding="utf-8"))
+        console.print(_metric_table(record, stages["train"]["counts"].get("model", "model")))
+        console.print(_what_was_measured(record), style="dim", highlight=False, soft_wrap=True)
     console.print()
     for line in _closing_lines(outcome, stages):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -34,13 +36,15 @@ def _stage_table(stages: list[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _metric_table(outcome: Mapping[str, Any], folder: Path) -> Table:
-    record = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    seen = "in-sample, says nothing about new songs" if record["in_sample"] else f"{record['part']} songs held out"
-    title = f"{record['num_users']:,} users, all {record['num_songs']:,} songs ranked, {seen}; 95 % intervals"
-    table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+def _what_was_measured(record: Mapping[str, Any]) -> str:
+    users = f"{record['num_users']:,} users, all {record['num_songs']:,} songs ranked; mean and 95 % interval"
+    return f"{users}; in-sample: says nothing about new songs" if record["in_sample"] else f"{users} on the test songs"
+
+
+def _metric_table(record: Mapping[str, Any], model: str) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
     baselines = record["baselines"]
-    for heading in ("metric", outcome["trainer"], *baselines):
+    for heading in ("metric", model, *baselines):
         table.add_column(heading, no_wrap=True)
     for metric, interval in record["metrics"].items():
         others = (_number(values[metric]) for values in baselines.values())
@@ -61,7 +65,9 @@ def _closing_lines(outcome: Mapping[str, Any], stages: Mapping[str, Mapping[str,
         lines.append(f"Registered  {outcome['name']} version {registered['version']}: {registered['decision']}")
     if "graph" in stages:
         lines.append("Graph       data/graph.pt")
-    lines += [f"{_label(name):<11} {_short(stages[name]['folder'])}" for name in ("train", "evaluate") if name in stages]
+    lines += [
+        f"{_label(name):<11} {_short(stages[name]['folder'])}" for name in ("train", "evaluate") if name in stages
+    ]
     return lines
 
 

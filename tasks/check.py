@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+from models.factory import model_path
 from tasks.config import RunConfig
+from trainers.factory import trainer_path
+
+
+def refuse_early(run: RunConfig) -> None:
+    """Refuse what can be refused at once: names that are in no table, and files that are not there.
+
+    Raises:
+        InputError: for an unknown trainer or model, or a log that cannot be found.
+    """
+    trainer_path(run.trainer)
+    model_path(run.model)
+    if not run.uses_synthetic_log():
+        run.log_files()
 
 
 def check_trainer(run: RunConfig) -> None:

@@ -15,12 +15,16 @@ from pydantic import Field, PositiveInt, PrivateAttr
 from data.config import Config
 from data.errors import InputError
 from data.ingest import IngestConfig
+from data.sources import find_files
 from data.split import SplitConfig
 from data.synthetic import SyntheticConfig
 from data.weights import WeightConfig
 from tasks.project import project_root
 
 _VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}")
+
+
+Table = dict[str, Any]
 
 
 class EvaluationConfig(Config):
@@ -30,7 +34,7 @@ class EvaluationConfig(Config):
     """Users to score, sampled once with the seed; none means every user with a held-out song."""
     seed: int = 0
     """Seed of the sample of users and of the bootstrap."""
-    more_ks: list[PositiveInt] = []
+    more_ks: tuple[PositiveInt, ...] = ()
     """Lengths of the list to report beside ``training.eval_k``."""
 
 
@@ -43,17 +47,17 @@ class RunConfig(Config):
     """A name from the table of trainers, or ``package.module:Class``."""
     num_epochs: int = Field(20, ge=1)
     """Epochs at most; AdvancedTrainer may stop earlier."""
-    synthetic: dict[str, Any] = {}
+    synthetic: Table = Field(default_factory=dict)
     """The made-up log that is used where ``ingest.events`` names none (see ``data/synthetic.py``)."""
-    ingest: dict[str, Any] = {}
+    ingest: Table = Field(default_factory=dict)
     """Where the log is, its columns and its filters (see ``data/ingest.py``)."""
-    weights: dict[str, Any] = {}
+    weights: Table = Field(default_factory=dict)
     """How plays, completion and age become a listen's weight (see ``data/weights.py``)."""
-    split: dict[str, Any] = {}
+    split: Table = Field(default_factory=dict)
     """Strategy and salt (see ``data/split.py``); the ratios are ``training``'s, as in the trainer guide."""
-    model: dict[str, Any] = {}
+    model: Table = Field(default_factory=dict)
     """The trainer guide's ``model_config``, without the node counts, which the graph gives."""
-    training: dict[str, Any] = {}
+    training: Table = Field(default_factory=dict)
     """The trainer guide's ``training_config``."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """How the result is scored."""
@@ -92,12 +96,19 @@ class RunConfig(Config):
             given["cut"] = split.cut().model_dump()
         return IngestConfig.parse(given, "ingest")
 
-    def where_paths_come_from(self) -> str:
-        """For an error about a path: the environment variables that the config used; empty if none."""
-        if not self._variables:
-            return ""
-        named = " and ".join(self._variables)
-        return f" The config takes paths from the environment variable {named}: set it to where the data is."
+    def log_files(self) -> list[Path]:
+        """The files that the log consists of now.
+
+        Raises:
+            InputError: a file is missing, or a glob matches none; an environment variable that the config took part
+                of the path from is named.
+        """
+        try:
+            return find_files(self.ingest_config())
+        except InputError as error:
+            named = " and ".join(self._variables)
+            hint = f" The config takes paths from the environment variable {named}: set it to where the data is."
+            raise InputError(f"{error}{hint if named else ''}") from None
 
 
 def load_run_config(
@@ -137,7 +148,9 @@ def _find(path: str | Path) -> Path:
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    raise InputError(f"The config file '{path}' does not exist; give the path of a TOML file, for example configs/synthetic.toml.")
+    raise InputError(
+        f"The config file '{path}' does not exist; give the path of a TOML file, for example configs/synthetic.toml."
+    )
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -169,5 +182,7 @@ def _variable(match: re.Match[str]) -> str:
     name, default = match["name"], match["default"]
     found = os.environ.get(name) or default
     if found is None:
-        raise InputError(f"The config uses the environment variable {name}, which is not set; set it, or write ${{{name}:-default}}.")
+        raise InputError(
+            f"The config uses the environment variable {name}, which is not set; set it, or write ${{{name}:-default}}."
+        )
     return found

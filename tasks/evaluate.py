@@ -23,13 +23,15 @@ def _evaluate(
     from evaluation.baselines import popularity
     from evaluation.evaluate import evaluate as evaluate_scores
     from evaluation.lists import write_lists
+    from evaluation.parts import Part
     from evaluation.record import write_per_user
     from trainers.factory import trains_on_everything
     from trainers.saved import load_config, load_embeddings
 
     in_sample = trains_on_everything(load_config(model)["trainer"])
     scored_graph = load_graph(graph / "graph.pt" if in_sample else training_graph / "training_graph.pt")
-    part, score = ("train" if in_sample else "test"), load_embeddings(model).score
+    part: Part = "train" if in_sample else "test"
+    score = load_embeddings(model).score
     scored = evaluate_scores(score, scored_graph, part, **config)
     popular = evaluate_scores(popularity(scored_graph), scored_graph, part, **config)
     record = scored.record({"popularity": popular})

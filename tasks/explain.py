@@ -35,7 +35,7 @@ class Verdict:
     why: str = ""
 
 
-class _WillRun(Exception):
+class _WillRun(Exception):  # noqa: N818  (no error: the answer was found)
     """Ends the look-up: what comes after depends on a result that is not there yet."""
 
 

@@ -47,4 +47,4 @@ def publish_latest(graph: Ref) -> None:
     latest.parent.mkdir(parents=True, exist_ok=True)
     partial = latest.with_name(f".graph.pt.{os.getpid()}")
     shutil.copyfile(stored, partial)
-    os.replace(partial, latest)
+    partial.replace(latest)

@@ -1,4 +1,4 @@
-"""Stage 1: the log's events become one row a user, song and day, with vocabularies; bad rows are rejected and counted."""
+"""Stage 1: the events become one row a user, song and day, with vocabularies; bad rows are rejected and counted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from data.errors import InputError
 from data.ingest import IngestConfig
 from data.sources import find_files
 from tasks.config import RunConfig
@@ -37,12 +36,8 @@ def find_log(run: RunConfig) -> Log:
         made = synthesize(run)
         config = run.ingest_config(synthetic_log=made.value / "*.parquet")
         return Log(config, Files(tuple(map(str, find_files(config))), made.sha256), synthetic=True)
-    config = run.ingest_config()
-    try:
-        files = find_files(config)
-    except InputError as error:
-        raise InputError(f"{error}{run.where_paths_come_from()}") from None
-    return Log(config, digest_files(files, artifacts_folder() / "file_digests.json"), synthetic=False)
+    memory = artifacts_folder() / "file_digests.json"
+    return Log(run.ingest_config(), digest_files(run.log_files(), memory), synthetic=False)
 
 
 def _ingest(folder: Path, config: Mapping[str, Any], log: list[Path], paths: IngestConfig) -> Mapping[str, Any]:

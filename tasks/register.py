@@ -77,6 +77,11 @@ def register(run: RunConfig, log: Log, model: Ref, evaluation: Ref, training_gra
         "source": "synthetic" if log.synthetic else "log",
         "split": run.split_config().model_dump(mode="json"),
     }
-    inputs = {"model": model, "evaluation": evaluation, "training_graph": training_graph, "graph": graph}
+    inputs: dict[str, Any] = {
+        "model": model,
+        "evaluation": evaluation,
+        "training_graph": training_graph,
+        "graph": graph,
+    }
     lineage = {"log": log.files.sha256, **{name: ref.sha256 for name, ref in inputs.items()}}
     return REGISTER.working(partial(_register, lineage=lineage))(run, config, **inputs)

@@ -8,8 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self, cast
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -30,10 +29,8 @@ logger = logging.getLogger(__name__)
 NOT_TRANSIENT = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.ENOENT}
 
 
-class Work(Protocol):
-    """What a stage does: write files into ``folder``, return counts and metrics for people."""
-
-    def __call__(self, folder: Path, config: Mapping[str, Any], **inputs: Any) -> Mapping[str, Any]: ...
+Work = Callable[..., Mapping[str, Any]]
+"""What a stage does: ``work(folder, config, **inputs)`` writes files into ``folder`` and returns counts for people."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +103,8 @@ def as_prefect_task(
     """Run the stage as a Prefect task of its own name, within the run's time limit."""
     seconds = run.timeout_minutes * 60 if run.timeout_minutes else None
     named = run_stage.with_options(name=stage.name, task_run_name=stage.name, timeout_seconds=seconds)
-    return Ref(**named(stage, run, config, parts, inputs, return_state=True).result())
+    state: State[Any] = named(stage, run, config, parts, inputs, return_state=True)
+    return Ref(**cast(dict[str, Any], state.result()))
 
 
 executor: ContextVar[Executor] = ContextVar("executor", default=as_prefect_task)

@@ -1,4 +1,4 @@
-"""Results of stages on disk, by key: published in one move, verified before every use, computed by one run at a time."""
+"""Results of stages on disk, by key: published in one move, verified before use, computed by one run at a time."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Store:
         target = self.folder(stage, key)
         if target.exists():
             self._discard(target)
-        os.replace(scratch, target)
+        scratch.replace(target)
         write_json(self._last_file(stage, run), {"key": key, "key_parts": manifest["key_parts"]})
         return Ref(str(target), manifest["sha256"])
 
@@ -99,7 +99,7 @@ class Store:
         """Take a damaged result out of its place in one move, then delete it."""
         trash = folder.parent / "tmp" / f"{folder.name}.damaged"
         shutil.rmtree(trash, ignore_errors=True)
-        os.replace(folder, trash)
+        folder.replace(trash)
         shutil.rmtree(trash, ignore_errors=True)
 
     def _sweep(self, stage: str, but: str) -> None:
@@ -124,7 +124,7 @@ def write_json(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.write_text(json.dumps(value, indent=2, default=str) + "\n")
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def _files(folder: Path) -> list[Path]:

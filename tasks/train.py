@@ -16,9 +16,7 @@ from tasks.store import write_json
 from trainers.factory import trainer_path
 
 
-def _train(
-    folder: Path, config: Mapping[str, Any], training_graph: Path, graph: Path, name: str
-) -> Mapping[str, Any]:
+def _train(folder: Path, config: Mapping[str, Any], training_graph: Path, graph: Path, name: str) -> Mapping[str, Any]:
     from data.graph import load_graph
     from trainers.factory import create_trainer, trains_on_everything
 
@@ -35,7 +33,7 @@ def _train(
     trainer.save_model(folder)
     summary = {key: results[key] for key in ("best_epoch", "best_metric", "epochs_run", "stopped_early", "test")}
     write_json(folder / "results.json", summary)
-    return summary
+    return {"model": trainer.model.config.architecture, "trainer": config["trainer"], **summary}
 
 
 TRAIN = Stage("train", 1, _train, code=("trainers.factory",))
