@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 from prefect import Flow
+from prefect.client.schemas.objects import State
 from prefect.exceptions import TerminationSignal
 from prefect.settings import PREFECT_SERVER_ANALYTICS_ENABLED, temporary_settings
 from rich.console import Console
@@ -78,7 +79,8 @@ def command(flow: Flow[..., Any]) -> None:
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     takes_trainer = "trainer" in inspect.signature(flow.fn).parameters
     options = _training_options(flow) if takes_trainer else _graph_options(flow)
-    app.command(help=inspect.getdoc(flow.fn).partition("\n\nArgs:")[0])(options)
+    summary = (inspect.getdoc(flow.fn) or "").partition("\n\nArgs:")[0]
+    app.command(help=summary)(options)
     app()
 
 
@@ -141,7 +143,7 @@ def run_here(
         paths = [str(Path(path).expanduser().absolute()) for path in events or []] or None
         refuse_early(load_run_config(config, overrides, given, events=paths))
         with quiet_prefect(), temporary_settings({PREFECT_SERVER_ANALYTICS_ENABLED: False}):
-            state = flow(config=config, events=paths, overrides=overrides, **given, return_state=True)
+            state: State[Any] = flow(config=config, events=paths, overrides=overrides, **given, return_state=True)  # type: ignore[assignment]
             outcome = state.result()
         print_summary(outcome, Console())
 

@@ -83,7 +83,7 @@ class RunConfig(Config):
         """
         for ratio in {"val_ratio", "test_ratio"} & set(self.split):
             raise InputError(f"split.{ratio} is not allowed: the ratios belong to training; move it to [training].")
-        ratios = {key: self.training[key] for key in ("val_ratio", "test_ratio") if key in self.training}
+        ratios: Table = {key: self.training[key] for key in ("val_ratio", "test_ratio") if key in self.training}
         return SplitConfig.parse({**self.split, **ratios}, "split")
 
     def ingest_config(self, synthetic_log: Path | None = None) -> IngestConfig:

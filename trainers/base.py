@@ -86,6 +86,8 @@ class BaseTrainer(ABC):
         self.current_epoch = self.current_batch = 0
         self.history: list[EpochRecord] = []
         self.best = Best()
+        self.sampling = stream(self.config.seed, "sampling")
+        self._graph: HeteroData | None = None
         self._initial_weights: dict[str, Tensor] | None = None
 
     # What a subclass implements
@@ -338,7 +340,7 @@ class BaseTrainer(ABC):
         Raises:
             InputError: when nothing was trained yet.
         """
-        if self.current_epoch == 0:
+        if self._graph is None:
             raise InputError("There is nothing to save: call train(graph, num_epochs) before save_model.")
         embeddings = self.embeddings(self._graph)
         return write_model(Path(folder), self.model, embeddings, self._described_config(), self.history)
