@@ -3,6 +3,7 @@
 from data.lazy import lazy_names
 
 _MODULES = {
+    "load": "registry.loading",
     "Recommender": "registry.recommender",
     "exists": "registry.location",
 }

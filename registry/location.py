@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 from data.errors import InputError
+from data.project import project_root
 from registry.manifest import BUNDLE_FILES, MANIFEST
 
 BUNDLE = "bundle"
@@ -35,7 +36,7 @@ def resolve_uri(uri: str | None = None, home: Path | None = None) -> str:
     """
     chosen = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}artifacts/mlflow/mlflow.db"
     if chosen.startswith(SQLITE):
-        return f"{SQLITE}{(home or _home()) / chosen.removeprefix(SQLITE)}"
+        return f"{SQLITE}{(home or project_root()) / chosen.removeprefix(SQLITE)}"
     if chosen.startswith(("http://", "https://")):
         return chosen.rstrip("/")
     raise InputError(f"The registry's address is '{chosen}'; allowed are sqlite:///path and http(s)://host.")
@@ -145,10 +146,3 @@ def unreachable(uri: str, error: Exception) -> InputError:
         f"The MLflow server at {uri} cannot be reached ({error}); start it (`make mlflow`), "
         "or correct MLFLOW_TRACKING_URI."
     )
-
-
-def _home() -> Path:
-    if home := os.environ.get("SONGGRAPH_HOME"):
-        return Path(home).expanduser().resolve()
-    checkout = Path(__file__).resolve().parent.parent
-    return checkout if (checkout / "pyproject.toml").exists() else Path.cwd()

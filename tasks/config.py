@@ -15,11 +15,11 @@ from pydantic import Field, PositiveInt, PrivateAttr
 from data.config import Config
 from data.errors import InputError
 from data.ingest import IngestConfig
+from data.project import project_root
 from data.sources import find_files
 from data.split import SplitConfig
 from data.synthetic import SyntheticConfig
 from data.weights import WeightConfig
-from tasks.project import project_root
 
 _VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}")
 

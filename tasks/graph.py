@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from data.project import artifacts_folder, project_root
 from tasks.config import RunConfig
 from tasks.file_digests import digest_files
-from tasks.project import artifacts_folder, project_root
 from tasks.ref import Ref
 from tasks.stage import Stage
 

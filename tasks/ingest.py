@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from data.ingest import IngestConfig
+from data.project import artifacts_folder
 from data.sources import find_files
 from tasks.config import RunConfig
 from tasks.file_digests import digest_files
-from tasks.project import artifacts_folder
 from tasks.ref import Files, Ref
 from tasks.stage import Stage
 from tasks.synthesize import synthesize

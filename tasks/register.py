@@ -12,7 +12,6 @@ from registry.location import exists, resolve_uri
 from tasks.config import RunConfig
 from tasks.ingest import Log
 from tasks.key import LIBRARIES
-from tasks.project import project_root
 from tasks.ref import Ref
 from tasks.stage import Stage
 from tasks.store import read_manifest, write_json
@@ -54,7 +53,7 @@ def _register(
         "run_id": registered.run_id,
         "uri": registered.uri,
         "champion": registered.champion,
-        "decision": f"{decision.outcome}. {decision.reason}",
+        "decision": decision.reason,
     }
     write_json(folder / "registration.json", told)
     return told
@@ -73,7 +72,7 @@ def register(run: RunConfig, log: Log, model: Ref, evaluation: Ref, training_gra
     """Register the model under the run's name; the folder holds ``registration.json`` and the bundle."""
     config = {
         "name": run.name,
-        "uri": resolve_uri(home=project_root()),
+        "uri": resolve_uri(),
         "source": "synthetic" if log.synthetic else "log",
         "split": run.split_config().model_dump(mode="json"),
     }

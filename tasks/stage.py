@@ -16,11 +16,11 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.states import Completed
 
 from data.errors import InputError
+from data.project import artifacts_folder
 from tasks.artifact import publish_artifact
 from tasks.check import check_trainer
 from tasks.config import RunConfig
 from tasks.key import KeyParts, key_of, key_parts, what_changed
-from tasks.project import artifacts_folder
 from tasks.ref import Files, Ref
 from tasks.store import Store
 

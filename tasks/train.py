@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from data.project import artifacts_folder
 from models.factory import model_path
 from tasks.config import RunConfig
-from tasks.project import artifacts_folder
 from tasks.ref import Ref
 from tasks.stage import Stage
 from tasks.store import write_json

@@ -1,4 +1,4 @@
-"""Where the project is and where a run writes."""
+"""Where the project is: what relative paths start from."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def project_root() -> Path:
-    """The folder that relative paths of config files start from.
+    """The folder that relative paths of config files start from, and that ``artifacts/`` is in.
 
     ``SONGGRAPH_HOME`` where it is set; else the checkout that this file is in; else, for an installed wheel, the
     current folder.
