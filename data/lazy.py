@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first used (PEP 562), so that importing the package costs nothing."""
+"""Names of a package that are imported when they are first used (PEP 562): importing the package costs nothing."""
 
 from __future__ import annotations
 

@@ -69,9 +69,14 @@ def test_a_damaged_result_is_replaced(tmp_path: Path) -> None:
 
 def test_work_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    with pytest.raises(RuntimeError), store.locked("split", "abc"), store.scratch("split", "abc") as scratch:
-        (scratch / "half.txt").write_text("half")
-        raise RuntimeError
+
+    def fail_half_way() -> None:
+        with store.locked("split", "abc"), store.scratch("split", "abc") as scratch:
+            (scratch / "half.txt").write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
     assert store.look_up("split", "abc") == (None, "")
     assert list((tmp_path / "split" / "tmp").iterdir()) == []
 
