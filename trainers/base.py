@@ -19,7 +19,7 @@ from torch_geometric.data import HeteroData
 from data.errors import InputError
 from data.graph import LISTENS, graph_digest, message_graph
 from evaluation.evaluate import evaluate
-from evaluation.ranking import check_k
+from evaluation.ranking import check_k, dot_product
 from models.base import Embeddings
 from models.factory import create_model
 from trainers.best import Best
@@ -178,7 +178,7 @@ class BaseTrainer(ABC):
         """Recall, NDCG, precision, MRR and hit rate at ``eval_k`` of a part, on the run's sample of users."""
         embeddings = self.embeddings(graph)
         config = self.config
-        return evaluate(embeddings.score, graph, part, config.eval_k, config.num_eval_users, config.seed).mean()
+        return evaluate(dot_product(*embeddings), graph, part, config.eval_k, config.num_eval_users, config.seed).mean()
 
     @torch.no_grad()
     def embeddings(self, graph: HeteroData) -> Embeddings:
