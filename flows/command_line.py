@@ -18,7 +18,7 @@ from prefect.settings import PREFECT_SERVER_ANALYTICS_ENABLED, temporary_setting
 from rich.console import Console
 
 from data.errors import InputError
-from flows.quiet import quiet_prefect
+from flows.quiet import leave_quietly, quiet_prefect
 from flows.summary import print_summary
 from tasks.check import refuse_early
 from tasks.config import load_run_config
@@ -76,12 +76,18 @@ SetOption = Annotated[
 
 def command(flow: Flow[..., Any]) -> None:
     """Parse the command line, run ``flow`` in this process, and exit."""
+    leave_quietly()
+    application(flow)()
+
+
+def application(flow: Flow[..., Any]) -> typer.Typer:
+    """The command line of ``flow``: its options, its help, its exit codes."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     takes_trainer = "trainer" in inspect.signature(flow.fn).parameters
     options = _training_options(flow) if takes_trainer else _graph_options(flow)
     summary = (inspect.getdoc(flow.fn) or "").partition("\n\nArgs:")[0]
     app.command(help=summary)(options)
-    app()
+    return app
 
 
 def _training_options(flow: Flow[..., Any]) -> Callable[..., None]:

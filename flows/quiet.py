@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,6 +15,7 @@ from data.errors import InputError
 
 OURS = ("tasks", "registry", "trainers", "evaluation", "models", "data")
 RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
+STDERR = 2  # the file descriptor
 AT_EXIT = "EventsWorker"
 """Prefect's logger that warns at exit of events which its own short-lived server did not count in time."""
 
@@ -30,6 +33,15 @@ def quiet_prefect() -> Iterator[None]:
             logger.addFilter(_unsaid)
             undo.callback(logger.removeFilter, _unsaid)
         yield
+
+
+def leave_quietly() -> None:
+    """Once the interpreter is ending, write no more to standard error.
+
+    Prefect's daemon threads hold on to the flow, and with it to DuckDB, whose binding then reports pages of "leaks" at
+    exit. A traceback is printed before.
+    """
+    atexit.register(lambda: os.dup2(os.open(os.devnull, os.O_WRONLY), STDERR))
 
 
 def _speak_plainly(logger: logging.Logger, handler: logging.Handler, undo: ExitStack) -> None:
