@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -14,17 +17,19 @@ import pyarrow.parquet as pq
 from data.errors import InputError
 from data.sql import literal
 
+Result = TypeVar("Result")
+
 _ROW_GROUP = 1 << 20
 _NO_USE_TRYING_AGAIN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 
 
 @contextmanager
 def database(folder: Path, memory_limit: str) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open a fresh database in ``folder``; what does not fit into ``memory_limit`` spills into the same folder.
+    """Open a fresh database in ``folder``; what does not fit into ``memory_limit`` spills into the same folder,
+    which is removed at the end.
 
     Raises:
         InputError: the limit is too low, or the folder cannot be written to (read-only or full).
-        KeyboardInterrupt: a signal ended a query.
     """
     settings: dict[str, str | bool | int | float | list[str]] = {
         "autoinstall_known_extensions": "false",
@@ -43,6 +48,23 @@ def database(folder: Path, memory_limit: str) -> Iterator[duckdb.DuckDBPyConnect
             yield db
         finally:
             db.close()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def run_interruptibly(db: duckdb.DuckDBPyConnection, work: Callable[[], Result]) -> Result:
+    """Do the work with ``db`` in a thread, so that a signal ends it soon and as the exception that its handler raises.
+
+    DuckDB 2.0 sometimes misses a signal in the middle of a query, and runs the query to its end.
+    """
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        future = pool.submit(work)
+        try:
+            return future.result()
+        except BaseException:
+            while not future.done():  # again and again: an interrupt between two queries has no effect
+                db.interrupt()
+                wait([future], timeout=0.05)
+            raise
 
 
 def write_parquet(db: duckdb.DuckDBPyConnection, query: str, path: Path) -> int:
@@ -83,10 +105,6 @@ def _readable_errors(folder: Path, memory_limit: str) -> Iterator[None]:
         raise InputError(
             f"{folder} cannot be written to ({str(error).splitlines()[0]}); free or unlock the disk."
         ) from None
-    except RuntimeError as error:
-        if "Query interrupted" in str(error):  # how DuckDB reports a signal
-            raise KeyboardInterrupt from None
-        raise
     except OSError as error:
         if error.errno in _NO_USE_TRYING_AGAIN:
             raise InputError(f"{folder} cannot be written to ({error.strerror}); free or unlock the disk.") from None

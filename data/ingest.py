@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +15,7 @@ from pydantic import Field, field_validator
 from data import listen_tables
 from data.config import Config, unknown_name
 from data.cutoff import Cut, CutConfig, day_to_date
-from data.database import database
+from data.database import database, run_interruptibly
 from data.errors import InputError
 from data.events import has, merge_duplicates, number_ids, refuse_two_parts
 from data.filters import CORE_RULES, ROW_RULES, charge_to_core_rules, drop_outside_core, log_cut, row_rule
@@ -97,16 +96,21 @@ def ingest(config: IngestConfig, folder: Path, files: Sequence[Path] | None = No
     tracks = track_artist_files(config)
     apart = {path.resolve() for path in tracks}
     events = event_files(config, tracks) if files is None else [path for path in files if path.resolve() not in apart]
-    work = folder / "work"
-    with database(work, config.memory_limit) as db:
-        _load(db, config, events, tracks)
-        _check(db, config, events, tracks)
-        cut = _keep(db, config)
-        counts = _counts(db, cut) | listen_tables.write(db, folder)
-        write_rejects(db, {"checked_events": events, "checked_tracks": tracks}, folder / "rejects.parquet")
-        (folder / "counts.json").write_text(json.dumps(counts, indent=1) + "\n", encoding="utf-8")
-    shutil.rmtree(work)
+    with database(folder / "work", config.memory_limit) as db:
+        counts = run_interruptibly(db, lambda: _ingest(db, config, events, tracks, folder))
     log.info("Kept %d of %d events: %d listens.", counts["kept"], counts["read"], counts["listens"])
+    return counts
+
+
+def _ingest(
+    db: Connection, config: IngestConfig, events: Sequence[Path], tracks: Sequence[Path], folder: Path
+) -> Counts:
+    _load(db, config, events, tracks)
+    _check(db, config, events, tracks)
+    cut = _keep(db, config)
+    counts = _counts(db, cut) | listen_tables.write(db, folder)
+    write_rejects(db, {"checked_events": events, "checked_tracks": tracks}, folder / "rejects.parquet")
+    (folder / "counts.json").write_text(json.dumps(counts, indent=1) + "\n", encoding="utf-8")
     return counts
 
 

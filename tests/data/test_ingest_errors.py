@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.config import Config
-from data.database import database, write_parquet
+from data.database import database, run_interruptibly, write_parquet
 from data.errors import InputError
 from data.ingest import IngestConfig, ingest
 
@@ -282,9 +282,18 @@ def test_a_file_that_vanishes_between_looking_and_reading(tmp_path: Path):
         ingest(config, tmp_path / "out", [tmp_path / "gone.csv"])
 
 
-def test_ctrl_c_ends_a_query(tmp_path: Path):
-    timer = threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT))
-    timer.start()
-    with pytest.raises(KeyboardInterrupt), database(tmp_path, "1GB") as db:
-        db.execute("SELECT count(*) FROM range(100000000) AS a, range(100000) AS b WHERE a.range * b.range % 7 = 3")
-    timer.join()
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_a_signal_ends_a_query_as_its_handler_says(number: signal.Signals, error: type, tmp_path: Path):
+    def leave(*_: object) -> None:
+        raise error
+
+    endless = "SELECT count(*) FROM range(100000000) AS a, range(100000) AS b WHERE a.range * b.range % 7 = 3"
+    before = signal.signal(number, leave)
+    timer = threading.Timer(0.5, lambda: os.kill(os.getpid(), number))
+    try:
+        with pytest.raises(error), database(tmp_path / "work", "1GB") as db:  # noqa: PT012
+            timer.start()
+            run_interruptibly(db, lambda: db.execute(endless))
+    finally:
+        timer.cancel()
+        signal.signal(number, before)
