@@ -43,6 +43,14 @@ def what_changed(before: KeyParts, now: KeyParts) -> list[str]:
     return [_change(name, before, now) for name in names]
 
 
+def in_short(changes: list[str]) -> str:
+    """One line: what is not code in full, and of changed modules the first and how many more."""
+    modules = [change.removeprefix("code ") for change in changes if change.startswith("code ")]
+    more = f" and {len(modules) - 1} more" if len(modules) > 1 else ""
+    rest = [change for change in changes if not change.startswith("code ")]
+    return "; ".join([*rest, f"code {modules[0]}{more}"] if modules else rest)
+
+
 def _change(name: str, before: KeyParts, now: KeyParts) -> str:
     if not name.startswith(("config", "library", "version")):
         return name

@@ -20,7 +20,7 @@ from data.project import artifacts_folder
 from tasks.artifact import publish_artifact
 from tasks.check import check_trainer
 from tasks.config import RunConfig
-from tasks.key import KeyParts, key_of, key_parts, what_changed
+from tasks.key import KeyParts, in_short, key_of, key_parts, what_changed
 from tasks.ref import Files, Ref
 from tasks.store import Store
 
@@ -89,9 +89,12 @@ class Stage:
 
     def why(self, parts: KeyParts, problem: str, run: str) -> str:
         """Why the stage runs: a problem with the stored result, else what changed since the last run of this name."""
+        if problem:
+            return problem
         before = self.store.last_parts(self.name, run)
-        changes = what_changed(before, parts)
-        return problem or ("first run" if not before else "; ".join(changes) or "result of other settings in between")
+        if not before:
+            return "first run"
+        return in_short(what_changed(before, parts))
 
 
 Executor = Callable[[Stage, RunConfig, dict[str, Any], KeyParts, dict[str, Ref | Files]], Ref]

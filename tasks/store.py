@@ -37,7 +37,7 @@ class Store:
         """The verified result, or None with the reason: never stored, gone, or damaged."""
         folder = self.folder(stage, key)
         if not folder.exists():
-            gone = self.last(stage).get("key") == key
+            gone = key in {last.get("key") for last in map(_read_json, (self.root / stage).glob("last-*.json"))}
             return None, "the stored result is gone" if gone else ""
         try:
             manifest = read_manifest(folder)
@@ -80,17 +80,9 @@ class Store:
         write_json(self._last_file(stage, run), {"key": key, "key_parts": manifest["key_parts"]})
         return Ref(str(target), manifest["sha256"])
 
-    def last(self, stage: str, run: str | None = None) -> dict[str, Any]:
-        """Key and key parts of the stage's last published result, of runs of one name or of any; empty if none."""
-        found = [self._last_file(stage, run)] if run else list((self.root / stage).glob("last-*.json"))
-        newest = max((path for path in found if path.exists()), key=lambda path: path.stat().st_mtime, default=None)
-        try:
-            return json.loads(newest.read_text()) if newest else {}
-        except ValueError:
-            return {}
-
     def last_parts(self, stage: str, run: str) -> KeyParts:
-        return self.last(stage, run).get("key_parts", {})
+        """Key parts of the stage's last published result of runs of this name; empty if there is none."""
+        return _read_json(self._last_file(stage, run)).get("key_parts", {})
 
     def _last_file(self, stage: str, run: str) -> Path:
         return self.root / stage / f"last-{run}.json"
@@ -125,6 +117,14 @@ def write_json(path: Path, value: Any) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.write_text(json.dumps(value, indent=2, default=str) + "\n")
     partial.replace(path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def _files(folder: Path) -> list[Path]:

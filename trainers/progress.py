@@ -14,7 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-SHOWN_METRICS = 4
+LOGGED_METRICS = 4
+SHOWN_METRICS = 2
+"""Beside the bars there is room for the loss and the watched metric in 80 columns."""
 
 
 class TrainingProgress:
@@ -60,14 +62,17 @@ class TrainingProgress:
 
     def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Report an epoch that has ended."""
-        note = "  ".join(f"{name} {value:.4f}" for name, value in list(metrics.items())[:SHOWN_METRICS])
         seconds, self.started = time.monotonic() - self.started, time.monotonic()
         if self.bars:
-            self.bars.update(self.epochs, completed=epoch, note=note)
+            self.bars.update(self.epochs, completed=epoch, note=_note(metrics, SHOWN_METRICS))
         else:
-            logger.info("epoch %d of %d  %s  (%.1f s)", epoch, self.num_epochs, note, seconds)
+            logger.info("epoch %d of %d  %s  (%.1f s)", epoch, self.num_epochs, _note(metrics, LOGGED_METRICS), seconds)
+
+
+def _note(metrics: Mapping[str, float], count: int) -> str:
+    return "  ".join(f"{name} {value:.4f}" for name, value in list(metrics.items())[:count])
 
 
 def _bars(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=18), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, TextColumn("{task.fields[note]}"), console=console)
