@@ -14,11 +14,11 @@ from pydantic import Field, PositiveInt, PrivateAttr
 
 from data.config import Config
 from data.errors import InputError
-from data.ingest import IngestConfig
+from data.events.config import IngestConfig
+from data.events.sources import find_files
 from data.project import project_root
-from data.sources import find_files
 from data.split import SplitConfig
-from data.synthetic import SyntheticConfig
+from data.synthetic.log import SyntheticConfig
 from data.weights import WeightConfig
 
 _VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}")
@@ -48,9 +48,9 @@ class RunConfig(Config):
     num_epochs: int = Field(20, ge=1)
     """Epochs at most; AdvancedTrainer may stop earlier."""
     synthetic: Table = Field(default_factory=dict)
-    """The made-up log that is used where ``ingest.events`` names none (see ``data/synthetic.py``)."""
+    """The made-up log that is used where ``ingest.events`` names none (see ``data/synthetic/log.py``)."""
     ingest: Table = Field(default_factory=dict)
-    """Where the log is, its columns and its filters (see ``data/ingest.py``)."""
+    """Where the log is, its columns and its filters (see ``data/events/ingest.py``)."""
     weights: Table = Field(default_factory=dict)
     """How plays, completion and age become a listen's weight (see ``data/weights.py``)."""
     split: Table = Field(default_factory=dict)

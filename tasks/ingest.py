@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from data.ingest import IngestConfig
+from data.events.config import IngestConfig
+from data.events.sources import find_files
 from data.project import artifacts_folder
-from data.sources import find_files
 from tasks.config import RunConfig
 from tasks.file_digests import digest_files
 from tasks.ref import Files, Ref
@@ -41,12 +41,12 @@ def find_log(run: RunConfig) -> Log:
 
 
 def _ingest(folder: Path, config: Mapping[str, Any], log: list[Path], paths: IngestConfig) -> Mapping[str, Any]:
-    from data.ingest import ingest as ingest_log
+    from data.events.ingest import ingest as ingest_log
 
     return ingest_log(paths, folder, log)
 
 
-INGEST = Stage("ingest", 1, _ingest, code=("data.ingest",))
+INGEST = Stage("ingest", 1, _ingest, code=("data.events.ingest",))
 
 
 def ingest(run: RunConfig, log: Log) -> Ref:

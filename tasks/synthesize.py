@@ -12,13 +12,13 @@ from tasks.stage import Stage
 
 
 def _write(folder: Path, config: Mapping[str, Any]) -> Mapping[str, Any]:
-    from data.synthetic import SyntheticConfig, write_log
+    from data.synthetic.log import SyntheticConfig, write_log
 
     files = write_log(SyntheticConfig.parse(config, "synthetic"), folder)
     return {"files": len(files), "bytes": sum(path.stat().st_size for path in files)}
 
 
-SYNTHESIZE = Stage("synthesize", 1, _write, code=("data.synthetic",))
+SYNTHESIZE = Stage("synthesize", 1, _write, code=("data.synthetic.log",))
 
 
 def synthesize(run: RunConfig) -> Ref:

@@ -15,9 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.config import Config
-from data.database import database, run_interruptibly, write_parquet
 from data.errors import InputError
-from data.ingest import IngestConfig, ingest
+from data.events.config import IngestConfig
+from data.events.database import database, run_interruptibly, write_parquet
+from data.events.ingest import ingest
 
 HEADER = "user_id,track_id,played_at,ms_played,duration_ms,plays,skipped,split"
 GOOD = "u1,t1,2026-01-01,1,1,1,true,train"

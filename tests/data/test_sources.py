@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.errors import InputError
-from data.ingest import IngestConfig, ingest
-from data.sources import FORMATS, find_files, format_of
+from data.events.config import IngestConfig
+from data.events.ingest import ingest
+from data.events.sources import FORMATS, find_files, format_of
 
 EVENTS = [
     {

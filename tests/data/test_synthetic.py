@@ -1,4 +1,4 @@
-"""data/synthetic.py: the made-up log has the statistics it claims, and more structure than popularity."""
+"""data/synthetic/log.py: the made-up log has the statistics it claims, and more structure than popularity."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data import synthetic
 from data.errors import InputError
+from data.events.config import IngestConfig
+from data.events.ingest import ingest
 from data.graph import BY, LISTENS, build_graph
-from data.ingest import IngestConfig, ingest
 from data.listens import Listens
 from data.split import Part, SplitConfig, mix64, split_listens
-from data.synthetic import PRESETS, SyntheticConfig, event_tables, main, write_log
+from data.synthetic import log as synthetic
+from data.synthetic.__main__ import main
+from data.synthetic.log import PRESETS, SyntheticConfig, event_tables, write_log
 
 COLUMNS = {
     "user_id": "string",
@@ -202,9 +204,8 @@ def test_ingest_keeps_every_event_and_the_graph_has_what_the_log_says(tmp_path, 
 
 
 def test_configs_are_parsed_without_the_heavy_libraries():
-    code = (
-        "import sys, data.synthetic, data.split, data.weights; print({'torch', 'pandas', 'duckdb'} & set(sys.modules))"
-    )
+    modules = "data.synthetic.log, data.events.config, data.events.sources, data.split, data.weights"
+    code = f"import sys, {modules}; print({{'torch', 'pandas', 'duckdb'}} & set(sys.modules))"
     root = Path(__file__).parents[2]
     found = subprocess.run([sys.executable, "-c", code], cwd=root, check=True, capture_output=True, text=True)
     assert found.stdout.strip() == "set()"

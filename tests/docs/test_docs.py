@@ -37,8 +37,8 @@ WRITTEN_BY_RUNS = ("artifacts/", "data/graph.pt")
 DOCUMENTED_CLASSES = {
     "tasks.config:RunConfig",
     "tasks.config:EvaluationConfig",
-    "data.ingest:IngestConfig",
-    "data.synthetic:SyntheticConfig",
+    "data.events.config:IngestConfig",
+    "data.synthetic.log:SyntheticConfig",
     "data.weights:WeightConfig",
     "data.split:SplitConfig",
     "models.base:ModelConfig",

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import duckdb
 
-from data.database import write_parquet
 from data.errors import InputError
+from data.events.database import write_parquet
 
 Connection = duckdb.DuckDBPyConnection
 

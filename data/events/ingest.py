@@ -5,73 +5,26 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import duckdb
-from pydantic import Field, field_validator
 
-from data import listen_tables
-from data.config import Config, unknown_name
-from data.cutoff import Cut, CutConfig, day_to_date
-from data.database import database, run_interruptibly
+from data.cutoff import Cut, day_to_date
 from data.errors import InputError
-from data.events import has, merge_duplicates, number_ids, refuse_two_parts
-from data.filters import CORE_RULES, ROW_RULES, charge_to_core_rules, drop_outside_core, log_cut, row_rule
-from data.rejects import count_rejected, refuse_gaps, require_few_rejected, write_rejects
-from data.schema import EVENTS, TRACK_ARTISTS
-from data.sources import event_files, track_artist_files
-from data.staging import load, require_one_id_type
+from data.events import listen_tables
+from data.events.config import IngestConfig
+from data.events.database import database, run_interruptibly
+from data.events.filters import CORE_RULES, ROW_RULES, charge_to_core_rules, drop_outside_core, log_cut, row_rule
+from data.events.merging import has, merge_duplicates, number_ids, refuse_two_parts
+from data.events.rejects import count_rejected, refuse_gaps, require_few_rejected, write_rejects
+from data.events.schema import EVENTS, TRACK_ARTISTS
+from data.events.sources import event_files, track_artist_files
+from data.events.staging import load, require_one_id_type
 
 Connection = duckdb.DuckDBPyConnection
 Counts = dict[str, Any]
 log = logging.getLogger(__name__)
-
-
-class IngestConfig(Config):
-    """Where the log is, how its columns are called, and what of it is used."""
-
-    events: tuple[str, ...] = Field(min_length=1)
-    """Files, folders or globs; one may be given as a plain string. Looked up when the run starts."""
-    track_artists: tuple[str, ...] = ()
-    """A separate table of ``track_id`` and ``artist_id`` (and ``artist_name``, ``track_name``), if there is one."""
-    columns: dict[str, str] = Field(default_factory=dict)
-    """Canonical name = the log's own name, for events: ``{track_id = "song"}``."""
-    track_artists_columns: dict[str, str] = Field(default_factory=dict)
-    """The same for the track_artists table."""
-    min_ms_played: int = Field(0, ge=0)
-    """Events shorter than this many milliseconds are dropped; those of unknown length stay."""
-    since: datetime | None = None
-    """Events before this moment are dropped (a date or a timestamp; UTC without a zone)."""
-    until: datetime | None = None
-    """Events from this moment on are dropped (a date or a timestamp; UTC without a zone)."""
-    min_user_songs: int = Field(0, ge=0)
-    """Users with fewer different songs are dropped, in turn with ``min_song_users`` until both hold."""
-    min_song_users: int = Field(0, ge=0)
-    """Songs with fewer different users are dropped, in turn with ``min_user_songs`` until both hold."""
-    cut: CutConfig | None = None
-    """Under a temporal split: its cut. The two filters above then count listens before validation only."""
-    max_rejected: float = Field(0.01, ge=0, le=1)
-    """The run fails when a larger share of the rows breaks the schema."""
-    memory_limit: str = Field("4GB", pattern=r"^\d+(\.\d+)?\s?([KMGT]i?B)$")
-    """Memory for aggregating; what does not fit spills to disk."""
-
-    @field_validator("events", "track_artists", mode="before")
-    @classmethod
-    def _one_or_many(cls, given: Any) -> Any:
-        if given is None:
-            return ()
-        return (str(given),) if isinstance(given, (str, Path)) else tuple(map(str, given))
-
-    @field_validator("columns", "track_artists_columns")
-    @classmethod
-    def _canonical(cls, given: dict[str, str]) -> dict[str, str]:
-        allowed = [field.name for field in EVENTS]
-        unknown = [name for name in given if name not in allowed]
-        if unknown:
-            raise ValueError(unknown_name("this is no canonical column:", unknown[0], allowed))
-        return given
 
 
 def ingest(config: IngestConfig, folder: Path, files: Sequence[Path] | None = None) -> Counts:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.errors import InputError
-from data.sql import literal
+from data.events.sql import literal
 
 Result = TypeVar("Result")
 

@@ -8,8 +8,8 @@ from typing import Any
 import duckdb
 
 from data.cutoff import day_to_date
-from data.database import write_parquet
-from data.filters import DAY_US
+from data.events.database import write_parquet
+from data.events.filters import DAY_US
 from data.vocabulary import id_hash_sql
 
 Connection = duckdb.DuckDBPyConnection

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time
 from itertools import pairwise
@@ -20,9 +18,9 @@ from pydantic import Field, model_validator
 
 from data.config import Config
 from data.errors import InputError
-from data.synthetic_events import Events, make_events
-from data.synthetic_names import artist_names, song_names
-from data.synthetic_world import Catalogue, Ints, make_catalogue, make_users
+from data.synthetic.events import Events, make_events
+from data.synthetic.names import artist_names, song_names
+from data.synthetic.world import Catalogue, Ints, make_catalogue, make_users
 
 Preset = Literal["tiny", "small", "medium", "large"]
 
@@ -175,40 +173,3 @@ def _write_table(table: pa.Table, path: Path) -> Path:
     partial = path.with_name(f".{path.name}.partial")
     pq.write_table(table, partial, compression="zstd")
     return partial.replace(path)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m data.synthetic",
-        description="Write a made-up listening log as Parquet, for `python -m flows.train --events FOLDER`.",
-        epilog="Presets: "
-        + "; ".join(f"{name}: {c['num_users']:,} users, {c['num_events']:,} listens" for name, c in PRESETS.items()),
-    )
-    parser.add_argument(
-        "--preset", choices=list(PRESETS), default="small", help="size of the log (default: %(default)s)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="another seed gives another world (default: %(default)s)")
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="FOLDER", help="folder to write events-*.parquet into"
-    )
-    for name in ("users", "songs", "artists", "events", "days"):
-        parser.add_argument(f"--{name}", type=int, metavar="N", help=f"number of {name} (default: the preset's)")
-    return parser
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Write a log as the command line says; 0, or 2 after a sentence about what cannot be."""
-    given = vars(_parser().parse_args(arguments))
-    counts = {f"num_{name}": given[name] for name in ("users", "songs", "artists", "events", "days")}
-    try:
-        config = SyntheticConfig.parse({"preset": given["preset"], "seed": given["seed"], **counts}, "synthetic")
-        files = write_log(config, given["out"])
-    except (InputError, OSError) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 2
-    print(f"{config.count('num_events'):,} listens in {len(files)} file(s) in {given['out']}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import duckdb
 
-from data.schema import Column, Problem
+from data.events.schema import Column, Problem
 
 Opener = Callable[["LogFile", duckdb.DuckDBPyConnection], "Relation"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from data.synthetic_world import FAVOURITES, Catalogue, Floats, Ints, Users
+from data.synthetic.world import FAVOURITES, Catalogue, Floats, Ints, Users
 
 AGAIN, FAVOURITE, GENRE, POPULAR = range(4)
 """Why a song is played: it was before; its artist is a favourite; its genre is liked; everyone knows it."""

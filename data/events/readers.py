@@ -9,10 +9,10 @@ from collections import Counter
 import duckdb
 
 from data.errors import InputError
-from data.relation import LogFile, Relation
-from data.schema import TEXT, Column, Problem
-from data.sql import identifier, literal
-from data.text_files import check_text, first_line
+from data.events.relation import LogFile, Opener, Relation
+from data.events.schema import TEXT, Column, Problem
+from data.events.sql import identifier, literal
+from data.events.text_files import check_text, first_line
 
 Connection = duckdb.DuckDBPyConnection
 
@@ -148,3 +148,7 @@ def _pointer(name: str) -> str:
 
 def _brief(error: Exception) -> str:
     return str(error).splitlines()[0].removesuffix(".")
+
+
+READERS: dict[str, Opener] = {"parquet": open_parquet, "csv": open_csv, "jsonl": open_jsonl}
+"""One reader a format; ``data.events.sources`` says which suffix means which."""

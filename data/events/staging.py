@@ -10,9 +10,10 @@ import duckdb
 
 from data.config import unknown_name
 from data.errors import InputError
-from data.relation import LogFile, Relation
-from data.schema import Converted, Field, Problem, id_type, source_names
-from data.sources import format_of
+from data.events.readers import READERS
+from data.events.relation import LogFile, Relation
+from data.events.schema import Converted, Field, Problem, id_type, source_names
+from data.events.sources import format_of
 
 Connection = duckdb.DuckDBPyConnection
 
@@ -56,10 +57,10 @@ def require_one_id_type(db: Connection, tables: Mapping[str, Sequence[Path]], na
 def _load_file(
     db: Connection, table: str, place: int, path: Path, fields: tuple[Field, ...], names: Mapping[str, str]
 ) -> tuple[str, ...]:
-    opener, compression = format_of(path)
+    log_format, compression = format_of(path)
     wanted = tuple(dict.fromkeys(names[field.name] for field in fields if field.name in names))
     with _reading(path):
-        relation = opener(LogFile(path, compression, wanted), db)
+        relation = READERS[log_format](LogFile(path, compression, wanted), db)
         _require_columns(path, relation, fields, names)
         try:
             _insert(db, table, place, path, relation, fields, names)
