@@ -28,6 +28,11 @@ def sha256_of_json(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def as_json(value: Any) -> Any:
+    """The value as it comes back from a JSON file: tuples are lists, and what JSON does not know is its text."""
+    return json.loads(json.dumps(value, default=str))
+
+
 def code_digests(entry_modules: Iterable[str]) -> dict[str, str]:
     """Digest of every module of the project that the entry modules are or import, by module name.
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import Any
 
-from tasks.digest import code_digests, sha256_of_json
+from tasks.digest import as_json, code_digests, sha256_of_json
 
 LIBRARIES = ("torch", "torch-geometric")
 
@@ -23,13 +23,14 @@ def key_parts(
         config: plain values; nested tables become dotted names.
         code: entry modules; everything of the project that they import counts.
     """
-    return {
+    parts = {
         "version of the stage": f"{stage} {stage_version}",
         **{f"input {name}": sha256 for name, sha256 in inputs.items()},
         **{f"config {name}": value for name, value in _flat(config).items()},
         **{f"code {module}": digest for module, digest in code_digests(code).items()},
         **{f"library {name}": version(name) for name in LIBRARIES},
     }
+    return as_json(parts)  # as they will be read back, so that they can be compared
 
 
 def key_of(parts: KeyParts) -> str:

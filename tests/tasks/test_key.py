@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,11 @@ def test_equal_parts_give_equal_keys_whatever_their_order() -> None:
 def test_a_change_gives_another_key_and_is_named(changed, told) -> None:
     assert key_of(parts()) != key_of(parts(**changed))
     assert what_changed(parts(), parts(**changed)) == told
+
+
+def test_parts_that_were_stored_and_read_back_have_not_changed() -> None:
+    now = parts(config={"ks": (20, 40), "since": date(2025, 1, 1)})
+    assert what_changed(json.loads(json.dumps(now)), now) == []
 
 
 def test_the_code_that_is_reached_counts_with_what_it_imports() -> None:

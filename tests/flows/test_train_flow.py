@@ -1,0 +1,154 @@
+"""The main job as its user sees it: what runs, what is cached, and why."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from tasks import digest
+
+STAGES = ["ingest", "graph", "split", "train", "evaluate", "register"]
+
+
+def test_the_first_run_registers_a_version_and_the_second_has_nothing_to_do(run_train: Callable, home: Path) -> None:
+    first = run_train()
+    assert first.state == "Completed"
+    assert first.ran == dict.fromkeys(STAGES, "first run")
+    registered = first.counts["register"]
+    assert registered["version"] == 1
+    assert registered["decision"].startswith(("Promoted: ", "Held: "))
+    assert len(registered["decision"]) > len("Promoted: ")
+
+    second = run_train()
+    assert second.state == "Cached"
+    assert second.message == "Nothing new: every stage was cached."
+    assert second.ran == {}
+    assert second.folders == first.folders
+    assert second.counts["register"] == registered
+
+
+def test_the_stored_graph_is_the_published_one_also_after_somebody_damaged_it(run_train: Callable, home: Path) -> None:
+    stored = run_train().folders["graph"] / "graph.pt"
+    published = home / "data" / "graph.pt"
+    assert published.read_bytes() == stored.read_bytes()
+    published.write_bytes(b"damage")
+    assert run_train().state == "Cached"
+    assert published.read_bytes() == stored.read_bytes()
+
+
+def test_a_log_that_was_only_touched_is_the_same_log(run_train: Callable, log: Path) -> None:
+    run_train()
+    later = log.stat().st_mtime + 60
+    os.utime(log, (later, later))
+    assert run_train().ran == {}
+
+
+def test_one_more_listen_runs_everything(run_train: Callable, log: Path) -> None:
+    run_train()
+    append_a_listen(log)
+    again = run_train()
+    assert list(again.ran) == STAGES
+    assert again.ran["ingest"] == "input log"
+    assert again.ran["graph"] == "input listens"
+    assert again.ran["split"] == "input graph; input listens"
+    assert again.ran["train"] == "input training_graph; input graph"
+    assert again.counts["register"]["version"] == 2
+
+
+def append_a_listen(log: Path) -> None:
+    """Let the first user hear a song for the first time."""
+    events = pq.read_table(log)
+    heard = events.filter(pc.equal(events["user_id"], events["user_id"][0]))["track_id"]
+    new = events.filter(pc.invert(pc.is_in(events["track_id"], heard.combine_chunks()))).slice(0, 1)
+    place = new.schema.get_field_index("user_id")
+    new = new.set_column(
+        place, "user_id", pa.array([events["user_id"][0].as_py()], events.schema.field("user_id").type)
+    )
+    pq.write_table(pa.concat_tables([events, new]), log)
+
+
+def test_another_seed_of_the_training_leaves_the_split_alone(run_train: Callable) -> None:
+    run_train()
+    again = run_train(training={"seed": 1})
+    assert list(again.ran) == ["train", "evaluate", "register"]
+    assert again.ran["train"] == "config training.seed: not set → 1"
+
+
+@pytest.fixture
+def edit_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Let a module's source have further lines, as the digest of the code sees it."""
+    source_file, digest_of = digest._source_file, digest._module_digest
+
+    def edit(module: str, lines: str) -> None:
+        edited = tmp_path / f"{module}.py"
+        edited.write_text(source_file(module).read_text(encoding="utf-8") + lines, encoding="utf-8")
+        monkeypatch.setattr(digest, "_source_file", lambda name: edited if name == module else source_file(name))
+        again = digest_of.__wrapped__(module)
+        monkeypatch.setattr(digest, "_module_digest", lambda name: again if name == module else digest_of(name))
+
+    return edit
+
+
+def test_a_changed_line_of_the_split_runs_the_split_and_what_follows(run_train: Callable, edit_source: Any) -> None:
+    run_train()
+    edit_source("data.split", "\nROUNDS = 3\n")
+    again = run_train()
+    assert again.ran == dict.fromkeys(["split", "train", "evaluate"], "code data.split")
+
+
+def test_a_changed_comment_runs_nothing(run_train: Callable, edit_source: Any) -> None:
+    run_train()
+    edit_source("data.split", "\n# Said more clearly.\n")
+    assert run_train().state == "Cached"
+
+
+def test_a_deleted_graph_is_made_again_and_the_reason_says_so(run_train: Callable) -> None:
+    shutil.rmtree(run_train().folders["graph"])
+    again = run_train()
+    assert again.ran == {"graph": "the stored result is gone"}
+    assert (again.folders["graph"] / "graph.pt").exists()
+    assert run_train().state == "Cached"
+
+
+def test_a_damaged_graph_is_made_again_and_the_reason_says_so(run_train: Callable) -> None:
+    path = run_train().folders["graph"] / "graph.pt"
+    sound = path.read_bytes()
+    path.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
+    assert run_train().ran == {"graph": "the stored result is damaged: graph.pt does not match its digest"}
+    assert path.read_bytes() == sound
+
+
+def test_a_version_that_is_gone_from_the_registry_is_registered_again(
+    run_train: Callable, home: Path, registry_tables: Path
+) -> None:
+    run_train()
+    shutil.copyfile(registry_tables, home / "artifacts" / "mlflow" / "mlflow.db")
+    assert run_train().ran == {"register": "what the stored result points to is gone"}
+
+
+CACHED_RUN = """
+import json, sys
+from flows.train import train
+
+given = json.loads(sys.argv[1])
+state = train(**given, return_state=True)
+loaded = {"torch", "torch_geometric", "mlflow"} & {name.partition(".")[0] for name in sys.modules}
+print(state.name, sorted(loaded))
+"""
+
+
+@pytest.mark.slow
+def test_a_cached_run_loads_neither_torch_nor_mlflow(songgraph: Callable, log: Path) -> None:
+    given = json.dumps({"events": str(log), "num_epochs": 1, "overrides": {"model": {"architecture": "lightgcn"}}})
+    first = songgraph("-c", CACHED_RUN, given)
+    assert first.stdout.strip() == "Completed ['mlflow', 'torch', 'torch_geometric']", first.stderr
+    assert songgraph("-c", CACHED_RUN, given).stdout.strip() == "Cached []"
