@@ -127,6 +127,16 @@ def test_every_command_and_its_options_exist(page: Path) -> None:
 
 
 @every_page
+def test_every_key_that_is_set_exists(page: Path) -> None:
+    documented = {key for written, _ in key_tables().values() for key in written} | {"KEY"}
+    for module, arguments in python_commands(page):
+        for setting in (word for flag, word in pairwise(arguments) if flag == "--set"):
+            table, _, key = setting.partition("=")[0].rpartition(".")
+            assert key in documented, (module, setting)
+            assert not table or table in class_of("tasks.config:RunConfig").model_fields, (module, setting)
+
+
+@every_page
 def test_every_deployment_and_its_parameters_exist(page: Path, deployments: dict[str, Any]) -> None:
     from flows.train import train
 
