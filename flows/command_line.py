@@ -183,9 +183,16 @@ def _with_settings(tables: dict[str, Any], settings: list[str]) -> dict[str, Any
         *path, key = name.strip().split(".")
         table = tables
         for part in path:
-            table = table.setdefault(part, {})
+            table = _table(table, part, setting)
         table[key] = _toml_value(text.strip())
     return tables
+
+
+def _table(tables: dict[str, Any], name: str, setting: str) -> dict[str, Any]:
+    table = tables.setdefault(name, {})
+    if not isinstance(table, dict):
+        raise InputError(f"--set was given '{setting}', but also {name}={table}; give only one of them.")
+    return table
 
 
 def _toml_value(text: str) -> Any:
@@ -196,5 +203,5 @@ def _toml_value(text: str) -> Any:
 
 
 def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {key: _without_none(value) if isinstance(value, dict) else value for key, value in table.items()}
-    return {key: value for key, value in kept.items() if value not in (None, {})}
+    given = {key: value for key, value in table.items() if value is not None}
+    return {key: _without_none(value) if isinstance(value, dict) else value for key, value in given.items()}

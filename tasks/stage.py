@@ -26,8 +26,9 @@ from tasks.store import Store
 
 logger = logging.getLogger(__name__)
 
-NOT_TRANSIENT = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.ENOENT}
-
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+NOT_WRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST}
+NOT_TRANSIENT = {*FULL, *NOT_WRITABLE, errno.ENOENT}
 
 Work = Callable[..., Mapping[str, Any]]
 """What a stage does: ``work(folder, config, **inputs)`` writes files into ``folder`` and returns counts for people."""
@@ -168,7 +169,7 @@ def _compute(
 
 
 def _in_a_sentence(error: OSError, stage: str) -> OSError | InputError:
-    if error.errno not in NOT_TRANSIENT - {errno.ENOENT}:
+    if error.errno not in FULL | NOT_WRITABLE:
         return error
     where = f" '{error.filename}'" if error.filename else ""
     return InputError(
