@@ -50,6 +50,8 @@ worker: install ## A worker for the deployments; makes the work pool if needed
 deploy: install ## Deploy train/simple and train/advanced (needs the server)
 	$(MAKE_POOL)
 	$(VENV)/bin/prefect --no-prompt deploy --all
+	$(VENV)/bin/prefect automation inspect songgraph-crash-silent-runs >/dev/null 2>&1 || \
+		$(VENV)/bin/prefect automation create --from-file automations.yaml
 
 tensorboard: install ## Learning curves on 127.0.0.1:6006
 	$(VENV)/bin/tensorboard --logdir artifacts/tensorboard --host 127.0.0.1

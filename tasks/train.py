@@ -27,7 +27,7 @@ def _train(folder: Path, config: Mapping[str, Any], training_graph: Path, graph:
         model_config={**config["model"], **node_counts(readable)},
         training_config=config["training"],
         output_dir=artifacts_folder() / "training" / name,
-        tensorboard_dir=artifacts_folder() / "tensorboard" / name,
+        tensorboard_dir=artifacts_folder() / "tensorboard" / name / folder.name[:8],  # the folder is named by the key
     )
     results = trainer.train(readable, num_epochs=config["num_epochs"])
     trainer.save_model(folder)
