@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -17,6 +17,22 @@ from tasks.evaluate import evaluate
 from tasks.graph import build_graph
 from tasks.ingest import find_log, ingest
 from tasks.key import KeyParts
+from tasks.options import (
+    ConfigOption,
+    EpochsOption,
+    EventsOption,
+    ModelOption,
+    NameOption,
+    PatienceOption,
+    PresetOption,
+    SeedOption,
+    SetOption,
+    TrackArtistsOption,
+    TrainerOption,
+    absolute_paths,
+    overrides,
+    training_tables,
+)
 from tasks.ref import Files, Ref
 from tasks.register import register
 from tasks.split import split
@@ -80,12 +96,24 @@ def _looking_up(verdicts: list[Verdict]) -> Iterator[None]:
 
 
 def main(
-    config: Annotated[str | None, typer.Option("--config", help="TOML file of the run, as in configs/.")] = None,
-    events: Annotated[list[str] | None, typer.Option("--events", help="Files, folders or globs of the log.")] = None,
+    config: ConfigOption = None,
+    trainer: TrainerOption = None,
+    model: ModelOption = None,
+    events: EventsOption = None,
+    track_artists: TrackArtistsOption = None,
+    preset: PresetOption = None,
+    epochs: EpochsOption = None,
+    patience: PatienceOption = None,
+    seed: SeedOption = None,
+    name: NameOption = None,
+    settings: SetOption = None,
 ) -> None:
     """Say for each stage: cached, will run and which part of its key changed, or depends on an earlier one."""
+    tables = training_tables(model, patience, seed, track_artists, preset)
+    given = {"trainer": trainer, "num_epochs": epochs, "name": name}
     try:
-        verdicts = explain(load_run_config(config, events=events))
+        paths = absolute_paths(events)
+        verdicts = explain(load_run_config(config, overrides(tables, settings), given, events=paths))
     except InputError as error:
         Console(stderr=True).print(f"Error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(2) from None
