@@ -114,7 +114,8 @@ def run_here(
 def ending_in_a_sentence(console: Console) -> Iterator[None]:
     """Turn what a person can cause into one sentence and an exit code; a bug still shows its traceback."""
     try:
-        yield
+        with _sigterm_raises():
+            yield
     except InputError as error:
         console.print(f"Error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(2) from None
@@ -126,5 +127,19 @@ def ending_in_a_sentence(console: Console) -> Iterator[None]:
         raise SystemExit(128 + (error.signal or signal.SIGTERM)) from None
 
 
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """After its own clean-up Prefect sends SIGTERM again, which by default ends the process without a word."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise TerminationSignal(signal=number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _say_stopped(console: Console) -> None:
-    console.print("Stopped. Finished stages and epochs are kept; the same command goes on from there.")
+    console.print("Stopped. Finished stages and epochs are kept; the same command goes on from there.", soft_wrap=True)
