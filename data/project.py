@@ -14,8 +14,13 @@ def project_root() -> Path:
     """
     if home := os.environ.get("SONGGRAPH_HOME"):
         return Path(home).expanduser().resolve()
-    checkout = Path(__file__).resolve().parent.parent
-    return checkout if (checkout / "pyproject.toml").exists() else Path.cwd()
+    return checkout() or Path.cwd()
+
+
+def checkout() -> Path | None:
+    """The checkout that this file is in, with ``configs/``; None for an installed wheel."""
+    folder = Path(__file__).resolve().parent.parent
+    return folder if (folder / "pyproject.toml").exists() else None
 
 
 def artifacts_folder() -> Path:

@@ -9,6 +9,7 @@ from prefect.client.schemas.objects import State
 
 from flows.command_line import command
 from flows.outcome import finished
+from flows.quiet import bad_input_in_a_sentence
 from tasks.config import load_run_config
 from tasks.evaluate import evaluate
 from tasks.graph import build_graph, publish_latest
@@ -18,6 +19,7 @@ from tasks.train import train_model
 
 
 @flow(name="evaluate", persist_result=True, result_serializer="json")
+@bad_input_in_a_sentence
 def score(
     config: str | None = None,
     name: str | None = None,

@@ -6,12 +6,17 @@ import atexit
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 from prefect.logging.handlers import PrefectConsoleHandler
 
 from data.errors import InputError
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 OURS = ("tasks", "registry", "trainers", "evaluation", "models", "data")
 RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
@@ -26,6 +31,7 @@ def quiet_prefect() -> Iterator[None]:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     logging.getLogger(AT_EXIT).setLevel(logging.ERROR)
+    logging.getLogger("prefect").setLevel(logging.WARNING)  # where pyproject.toml's settings are not read
     with ExitStack() as undo:
         for name in OURS:
             _speak_plainly(logging.getLogger(name), handler, undo)
@@ -59,5 +65,24 @@ def _speak_plainly(logger: logging.Logger, handler: logging.Handler, undo: ExitS
 def _unsaid(record: logging.LogRecord) -> bool:
     """Whether the command line does not say the same itself, in a sentence."""
     error = record.exc_info[1] if record.exc_info else None
-    ended = "Finished in state" in record.getMessage()
+    ended = any(words in record.getMessage() for words in ("Finished in state", "Crash detected"))
     return record.levelno >= logging.WARNING and not ended and not isinstance(error, InputError | KeyboardInterrupt)
+
+
+def bad_input_in_a_sentence(body: Callable[P, R]) -> Callable[P, R]:
+    """Around a flow's body: Prefect logs bad input as the sentence that it is; a bug keeps its traceback."""
+
+    @wraps(body)
+    def with_filter(*args: P.args, **kwargs: P.kwargs) -> R:
+        for logger in map(logging.getLogger, RUN_LOGGERS):
+            logger.addFilter(_as_a_sentence)
+        return body(*args, **kwargs)
+
+    return with_filter
+
+
+def _as_a_sentence(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, InputError):
+        record.msg, record.args, record.exc_info = str(error), (), None
+    return True

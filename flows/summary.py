@@ -11,6 +11,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from data.project import project_root
+
 
 def print_summary(outcome: Mapping[str, Any], console: Console) -> None:
     """Print what ``flows.outcome`` kept of a run."""
@@ -64,7 +66,7 @@ def _closing_lines(outcome: Mapping[str, Any], stages: Mapping[str, Mapping[str,
         registered = stages["register"]["counts"]
         lines.append(f"Registered  {outcome['name']} version {registered['version']}: {registered['decision']}")
     if "graph" in stages:
-        lines.append("Graph       data/graph.pt")
+        lines.append(f"Graph       {_short(str(project_root() / 'data' / 'graph.pt'))}")
     lines += [
         f"{_label(name):<11} {_short(stages[name]['folder'])}" for name in ("train", "evaluate") if name in stages
     ]

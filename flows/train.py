@@ -9,6 +9,7 @@ from prefect.client.schemas.objects import State
 
 from flows.command_line import command
 from flows.outcome import finished
+from flows.quiet import bad_input_in_a_sentence
 from tasks.config import load_run_config
 from tasks.evaluate import evaluate
 from tasks.graph import build_graph, publish_latest
@@ -19,6 +20,7 @@ from tasks.train import train_model
 
 
 @flow(name="train", persist_result=True, result_serializer="json")
+@bad_input_in_a_sentence
 def train(
     config: str | None = None,
     name: str | None = None,

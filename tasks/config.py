@@ -16,7 +16,7 @@ from data.config import Config
 from data.errors import InputError
 from data.events.config import IngestConfig
 from data.events.sources import find_files
-from data.project import project_root
+from data.project import checkout, project_root
 from data.split import SplitConfig
 from data.synthetic.log import SyntheticConfig
 from data.weights import WeightConfig
@@ -143,9 +143,9 @@ def _from_root(paths: str | list[str]) -> list[str]:
 
 
 def _find(path: str | Path) -> Path:
-    """A config as given, or relative to the project root: a worker starts elsewhere."""
-    candidates = [Path(path).expanduser(), project_root() / path]
-    for candidate in candidates:
+    """A config as given, or relative to the project root or the checkout: a worker starts elsewhere."""
+    for folder in (Path.cwd(), project_root(), checkout() or project_root()):
+        candidate = folder / Path(path).expanduser()
         if candidate.is_file():
             return candidate
     raise InputError(

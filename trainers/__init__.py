@@ -1,5 +1,8 @@
 """Trainers: one loop, many ways to train. ``from trainers import create_trainer, AdvancedTrainer``."""
 
+import importlib
+from typing import Any
+
 from data.lazy import lazy_names
 
 _MODULES = {
@@ -11,4 +14,11 @@ _MODULES = {
     "CurriculumTrainer": "trainers.curriculum",
 }
 __all__ = list(_MODULES)
-__getattr__ = lazy_names(__name__, _MODULES)
+_find = lazy_names(__name__, _MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    """Whoever takes a trainer wants to load a graph: importing ``data.graph`` lets torch's safe ``load`` do so."""
+    found = _find(name)
+    importlib.import_module("data.graph")
+    return found
