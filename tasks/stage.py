@@ -116,7 +116,12 @@ executor: ContextVar[Executor] = ContextVar("executor", default=as_prefect_task)
 
 
 def is_transient(task: Any, task_run: TaskRun, state: State) -> bool:
-    """Whether a retry can help: input and output errors, except a full or read-only disk and missing rights."""
+    """Whether a retry can help: input and output errors, except a full or read-only disk and missing rights.
+
+    A stage that passed its own time limit raises a ``TimeoutError`` too, but would only do so again.
+    """
+    if state.name == "TimedOut":
+        return False
     error = state.data if isinstance(state.data, BaseException) else state.result(raise_on_failure=False)
     return isinstance(error, OSError) and error.errno not in NOT_TRANSIENT
 
