@@ -14,6 +14,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.states import Completed
+from prefect.task_engine import TaskRunTimeoutError
 
 from data.errors import InputError
 from data.project import artifacts_folder
@@ -120,9 +121,9 @@ def is_transient(task: Any, task_run: TaskRun, state: State) -> bool:
 
     A stage that passed its own time limit raises a ``TimeoutError`` too, but would only do so again.
     """
-    if state.name == "TimedOut":
-        return False
     error = state.data if isinstance(state.data, BaseException) else state.result(raise_on_failure=False)
+    if isinstance(error, TaskRunTimeoutError):
+        return False
     return isinstance(error, OSError) and error.errno not in NOT_TRANSIENT
 
 
