@@ -61,17 +61,24 @@ def artifacts_of(database: Path) -> Path:
     return database.parent / "artifacts"
 
 
-def exists(name: str, version: int | str, uri: str | None = None) -> bool:
+def exists(name: str, version: int | str, uri: str | None = None, run_id: str | None = None) -> bool:
     """Whether a version is registered, without importing MLflow; so a cached registration is verified cheaply.
 
     In a local store the files of its bundle have to be there too; their content is verified when they are loaded.
+
+    Args:
+        name: the registered model's name.
+        version: the version's number.
+        uri: the registry's address, see ``resolve_uri``.
+        run_id: the run that the version has to be of: a registry that was begun anew counts from 1 again.
 
     Raises:
         InputError: the server cannot be reached, or the database cannot be read.
     """
     address = resolve_uri(uri)
     database = database_of(address)
-    return _in_database(database, name, version) if database else _on_server(address, name, version)
+    found = _in_database(database, name, version) if database else _on_server(address, name, version)
+    return found is not None and run_id in (None, found)
 
 
 def check_server(uri: str) -> None:
@@ -83,9 +90,10 @@ def check_server(uri: str) -> None:
     _get(f"{uri}/health", uri)
 
 
-def _in_database(database: Path, name: str, version: int | str) -> bool:
+def _in_database(database: Path, name: str, version: int | str) -> str | None:
+    """The run that a version is of; None where there is no such version, or its files are gone."""
     if not database.is_file():
-        return False
+        return None
     query = (
         "SELECT run_id, source FROM model_versions "
         "WHERE name = ? AND version = ? AND current_stage != 'Deleted_Internal'"
@@ -95,7 +103,7 @@ def _in_database(database: Path, name: str, version: int | str) -> bool:
             row = connection.execute(query, (name, int(version))).fetchone()
     except sqlite3.Error as error:
         raise damaged_database(database, error) from error
-    return row is not None and _is_complete(local_bundle(database, *row))
+    return str(row[0]) if row is not None and _is_complete(local_bundle(database, *row)) else None
 
 
 def _is_complete(bundle: Path) -> bool:
@@ -110,10 +118,11 @@ def damaged_database(database: Path, error: Exception) -> InputError:
     )
 
 
-def _on_server(uri: str, name: str, version: int | str) -> bool:
+def _on_server(uri: str, name: str, version: int | str) -> str | None:
     query = urllib.parse.urlencode({"name": name, "version": version})
     answer = _get(f"{uri}/api/2.0/mlflow/model-versions/get?{query}", uri)
-    return answer is not None and "model_version" in json.loads(answer)
+    found = json.loads(answer).get("model_version") if answer is not None else None
+    return None if found is None else str(found.get("run_id", ""))
 
 
 def _get(url: str, uri: str) -> bytes | None:

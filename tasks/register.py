@@ -15,6 +15,7 @@ from tasks.key import LIBRARIES
 from tasks.ref import Ref
 from tasks.stage import Stage
 from tasks.store import read_manifest, write_json
+from tasks.train import trained_on_everything
 
 
 def _register(
@@ -29,10 +30,8 @@ def _register(
     from data.graph import load_graph
     from registry.bundle import assemble_bundle
     from registry.register import register as register_bundle
-    from trainers.factory import trains_on_everything
-    from trainers.saved import load_config
 
-    whole = trains_on_everything(load_config(model)["trainer"])
+    whole = trained_on_everything(model)
     bundle = folder / "bundle"
     assemble_bundle(
         bundle,
@@ -62,7 +61,7 @@ def _register(
 def _still_registered(ref: Ref) -> bool:
     """The stored result only points to the registry: look there too, without loading MLflow."""
     told = read_manifest(ref.value)["counts"]
-    return exists(told["name"], told["version"], told["uri"])
+    return exists(told["name"], told["version"], told["uri"], told["run_id"])
 
 
 REGISTER = Stage("register", 1, _register, code=("registry.bundle", "registry.register"), valid=_still_registered)

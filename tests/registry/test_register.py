@@ -186,6 +186,8 @@ def test_whether_a_version_exists_is_known_without_mlflow(make_bundle, uri: str)
     assert exists("music", 1, uri)
     assert not exists("music", 2, uri)
     assert not exists("other", 1, uri)
+    assert exists("music", 1, uri, run_id=Store(uri).get("music", 1).run_id)
+    assert not exists("music", 1, uri, run_id="of a registry that was deleted")
     code = (
         f"import sys; from registry.location import exists; assert exists('music', 1, {uri!r});"
         "sys.exit('mlflow' in sys.modules or 'torch' in sys.modules)"

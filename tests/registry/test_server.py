@@ -61,7 +61,8 @@ def test_register_load_and_promote(make_bundle, server: str) -> None:
     assert register(make_bundle(quality=0.6), "music", server).champion == 1
     assert register(make_bundle(quality=2.0), "music", server) == first
     assert load("champion", "music", server).recommend("u00", 3) == load(1, "music", server).recommend("u00", 3)
-    assert exists("music", 1, server)
+    assert exists("music", 1, server, run_id=first.run_id)
+    assert not exists("music", 1, server, run_id="another")
     assert not exists("music", 9, server)
     assert not exists("other", 1, server)
     with pytest.raises(InputError, match="has no version or alias '9'; it has 1, 2, champion"):
