@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +21,8 @@ class Best:
     weights: dict[str, Tensor] | None = None
 
     def update(self, epoch: int, score: float, model: nn.Module | None) -> None:
-        """Take this epoch if it is better, with a copy of the weights of ``model`` if one is given."""
-        if self.score is not None and score <= self.score:
+        """Take this epoch if it is better, with a copy of the weights of ``model`` if one is given; NaN never is."""
+        if math.isnan(score) or (self.score is not None and score <= self.score):
             return
         self.epoch, self.score = epoch, score
         if model is not None:

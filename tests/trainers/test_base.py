@@ -46,6 +46,14 @@ def test_the_watched_metric_decides_the_best_epoch(constant, tiny_graph):
     assert (results["best_epoch"], results["best_metric"]) == (2, 3.0)
 
 
+def test_a_watched_metric_that_is_no_number_is_never_the_best(constant, tiny_graph):
+    class Undefined(Constant):
+        metrics = ({"metric": float("nan")}, {"metric": 2.0}, {"metric": float("nan")}, {"metric": 1.0})
+
+    results = constant(Undefined, monitor="metric").train(tiny_graph, 4)
+    assert (results["best_epoch"], results["best_metric"]) == (2, 2.0)
+
+
 def test_a_watched_metric_that_does_not_exist_is_refused(make_trainer, tiny_graph):
     with pytest.raises(
         InputError, match=r"watched metric 'recall@99' does not exist; set monitor to one of recall@5, "
