@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import importlib.machinery
 import json
-import sys
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import grimp
+
+from tasks.outside import imported_names, own_modules, reexported, syntax_tree
 
 PACKAGES = ("flows", "tasks", "registry", "trainers", "evaluation", "models", "data")
 
@@ -37,7 +37,7 @@ def code_digests(entry_modules: Iterable[str]) -> dict[str, str]:
     """Digest of every module of the project that the entry modules are or import, by module name.
 
     The imports are found by static analysis, so nothing is imported here. A module outside the project (a custom
-    trainer's) is digested too, without what it imports outside the project.
+    trainer's) is digested too, with what it imports of its own package, or from beside it where it is not installed.
     """
     reached: set[str] = set()
     for module in entry_modules:
@@ -54,52 +54,16 @@ def _imported_by(module: str) -> set[str]:
     graph = _import_graph()
     if module in graph.modules:
         return graph.find_upstream_modules(module)
-    direct = {name for name in _absolute_imports(_tree(module)) if name in graph.modules}
-    return direct | {deep for name in direct for deep in graph.find_upstream_modules(name)}
-
-
-def _absolute_imports(tree: ast.Module) -> set[str]:
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+    theirs = own_modules(module, apart=graph.modules)
+    named = {name for found in theirs for name in imported_names(found)}
+    direct = {name for name in named | reexported(named, PACKAGES) if name in graph.modules}
+    return theirs | direct | {deep for name in direct for deep in graph.find_upstream_modules(name)}
 
 
 @cache
 def _module_digest(module: str) -> str:
     """Digest of the syntax tree without docstrings: a comment, a docstring or a line break changes nothing."""
-    return hashlib.sha256(ast.dump(_without_docstrings(_tree(module))).encode()).hexdigest()
-
-
-def _tree(module: str) -> ast.Module:
-    return ast.parse(_source_file(module).read_bytes())
-
-
-def _source_file(module: str) -> Path:
-    """The module's file, found without importing its parents (they may import torch)."""
-    path: list[str] | None = None
-    name, spec = "", None
-    for part in module.split("."):
-        name = f"{name}.{part}" if name else part
-        spec = importlib.machinery.PathFinder.find_spec(name, path) or _editable_spec(name)
-        if spec is None:
-            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
-        path = list(spec.submodule_search_locations or [])
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(f"Module '{module}' has no source file", name=module)
-    return Path(spec.origin)
-
-
-def _editable_spec(name: str) -> importlib.machinery.ModuleSpec | None:
-    """Editable installs put their packages behind a finder of their own, which PathFinder does not ask."""
-    if "." in name:
-        return None
-    finders = (finder for finder in sys.meta_path if finder is not importlib.machinery.PathFinder)
-    specs = (finder.find_spec(name, None, None) for finder in finders)
-    return next((spec for spec in specs if spec is not None), None)
+    return hashlib.sha256(ast.dump(_without_docstrings(syntax_tree(module))).encode()).hexdigest()
 
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from tasks import digest
+from tasks import digest, outside
 
 STAGES = ["ingest", "graph", "split", "train", "evaluate", "register"]
 
@@ -86,12 +86,12 @@ def test_another_seed_of_the_training_leaves_the_split_alone(run_train: Callable
 @pytest.fixture
 def edit_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
     """Let a module's source have further lines, as the digest of the code sees it."""
-    source_file, digest_of = digest._source_file, digest._module_digest
+    source_file, digest_of = outside.source_file, digest._module_digest
 
     def edit(module: str, lines: str) -> None:
         edited = tmp_path / f"{module}.py"
         edited.write_text(source_file(module).read_text(encoding="utf-8") + lines, encoding="utf-8")
-        monkeypatch.setattr(digest, "_source_file", lambda name: edited if name == module else source_file(name))
+        monkeypatch.setattr(outside, "source_file", lambda name: edited if name == module else source_file(name))
         again = digest_of.__wrapped__(module)
         monkeypatch.setattr(digest, "_module_digest", lambda name: again if name == module else digest_of(name))
 

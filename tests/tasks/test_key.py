@@ -78,6 +78,38 @@ def test_a_class_from_outside_counts_with_what_it_takes_from_the_project(outside
     assert "their_trainer" not in sys.modules
 
 
+@pytest.mark.parametrize("statement", ["from trainers import AdvancedTrainer", "import trainers"])
+def test_a_class_taken_from_a_package_root_counts_with_the_module_that_defines_it(outside, statement: str) -> None:
+    assert {"trainers.advanced", "data.training_graph"} <= set(outside(f"{statement}\n"))
+
+
+def test_a_class_of_another_name_of_the_same_root_does_not_count(outside) -> None:
+    assert "trainers.advanced" not in outside("from trainers import BaseTrainer\n")
+
+
+def test_a_module_from_outside_counts_with_those_beside_it(outside, tmp_path: Path) -> None:
+    (tmp_path / "their_losses.py").write_text("SCALE = 1\n")
+    before = outside("import json\nimport torch\nimport their_losses\n")
+    assert set(before) == {"their_trainer", "their_losses"}
+    (tmp_path / "their_losses.py").write_text("SCALE = 2\n")
+    assert outside("import json\nimport torch\nimport their_losses\n")["their_losses"] != before["their_losses"]
+
+
+def test_a_package_from_outside_counts_with_what_it_imports_of_itself(outside, tmp_path: Path) -> None:
+    package = tmp_path / "their_package"
+    (package / "deep").mkdir(parents=True)
+    (package / "__init__.py").write_text("from .trainer import Trainer\n")
+    (package / "trainer.py").write_text("from trainers.base import BaseTrainer\nfrom .deep import losses\n")
+    (package / "unused.py").write_text("")
+    (package / "deep" / "__init__.py").write_text("")
+    (package / "deep" / "losses.py").write_text("from .. import trainer\n")
+    outside("")
+    theirs = {"their_package", "their_package.trainer", "their_package.deep", "their_package.deep.losses"}
+    for entry in ("their_package", "their_package.trainer"):
+        assert {name for name in code_digests([entry]) if name.startswith("their_")} == theirs
+        assert "trainers.base" in code_digests([entry])
+
+
 def test_a_module_that_is_not_there_is_named() -> None:
     with pytest.raises(ModuleNotFoundError, match="no_such_module"):
         code_digests(["no_such_module.trainer"])

@@ -1,0 +1,134 @@
+"""Modules as text: where their source is and what they import, without importing any (they may import torch)."""
+
+from __future__ import annotations
+
+import ast
+import importlib.machinery
+import sys
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+INSTALLED = {"site-packages", "dist-packages"}
+
+
+def own_modules(module: str, apart: Collection[str]) -> set[str]:
+    """A module from outside the project and, of what it imports, whatever its author may be editing too.
+
+    Those are the modules of its own package and, unless it is installed among all other libraries, those that lie
+    beside it.
+
+    Args:
+        module: the module's name.
+        apart: modules that are not looked into.
+    """
+    found: set[str] = set()
+    waiting = {module, *_parents(module)}
+    while waiting:
+        current = waiting.pop()
+        found.add(current)
+        waiting |= {name for name in imported_names(current) if _is_beside(name, module)} - found - set(apart)
+    return found
+
+
+def imported_names(module: str) -> set[str]:
+    """Whatever an import statement of a module names: modules, the packages they are in, and what is in them."""
+    names: set[str] = set()
+    for node in ast.walk(syntax_tree(module)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            origin = _origin(node, module)
+            names |= {origin} | {f"{origin}.{alias.name}" for alias in node.names}
+    return names | {parent for name in names for parent in _parents(name)}
+
+
+def reexported(names: Collection[str], packages: Iterable[str]) -> set[str]:
+    """The modules behind names that packages re-export lazily: ``trainers.AdvancedTrainer`` is ``trainers.advanced``.
+
+    A package that is imported as a whole stands for all of its names.
+    """
+    modules: set[str] = set()
+    for package in packages:
+        if package in names:
+            public = {f"{package}.{name}": target for name, target in _lazy_names(package).items()}
+            modules |= {public[name] for name in public if name in names} or set(public.values())
+    return modules
+
+
+def syntax_tree(module: str) -> ast.Module:
+    """A module's source, parsed."""
+    return ast.parse(source_file(module).read_bytes())
+
+
+def source_file(module: str) -> Path:
+    """The module's file, found without importing its parents.
+
+    Raises:
+        ModuleNotFoundError: there is no such module, or it has no source.
+    """
+    path: list[str] | None = None
+    name, spec = "", None
+    for part in module.split("."):
+        name = f"{name}.{part}" if name else part
+        spec = importlib.machinery.PathFinder.find_spec(name, path) or _editable_spec(name)
+        if spec is None:
+            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+        path = list(spec.submodule_search_locations or [])
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"Module '{module}' has no source file", name=module)
+    return Path(spec.origin)
+
+
+def _is_beside(name: str, module: str) -> bool:
+    """Whether ``name`` is a module of the package of ``module``, or in the same folder, where no library is."""
+    if not _has_source(name):
+        return False
+    folder = _folder_of_package(name)
+    same_package = name.partition(".")[0] == module.partition(".")[0]
+    return folder == _folder_of_package(module) and (same_package or not INSTALLED & set(folder.parts))
+
+
+def _folder_of_package(module: str) -> Path:
+    """Where the top-level package or module of a module lies."""
+    file = source_file(module)
+    depth = module.count(".") + (file.stem == "__init__")
+    return file.parents[min(depth, len(file.parents) - 1)]
+
+
+def _parents(module: str) -> set[str]:
+    """The packages around a module, whose code runs first; not those without any (namespace packages)."""
+    parts = module.split(".")
+    around = {".".join(parts[:end]) for end in range(1, len(parts))}
+    return {package for package in around if _has_source(package)}
+
+
+def _has_source(module: str) -> bool:
+    try:
+        return source_file(module).suffix == ".py"
+    except ModuleNotFoundError:
+        return False
+
+
+def _origin(node: ast.ImportFrom, module: str) -> str:
+    """The absolute name of what an import statement imports from."""
+    if not node.level:
+        return node.module or ""
+    package = module.split(".") if source_file(module).stem == "__init__" else module.split(".")[:-1]
+    return ".".join([*package[: len(package) - node.level + 1], *([node.module] if node.module else [])])
+
+
+def _lazy_names(package: str) -> dict[str, str]:
+    """The table of public names in the root of one of our packages (see ``data.lazy``)."""
+    for node in syntax_tree(package).body:
+        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["_MODULES"]:
+            return dict(ast.literal_eval(node.value))
+    return {}
+
+
+def _editable_spec(name: str) -> importlib.machinery.ModuleSpec | None:
+    """Editable installs put their packages behind a finder of their own, which PathFinder does not ask."""
+    if "." in name:
+        return None
+    finders = (finder for finder in sys.meta_path if finder is not importlib.machinery.PathFinder)
+    specs = (finder.find_spec(name, None, None) for finder in finders)
+    return next((spec for spec in specs if spec is not None), None)
