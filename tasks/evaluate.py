@@ -9,6 +9,7 @@ from typing import Any
 from tasks.config import RunConfig
 from tasks.ref import Ref
 from tasks.stage import Stage
+from tasks.train import trained_on_everything
 
 DEFAULT_K = 10
 """The trainer guide's ``eval_k``."""
@@ -20,10 +21,9 @@ def _evaluate(
     from data.graph import load_graph
     from evaluation.ranking import dot_product
     from evaluation.results import write_results
-    from trainers.factory import trains_on_everything
-    from trainers.saved import load_config, load_embeddings
+    from trainers.saved import load_embeddings
 
-    in_sample = trains_on_everything(load_config(model)["trainer"])
+    in_sample = trained_on_everything(model)
     scored_graph = load_graph(graph / "graph.pt" if in_sample else training_graph / "training_graph.pt")
     score = dot_product(*load_embeddings(model))
     record = write_results(score, scored_graph, graph, folder, part="train" if in_sample else "test", **config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -32,11 +33,16 @@ def _train(folder: Path, config: Mapping[str, Any], training_graph: Path, graph:
     results = trainer.train(readable, num_epochs=config["num_epochs"])
     trainer.save_model(folder)
     summary = {key: results[key] for key in ("best_epoch", "best_metric", "epochs_run", "stopped_early", "test")}
-    write_json(folder / "results.json", summary)
+    write_json(folder / "results.json", {**summary, "trained_on_everything": whole})
     return {"model": trainer.model.config.architecture, "trainer": config["trainer"], **summary}
 
 
-TRAIN = Stage("train", 1, _train, code=("trainers.factory",))
+TRAIN = Stage("train", 2, _train, code=("trainers.factory",))
+
+
+def trained_on_everything(model: Path) -> bool:
+    """Whether the model has seen the held-out pairs too, so that its numbers are in-sample only."""
+    return bool(json.loads((model / "results.json").read_text(encoding="utf-8"))["trained_on_everything"])
 
 
 def node_counts(graph: Any) -> dict[str, int]:

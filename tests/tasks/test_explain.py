@@ -1,0 +1,107 @@
+"""What a run would do, said before it does it; looking it up computes nothing."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks import explain as explaining
+from tasks.config import RunConfig, load_run_config
+from tasks.evaluate import evaluate
+from tasks.explain import Verdict, explain
+from tasks.graph import build_graph
+from tasks.ingest import find_log, ingest
+from tasks.key import key_of
+from tasks.ref import Ref
+from tasks.split import split
+from tasks.stage import executor
+from tasks.train import train_model
+
+STAGES = ["synthesize", "ingest", "graph", "split", "train", "evaluate", "register"]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SONGGRAPH_HOME", str(tmp_path))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path
+
+
+def config(**changed: Any) -> RunConfig:
+    tiny = {"synthetic": {"preset": "tiny"}, "model": {"architecture": "lightgcn", "embedding_dim": 8}}
+    return load_run_config(None, tiny, {"num_epochs": 1}, changed)
+
+
+@contextmanager
+def without_prefect() -> Iterator[None]:
+    """Within, stages run as plain calls."""
+
+    def compute(stage: Any, run: RunConfig, config: Any, parts: Any, inputs: Any) -> Ref:
+        key = key_of(parts)
+        if found := stage.look_up(parts)[0]:
+            return found
+        with stage.store.scratch(stage.name, key) as scratch:
+            counts = stage.work(scratch, config, **{name: ref.value for name, ref in inputs.items()})
+            return stage.store.publish(scratch, stage.name, key, run.name, {"key_parts": parts, "counts": counts})
+
+    token = executor.set(compute)
+    try:
+        yield
+    finally:
+        executor.reset(token)
+
+
+def run_until_evaluated(run: RunConfig) -> dict[str, Ref]:
+    """All stages but the last, whose registry takes seconds to make."""
+    with without_prefect():
+        listens = ingest(run, find_log(run))
+        graph = build_graph(run, listens)
+        training_graph = split(run, graph, listens)
+        model = train_model(run, training_graph, graph)
+        return {"graph": graph, "evaluate": evaluate(run, model, training_graph, graph)}
+
+
+def test_before_the_first_run_the_first_stage_runs_and_the_others_depend_on_it(home: Path) -> None:
+    first, *others = explain(config())
+    assert first == Verdict("synthesize", "will run", "first run")
+    assert others == [Verdict(stage, "depends", "on synthesize") for stage in STAGES[1:]]
+    assert not list((home / "artifacts").rglob("*.parquet"))
+
+
+def test_after_a_run_everything_that_ran_is_cached() -> None:
+    run_until_evaluated(config())
+    *done, last = explain(config())
+    assert done == [Verdict(stage, "cached") for stage in STAGES[:-1]]
+    assert last == Verdict("register", "will run", "first run")
+
+
+def test_after_a_change_the_changed_part_is_named() -> None:
+    run_until_evaluated(config())
+    verdicts = {verdict.stage: verdict for verdict in explain(config(training={"lr": 0.5}))}
+    assert verdicts["split"].verdict == "cached"
+    assert verdicts["train"] == Verdict("train", "will run", "config training.lr: not set → 0.5")
+    assert verdicts["evaluate"] == Verdict("evaluate", "depends", "on train")
+
+
+def test_a_result_that_was_deleted_is_said_to_be_gone() -> None:
+    shutil.rmtree(run_until_evaluated(config())["graph"].path)
+    verdicts = {verdict.stage: verdict for verdict in explain(config())}
+    assert verdicts["graph"] == Verdict("graph", "will run", "the stored result is gone")
+
+
+def test_the_command_prints_a_line_a_stage(capsys: pytest.CaptureFixture[str]) -> None:
+    explaining.main(preset="tiny")
+    told = capsys.readouterr().out
+    assert all(stage in told for stage in STAGES)
+
+
+def test_a_mistake_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        explaining.main(config="no/such.toml")
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("Error: The config file 'no/such.toml' does not exist")
