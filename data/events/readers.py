@@ -88,7 +88,13 @@ def _header(file: LogFile) -> tuple[tuple[str, ...], str]:
     line = first_line(file.path, file.compression)
     if not line:
         raise InputError(f"{file.path} is empty; a CSV file begins with a line that names its columns.")
-    splits = {delimiter: next(csv.reader([line], delimiter=delimiter)) for delimiter in _DELIMITERS}
+    try:
+        splits = {delimiter: next(csv.reader([line], delimiter=delimiter)) for delimiter in _DELIMITERS}
+    except csv.Error as error:
+        raise InputError(
+            f"{file.path} has a first line that cannot be divided into names of columns ({error}); "
+            "end every line with a line feed, as CSV files do (RFC 4180)."
+        ) from None
     delimiter = max(splits, key=lambda delimiter: len(splits[delimiter]))
     names = splits[delimiter]
     twice = [name for name, times in Counter(names).items() if times > 1]

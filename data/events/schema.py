@@ -14,6 +14,9 @@ EARLIEST, END = "1990-01-01", "2100-01-01"
 """``played_at`` lies in [EARLIEST, END): before it there were no such logs, after it a clock was wrong. The bounds are
 fixed, not relative to today, so that a log gives the same result on every day; ``until`` sets a tighter end."""
 
+MOST_PLAYS = 1_000_000_000
+"""Plays in one row. Nobody hears a song that often, and sums of any number of rows fit into 64 bits."""
+
 TEXT = "TEXT"
 """The type of a column whose source has no types (CSV)."""
 
@@ -170,9 +173,10 @@ def _plays(name: str, column: Column) -> Converted | None:
     if found is None:
         return None
     number, unusable = found
-    value = f"CASE WHEN abs({number}) <= 1e15 THEN coalesce(round({number})::BIGINT, 1) ELSE 1 END"
+    value = f"CASE WHEN abs({number}) <= {MOST_PLAYS} THEN coalesce(round({number})::BIGINT, 1) ELSE 1 END"
     wrong = Problem(f"{name} is not a whole number above 0", f"{number} < 1 OR {number} <> round({number})")
-    return Converted(value, (unusable, wrong))
+    absurd = Problem(f"{name} is above {MOST_PLAYS:,}", f"{number} > {MOST_PLAYS}")
+    return Converted(value, (unusable, wrong, absurd))
 
 
 def _flag(name: str, column: Column) -> Converted | None:
