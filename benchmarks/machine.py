@@ -1,0 +1,51 @@
+"""Where a number was measured: every benchmark prints this first."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+GIB = 2**30
+
+
+def print_where() -> None:
+    """Print the machine and the commit."""
+    print(f"machine  {machine()}")
+    print(f"commit   {commit()}")
+
+
+def machine() -> str:
+    """Processor, usable cores, memory, system and the versions that matter."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
+    parts = [_processor(), f"{_cores()} cores", f"{memory:.0f} GiB", f"{platform.system()} {platform.machine()}"]
+    versions = [f"Python {platform.python_version()}", f"torch {version('torch')}", f"Prefect {version('prefect')}"]
+    return ", ".join(parts + versions)
+
+
+def commit() -> str:
+    """The commit of the checkout, and whether files differ from it."""
+    short = _git("rev-parse", "--short", "HEAD")
+    changed = _git("status", "--porcelain", "--untracked-files=no")
+    return f"{short or 'none'}{' with changes' if changed else ''}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "unknown processor"
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or "unknown processor")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _git(*arguments: str) -> str:
+    ended = subprocess.run(["git", *arguments], cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    return ended.stdout.strip()

@@ -1,0 +1,34 @@
+"""The benchmarks start, say what they do, and name where they ran."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    variables = {**os.environ, **environment}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=CHECKOUT, env=variables, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("script", ["quality.py", "cached_run.py"])
+def test_the_help_names_the_options(script: str) -> None:
+    ended = run(f"benchmarks/{script}", "--help")
+    assert ended.returncode == 0, ended.stderr
+    assert "--config" in ended.stdout
+
+
+def test_without_data_the_machine_and_what_is_missing_are_named(tmp_path: Path) -> None:
+    ended = run("benchmarks/quality.py", SONGGRAPH_BENCH_DATA=str(tmp_path))
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith("machine  ")
+    assert "commit   " in ended.stdout
+    assert ended.stdout.count("left out ") == 2
+    assert "SONGGRAPH_BENCH_DATA" in ended.stdout
