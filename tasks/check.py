@@ -2,21 +2,44 @@
 
 from __future__ import annotations
 
+from data.errors import InputError
 from models.factory import model_path
+from registry.location import resolve_uri
 from tasks.config import RunConfig
+from tasks.outside import has_source
 from trainers.factory import trainer_path
 
 
 def refuse_early(run: RunConfig) -> None:
-    """Refuse what can be refused at once: names that are in no table, and files that are not there.
+    """Refuse what can be refused at once: names that lead nowhere, and files that are not there.
 
     Raises:
-        InputError: for an unknown trainer or model, or a log that cannot be found.
+        InputError: for an unknown trainer or model, a registry's address of an unknown kind, or a log that cannot be
+            found.
     """
-    trainer_path(run.trainer)
-    model_path(run.model)
+    chosen_modules(run)
+    resolve_uri()
     if not run.uses_synthetic_log():
         run.log_files()
+
+
+def chosen_modules(run: RunConfig) -> tuple[str, ...]:
+    """Modules of the chosen trainer and model, which are named in a table and so seen by no import.
+
+    Raises:
+        InputError: for a name that is in no table, or a module that is not there as source.
+    """
+    return (_module_of("trainer", trainer_path(run.trainer)), _module_of("architecture", model_path(run.model)))
+
+
+def _module_of(what: str, path: str) -> str:
+    module = path.partition(":")[0]
+    if not has_source(module):
+        raise InputError(
+            f"The {what} '{path}' cannot be found: there is no Python source of a module '{module}'; "
+            "install it, or correct the name (package.module:Class)."
+        )
+    return module
 
 
 def check_trainer(run: RunConfig) -> None:

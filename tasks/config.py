@@ -90,7 +90,7 @@ class RunConfig(Config):
         """What to read; under a temporal split the filters count only what was played before its cut."""
         split = self.split_config()
         given = {**self.ingest, **({"events": [str(synthetic_log)]} if synthetic_log else {})}
-        given |= {key: _from_root(given[key]) for key in ("events", "track_artists") if given.get(key)}
+        given |= {key: _from_root(given[key], key) for key in ("events", "track_artists") if given.get(key)}
         filters = given.get("min_user_songs") or given.get("min_song_users")
         if split.strategy == "temporal" and filters:
             given["cut"] = split.cut().model_dump()
@@ -137,9 +137,13 @@ def load_run_config(
     return run
 
 
-def _from_root(paths: str | list[str]) -> list[str]:
+def _from_root(paths: Any, key: str) -> list[str]:
     """Paths of a config start from the project root; absolute ones stay."""
-    return [str(project_root() / Path(path).expanduser()) for path in ([paths] if isinstance(paths, str) else paths)]
+    given = list(paths) if isinstance(paths, list | tuple) else [paths]
+    for path in given:
+        if not isinstance(path, str):
+            raise InputError(f"ingest.{key} is {paths!r}; give a path, a folder or a glob as text, or a list of them.")
+    return [str(project_root() / Path(path).expanduser()) for path in given]
 
 
 def _find(path: str | Path) -> Path:

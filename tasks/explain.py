@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from data.errors import InputError
+from tasks.check import refuse_early
 from tasks.config import RunConfig, load_run_config
 from tasks.evaluate import evaluate
 from tasks.graph import build_graph
@@ -113,7 +114,9 @@ def main(
     given = {"trainer": trainer, "num_epochs": epochs, "name": name}
     try:
         paths = absolute_paths(events)
-        verdicts = explain(load_run_config(config, overrides(tables, settings), given, events=paths))
+        run = load_run_config(config, overrides(tables, settings), given, events=paths)
+        refuse_early(run)
+        verdicts = explain(run)
     except InputError as error:
         Console(stderr=True).print(f"Error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(2) from None

@@ -70,8 +70,9 @@ def source_file(module: str) -> Path:
     name, spec = "", None
     for part in module.split("."):
         name = f"{name}.{part}" if name else part
-        spec = importlib.machinery.PathFinder.find_spec(name, path) or _editable_spec(name)
-        if spec is None:
+        if part.isidentifier():
+            spec = importlib.machinery.PathFinder.find_spec(name, path) or _editable_spec(name)
+        if spec is None or not part.isidentifier():
             raise ModuleNotFoundError(f"No module named '{name}'", name=name)
         path = list(spec.submodule_search_locations or [])
     if spec is None or spec.origin is None:
@@ -79,9 +80,17 @@ def source_file(module: str) -> Path:
     return Path(spec.origin)
 
 
+def has_source(module: str) -> bool:
+    """Whether there is a module of this name that is written in Python."""
+    try:
+        return source_file(module).suffix == ".py"
+    except ModuleNotFoundError:
+        return False
+
+
 def _is_beside(name: str, module: str) -> bool:
     """Whether ``name`` is a module of the package of ``module``, or in the same folder, where no library is."""
-    if not _has_source(name):
+    if not has_source(name):
         return False
     folder = _folder_of_package(name)
     same_package = name.partition(".")[0] == module.partition(".")[0]
@@ -99,14 +108,7 @@ def _parents(module: str) -> set[str]:
     """The packages around a module, whose code runs first; not those without any (namespace packages)."""
     parts = module.split(".")
     around = {".".join(parts[:end]) for end in range(1, len(parts))}
-    return {package for package in around if _has_source(package)}
-
-
-def _has_source(module: str) -> bool:
-    try:
-        return source_file(module).suffix == ".py"
-    except ModuleNotFoundError:
-        return False
+    return {package for package in around if has_source(package)}
 
 
 def _origin(node: ast.ImportFrom, module: str) -> str:

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from data.project import artifacts_folder
-from models.factory import model_path
+from tasks.check import chosen_modules
 from tasks.config import RunConfig
 from tasks.ref import Ref
 from tasks.stage import Stage
 from tasks.store import write_json
-from trainers.factory import trainer_path
 
 
 def _train(folder: Path, config: Mapping[str, Any], training_graph: Path, graph: Path, name: str) -> Mapping[str, Any]:
@@ -55,12 +54,7 @@ def train_config(run: RunConfig) -> dict[str, Any]:
     return run.model_dump(mode="json", include=keys)
 
 
-def chosen_code(run: RunConfig) -> tuple[str, ...]:
-    """Modules of the chosen trainer and model, which are named in a table and so seen by no import."""
-    return tuple(path.partition(":")[0] for path in (trainer_path(run.trainer), model_path(run.model)))
-
-
 def train_model(run: RunConfig, training_graph: Ref, graph: Ref) -> Ref:
     """Train; the folder holds weights, embeddings, config, history and the trainer's own results."""
     stage = TRAIN.working(partial(_train, name=run.name))
-    return stage(run, train_config(run), code=chosen_code(run), training_graph=training_graph, graph=graph)
+    return stage(run, train_config(run), code=chosen_modules(run), training_graph=training_graph, graph=graph)
