@@ -8,6 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from data.errors import InputError
 from tasks.digest import sha256_of_file, sha256_of_json
 from tasks.ref import Files
 from tasks.store import write_json
@@ -18,6 +19,9 @@ def digest_files(paths: Sequence[Path], memory: Path) -> Files:
 
     Args:
         memory: JSON file that remembers digests; made if it is not there.
+
+    Raises:
+        InputError: a file is gone or may not be read.
     """
     memory.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{memory}.lock"):
@@ -25,20 +29,25 @@ def digest_files(paths: Sequence[Path], memory: Path) -> Files:
         found = {str(path.resolve()): _remembered(path, known) for path in paths}
         if any(known.get(path) != entry for path, entry in found.items()):
             write_json(memory, known | found)
-    contents = sorted([entry["sha256"], "".join(Path(path).suffixes[-2:])] for path, entry in found.items())
+    suffixes = {str(path.resolve()): "".join(path.suffixes[-2:]) for path in paths}
+    contents = sorted([entry["sha256"], suffixes[path]] for path, entry in found.items())
     return Files(tuple(str(path) for path in paths), sha256_of_json(contents))
 
 
 def _remembered(path: Path, known: dict[str, dict]) -> dict:
-    stat = path.stat()
-    entry = known.get(str(path.resolve()), {})
-    if (entry.get("size"), entry.get("mtime_ns")) == (stat.st_size, stat.st_mtime_ns):
-        return entry
-    return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256_of_file(path)}
+    try:
+        stat = path.stat()
+        entry = known.get(str(path.resolve()), {})
+        if (entry.get("size"), entry.get("mtime_ns")) == (stat.st_size, stat.st_mtime_ns):
+            return entry
+        return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256_of_file(path)}
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); correct its path or its rights.") from None
 
 
 def _read(memory: Path) -> dict[str, dict]:
     try:
-        return json.loads(memory.read_text())
+        known = json.loads(memory.read_text())
     except (OSError, ValueError):
         return {}
+    return known if isinstance(known, dict) else {}
