@@ -13,7 +13,11 @@ import typer
 from prefect import Flow
 from prefect.client.schemas.objects import State
 from prefect.exceptions import TerminationSignal
-from prefect.settings import PREFECT_SERVER_ANALYTICS_ENABLED, temporary_settings
+from prefect.settings import (
+    PREFECT_SERVER_ANALYTICS_ENABLED,
+    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
+    temporary_settings,
+)
 from rich.console import Console
 
 from data.errors import InputError
@@ -38,6 +42,13 @@ from tasks.options import (
     overrides,
     training_tables,
 )
+
+SERVER_OF_A_RUN = {
+    PREFECT_SERVER_ANALYTICS_ENABLED: False,
+    # Prefect gives up after 20 s; on a busy machine its first start, which makes its database, takes longer.
+    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 180,
+}
+"""Settings of the server that a run starts for itself where no other was named."""
 
 
 def command(flow: Flow[..., Any]) -> None:
@@ -104,7 +115,7 @@ def run_here(
     with ending_in_a_sentence(console):
         laid_over, paths = overrides(tables, settings), absolute_paths(events)
         refuse_early(load_run_config(config, laid_over, given, events=paths))
-        with quiet_prefect(), temporary_settings({PREFECT_SERVER_ANALYTICS_ENABLED: False}):
+        with quiet_prefect(), temporary_settings(SERVER_OF_A_RUN):
             arguments = {"config": config, "events": paths, "overrides": laid_over, **given}
             state: State[Any] = flow(**arguments, return_state=True)  # type: ignore[assignment]
             outcome = state.result()

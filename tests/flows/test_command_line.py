@@ -6,11 +6,15 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from prefect import flow
+from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS
 
+from data.errors import InputError
 from flows.build_graph import build
 from flows.command_line import application
 from flows.train import train
@@ -192,3 +196,13 @@ def test_a_mistake_ends_with_two_and_one_line_on_standard_error(songgraph: Calla
     ended = songgraph("-m", "tasks.explain", "--config", "no/such.toml")
     assert ended.returncode == 2
     assert len(ended.stderr.strip().splitlines()) == 1
+
+
+def test_a_run_gives_the_server_that_it_starts_itself_time_on_a_busy_machine(refused: Refused) -> None:
+    @flow(name="patient")
+    def patient(
+        config: str | None, name: str | None, events: list[str] | None, overrides: dict[str, Any] | None
+    ) -> None:
+        raise InputError(f"it waits {PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()} s.")
+
+    assert refused("--preset", "tiny", flow=patient) == "Error: it waits 180 s."
