@@ -18,6 +18,7 @@ from registry.promotion import COMPARED_FILES, Decision, decide
 from registry.store import CHAMPION, RunNumbers, Store, Version
 
 DECISION_TAG = "decision"
+DONE_TAG = "decision_done"
 MAX_PARAM_LENGTH = 6000
 
 logger = logging.getLogger(__name__)
@@ -122,11 +123,17 @@ def _decide_against(store: Store, name: str, number: int, bundle: Path) -> Decis
 
 
 def _finish(store: Store, version: Version, decision: Decision) -> int | None:
-    """Move the alias if that was decided and nobody has moved it since; return the champion."""
+    """Move the alias if that was decided and nobody has moved it since; return the champion.
+
+    A decision is carried out once: who moves the alias back by hand does not find it moved again by a later run.
+    """
     champion = store.aliases(version.name).get(CHAMPION)
-    if decision.outcome == "promote" and champion == decision.champion:
+    if decision.outcome != "promote" or DONE_TAG in version.tags:
+        return champion
+    if champion == decision.champion:
         store.point(CHAMPION, version)
-        return version.version
+        champion = version.version
+    store.note(version, DONE_TAG, "true")
     return champion
 
 

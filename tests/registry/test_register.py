@@ -67,6 +67,15 @@ def test_an_old_champion_registered_again_does_not_come_back(make_bundle, uri: s
     assert (again.version, again.champion) == (1, 2)
 
 
+def test_an_alias_that_was_moved_back_by_hand_stays(make_bundle, uri: str) -> None:
+    better = make_bundle(quality=2.0)
+    register(make_bundle(quality=1.0), "music", uri)
+    assert register(better, "music", uri).champion == 2
+    store = Store(uri)
+    store.point("champion", store.get("music", 1))
+    assert register(better, "music", uri).champion == 1
+
+
 def test_in_sample_models_leave_no_champion(make_bundle, uri: str) -> None:
     done = register(make_bundle(trainer="simple"), "music", uri)
     assert done.champion is None
