@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import PositiveInt, field_validator
+from pydantic import Field, PositiveInt, field_validator
 from pydantic_core.core_schema import ValidationInfo
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
@@ -30,7 +30,7 @@ class GATConfig(ModelConfig):
     num_layers: PositiveInt = 2
     """Rounds of attention."""
 
-    heads: PositiveInt = 4
+    heads: PositiveInt = Field(4, validate_default=True)
     """Attention heads; each sees its own ``embedding_dim / heads`` channels."""
 
     @field_validator("heads")

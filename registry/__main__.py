@@ -35,7 +35,7 @@ def list_versions(name: Name = "", uri: Uri = None) -> None:
     for model in names:
         console.print(_table(model, store.versions(model), store.aliases(model)))
     if not names:
-        console.print(f"Nothing is registered at {store.uri} yet; `make train` registers a model.")
+        console.print(f"Nothing is registered at {store.address} yet; `make train` registers a model.")
 
 
 @app.command()

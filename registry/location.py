@@ -42,6 +42,12 @@ def resolve_uri(uri: str | None = None, home: Path | None = None) -> str:
     raise InputError(f"The registry's address is '{chosen}'; allowed are sqlite:///path and http(s)://host.")
 
 
+def without_credentials(uri: str) -> str:
+    """The address as it may be shown and stored: without user and password."""
+    parts = urllib.parse.urlsplit(uri)
+    return urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in uri else uri
+
+
 def database_of(uri: str) -> Path | None:
     """The SQLite file of an address, or None for a server."""
     return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
@@ -152,6 +158,6 @@ def _request(url: str) -> urllib.request.Request:
 def unreachable(uri: str, error: Exception) -> InputError:
     """What to say of a server that does not answer."""
     return InputError(
-        f"The MLflow server at {uri} cannot be reached ({error}); start it (`make mlflow`), "
+        f"The MLflow server at {without_credentials(uri)} cannot be reached ({error}); start it (`make mlflow`), "
         "or correct MLFLOW_TRACKING_URI."
     )

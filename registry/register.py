@@ -66,7 +66,7 @@ def register(
         version = _ensure_version(store, name, bundle, manifest, params or {})
         decision = decision_of(version) or _decide(store, version, bundle)
         champion = _finish(store, version, decision)
-    return Registered(name, version.version, version.run_id, store.uri, manifest.digest, champion, decision)
+    return Registered(name, version.version, version.run_id, store.address, manifest.digest, champion, decision)
 
 
 def decision_of(version: Version) -> Decision | None:

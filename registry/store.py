@@ -25,6 +25,7 @@ from registry.location import (
     local_bundle,
     resolve_uri,
     unreachable,
+    without_credentials,
 )
 from registry.manifest import Manifest, verify_bundle
 
@@ -80,13 +81,14 @@ class Store:
 
     def __init__(self, uri: str | None = None, create: bool = False) -> None:
         self.uri = resolve_uri(uri)
+        self.address = without_credentials(self.uri)
         self.database = database_of(self.uri)
         if self.database is None:
             check_server(self.uri)
         elif create:
             self.database.parent.mkdir(parents=True, exist_ok=True)
         elif not self.database.is_file():
-            raise InputError(f"There is no registry at {self.uri}; a training run (`make train`) creates it.")
+            raise InputError(f"There is no registry at {self.address}; a training run (`make train`) creates it.")
         _quiet()
 
     @cached_property
@@ -117,7 +119,9 @@ class Store:
         with self._in_words():
             found = list(_pages(lambda page: self._client.search_model_versions(f"name = '{name}'", page_token=page)))
         if not found:
-            raise InputError(f"There is no model named '{name}' at {self.uri}; {_listed('there are', self.names())}.")
+            raise InputError(
+                f"There is no model named '{name}' at {self.address}; {_listed('there are', self.names())}."
+            )
         return sorted((_version(entity) for entity in found), key=lambda version: version.version)
 
     def aliases(self, name: str) -> dict[str, int]:
@@ -246,8 +250,8 @@ class Store:
             if isinstance(error.__cause__ or error.__context__, SQLAlchemyError):
                 raise self._database_error(error) from error
             if self.database is None and "API request to" in str(error):
-                raise unreachable(self.uri, error) from error
-            raise InputError(f"MLflow at {self.uri} refused: {str(error).splitlines()[0].rstrip('.')}.") from error
+                raise unreachable(self.address, error) from error
+            raise InputError(f"MLflow at {self.address} refused: {str(error).splitlines()[0].rstrip('.')}.") from error
 
     def _database_error(self, error: Exception) -> InputError:
         assert self.database is not None

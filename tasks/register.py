@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from registry.location import exists, resolve_uri
+from registry.location import exists, resolve_uri, without_credentials
 from tasks.config import RunConfig
 from tasks.ingest import Log
 from tasks.key import LIBRARIES
@@ -44,13 +44,12 @@ def _register(
         lineage=lineage,
         versions={name: version(name) for name in LIBRARIES},
     )
-    registered = register_bundle(bundle, config["name"], config["uri"])
+    registered = register_bundle(bundle, config["name"])
     decision = registered.decision
     told = {
         "name": registered.name,
         "version": registered.version,
         "run_id": registered.run_id,
-        "uri": registered.uri,
         "champion": registered.champion,
         "decision": decision.reason,
     }
@@ -61,17 +60,23 @@ def _register(
 def _still_registered(ref: Ref) -> bool:
     """The stored result only points to the registry: look there too, without loading MLflow."""
     told = read_manifest(ref.value)["counts"]
-    return exists(told["name"], told["version"], told["uri"], told["run_id"])
+    return exists(told["name"], told["version"], run_id=told["run_id"])
 
 
-REGISTER = Stage("register", 1, _register, code=("registry.bundle", "registry.register"), valid=_still_registered)
+REGISTER = Stage(
+    "register",
+    2,
+    _register,
+    code=("registry.bundle", "registry.register", "data.training_graph"),  # what a version says of its split
+    valid=_still_registered,
+)
 
 
 def register(run: RunConfig, log: Log, model: Ref, evaluation: Ref, training_graph: Ref, graph: Ref) -> Ref:
     """Register the model under the run's name; the folder holds ``registration.json`` and the bundle."""
     config = {
         "name": run.name,
-        "uri": resolve_uri(),
+        "uri": without_credentials(resolve_uri()),
         "source": "synthetic" if log.synthetic else "log",
         "split": run.split_config().model_dump(mode="json"),
     }

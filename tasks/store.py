@@ -37,7 +37,7 @@ class Store:
         """The verified result, or None with the reason: never stored, gone, or damaged."""
         folder = self.folder(stage, key)
         if not folder.exists():
-            gone = key in {last.get("key") for last in map(_read_json, (self.root / stage).glob("last-*.json"))}
+            gone = key in self.last_keys(stage)
             return None, "the stored result is gone" if gone else ""
         try:
             manifest = read_manifest(folder)
@@ -48,10 +48,13 @@ class Store:
             return None, f"the stored result is damaged: {damage}"
         return Ref(str(folder), manifest["sha256"]), ""
 
+    def lock_file(self, stage: str, key: str) -> Path:
+        return self.root / stage / "locks" / key
+
     @contextmanager
     def locked(self, stage: str, key: str) -> Iterator[None]:
         """Wait until no other process computes this key."""
-        lock = self.root / stage / "locks" / key
+        lock = self.lock_file(stage, key)
         lock.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock):
             yield
@@ -75,10 +78,14 @@ class Store:
         write_json(scratch / MANIFEST, manifest)
         target = self.folder(stage, key)
         if target.exists():
-            self._discard(target)
+            self.discard(target)
         scratch.replace(target)
         write_json(self._last_file(stage, run), {"key": key, "key_parts": manifest["key_parts"]})
         return Ref(str(target), manifest["sha256"])
+
+    def last_keys(self, stage: str) -> set[str]:
+        """Keys of the stage's last published results, one for each name of a model."""
+        return {last.get("key", "") for last in map(_read_json, (self.root / stage).glob("last-*.json"))}
 
     def last_parts(self, stage: str, run: str) -> KeyParts:
         """Key parts of the stage's last published result of runs of this name; empty if there is none."""
@@ -87,9 +94,10 @@ class Store:
     def _last_file(self, stage: str, run: str) -> Path:
         return self.root / stage / f"last-{run}.json"
 
-    def _discard(self, folder: Path) -> None:
-        """Take a damaged result out of its place in one move, then delete it."""
-        trash = folder.parent / "tmp" / f"{folder.name}.damaged"
+    def discard(self, folder: Path) -> None:
+        """Take a result out of its place in one move, then delete it."""
+        (folder.parent / "tmp").mkdir(exist_ok=True)
+        trash = folder.parent / "tmp" / f"{folder.name}.discarded"
         shutil.rmtree(trash, ignore_errors=True)
         folder.replace(trash)
         shutil.rmtree(trash, ignore_errors=True)
@@ -97,11 +105,11 @@ class Store:
     def _sweep(self, stage: str, but: str) -> None:
         """Delete what killed runs left half-written: nobody holds the locks of those keys."""
         for leftover in (self.root / stage / "tmp").glob("*"):
-            key = leftover.name.removesuffix(".damaged")
+            key = leftover.name.removesuffix(".discarded")
             if key == but:
                 continue
             try:
-                with FileLock(self.root / stage / "locks" / key, timeout=0):
+                with FileLock(self.lock_file(stage, key), timeout=0):
                     shutil.rmtree(leftover, ignore_errors=True)
             except Timeout:
                 continue

@@ -64,6 +64,7 @@ def refused(prefect_api: str, home: Path, capsys: pytest.CaptureFixture[str]) ->
         (("--model", "..module:Model"), "architecture '..module:Model' cannot be found"),
         (("--set", "model=gat", "--set", "model.dropout=0.2"), "but also model=gat"),
         (("--model", "gat", "--set", "model.embedding_dim=30", "--set", "model.heads=4"), "heads"),
+        (("--set", "model.embedding_dim=30"), "model_config.heads is 4: does not divide embedding_dim 30"),
         (("--set", "training.val_ratio=0.6", "--set", "training.test_ratio=0.4"), "train"),
         (("--set", "training.eval_k=1000"), "eval_k"),
         (("--name", "no/slash"), "name"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import InputError
-from registry.location import check_server, exists, resolve_uri
+from registry.location import check_server, exists, resolve_uri, without_credentials
 
 
 @pytest.fixture(autouse=True)
@@ -70,3 +70,11 @@ def test_a_guarded_server_gets_the_credentials_of_the_environment(
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ann")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret")
     check_server(guarded)
+
+
+def test_user_and_password_are_neither_shown_nor_stored() -> None:
+    assert without_credentials("https://me:secret@models.example:5000/x") == "https://models.example:5000/x"
+    assert without_credentials("sqlite:////home/me/mlflow.db") == "sqlite:////home/me/mlflow.db"
+    with pytest.raises(InputError) as refused:
+        check_server("http://me:secret@127.0.0.1:9")
+    assert "secret" not in str(refused.value)

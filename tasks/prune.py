@@ -1,0 +1,81 @@
+"""Free disk space: ``python -m tasks.prune --keep 7`` deletes old results of stages and old finished checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from filelock import FileLock, Timeout
+from rich.console import Console
+
+from data.project import artifacts_folder
+from tasks.store import MANIFEST, Store
+
+MEGABYTE = 1_000_000
+
+KeepOption = Annotated[
+    int,
+    typer.Option("--keep", metavar="N", min=1, help="How many to keep of each stage, and checkpoints of each model."),
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")]
+
+
+def old_results(store: Store, keep: int) -> list[Path]:
+    """Results that are neither the last one of a model's name nor among the ``keep`` newest of their stage."""
+    old: list[Path] = []
+    for stage in _folders(store.root):
+        results = [folder for folder in _folders(stage) if (folder / MANIFEST).exists()]
+        last = store.last_keys(stage.name)
+        old += [folder for folder in _all_but_newest(results, keep) if folder.name not in last]
+    return old
+
+
+def old_checkpoints(folder: Path, keep: int) -> list[Path]:
+    """Finished checkpoints beyond the ``keep`` newest of each model; an unfinished one is never old."""
+    return [path for model in _folders(folder) for path in _all_but_newest(model.glob("finished-*.pt"), keep)]
+
+
+def delete_result(store: Store, folder: Path) -> bool:
+    """Delete a stage's result; False if a run is working on the same key just now."""
+    try:
+        with FileLock(store.lock_file(folder.parent.name, folder.name), timeout=0):
+            store.discard(folder)
+    except Timeout:
+        return False
+    return True
+
+
+def main(keep: KeepOption = 7, dry_run: DryRunOption = False) -> None:
+    """Delete old results of stages and old finished checkpoints.
+
+    Registered models, unfinished training and the last results of every model stay. What is deleted is computed anew
+    when a run needs it. Start no run meanwhile.
+    """
+    store = Store(artifacts_folder() / "store")
+    results, checkpoints = old_results(store, keep), old_checkpoints(artifacts_folder() / "training", keep)
+    size = sum(file.stat().st_size for path in (*results, *checkpoints) for file in _files(path))
+    if not dry_run:
+        results = [folder for folder in results if delete_result(store, folder)]
+        for path in checkpoints:
+            path.unlink(missing_ok=True)
+    said = "Would delete" if dry_run else "Deleted"
+    counts = f"{len(results)} results of stages and {len(checkpoints)} checkpoints"
+    Console().print(f"{said} {counts}, {size / MEGABYTE:.1f} MB.", highlight=False)
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*") if path.is_dir())
+
+
+def _all_but_newest(paths: Iterable[Path], keep: int) -> list[Path]:
+    return sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True)[keep:]
+
+
+def _files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+
+
+if __name__ == "__main__":
+    typer.run(main)
