@@ -102,7 +102,8 @@ def test_a_changed_line_of_the_split_runs_the_split_and_what_follows(run_train: 
     run_train()
     edit_source("data.split", "\nROUNDS = 3\n")
     again = run_train()
-    assert again.ran == dict.fromkeys(["split", "train", "evaluate"], "code data.split")
+    assert again.ran == dict.fromkeys(["split", "train", "evaluate", "register"], "code data.split")
+    assert again.counts["register"]["version"] == 1  # the same bundle is the same version
 
 
 def test_a_changed_comment_runs_nothing(run_train: Callable, edit_source: Any) -> None:
