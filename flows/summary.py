@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from data.project import project_root
+
+INDENT = " " * 12
 
 
 def print_summary(outcome: Mapping[str, Any], console: Console) -> None:
@@ -26,7 +29,7 @@ def print_summary(outcome: Mapping[str, Any], console: Console) -> None:
         console.print(_what_was_measured(record), style="dim", highlight=False, soft_wrap=True)
     console.print()
     for line in _closing_lines(outcome, stages):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(_indented(line, console.width), markup=False, highlight=False, soft_wrap=True)
 
 
 def _stage_table(stages: list[Mapping[str, Any]]) -> Table:
@@ -71,6 +74,11 @@ def _closing_lines(outcome: Mapping[str, Any], stages: Mapping[str, Mapping[str,
         f"{_label(name):<11} {_short(stages[name]['folder'])}" for name in ("train", "evaluate") if name in stages
     ]
     return lines
+
+
+def _indented(line: str, width: int) -> str:
+    """Wrapped between words below the text; a path stays whole, so that it can be copied."""
+    return textwrap.fill(line, width, subsequent_indent=INDENT, break_long_words=False, break_on_hyphens=False)
 
 
 def _label(stage: str) -> str:

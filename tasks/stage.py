@@ -143,13 +143,18 @@ def run_stage(
     try:
         with stage.store.locked(stage.name, key):
             ref, problem = stage.look_up(parts)
-            ref = ref.told(cached=True, why="") if ref else _compute(stage, run, config, parts, inputs, problem)
+            ref = _used(stage, run, parts, ref) if ref else _compute(stage, run, config, parts, inputs, problem)
     except OSError as error:
         raise _in_a_sentence(error, stage.name) from error
     logger.info("%-10s %s", stage.name, "cached" if ref.cached else "done")
     publish_artifact(stage.name, key, ref)
     name = "Cached" if ref.cached else "Completed"
     return Completed(name=name, message=ref.why or "Nothing changed.", data=asdict(ref))
+
+
+def _used(stage: Stage, run: RunConfig, parts: KeyParts, ref: Ref) -> Ref:
+    stage.store.remember(stage.name, key_of(parts), run.name, parts)
+    return ref.told(cached=True, why="")
 
 
 def _compute(

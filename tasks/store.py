@@ -72,7 +72,7 @@ class Store:
             shutil.rmtree(folder, ignore_errors=True)
 
     def publish(self, scratch: Path, stage: str, key: str, run: str, manifest: dict[str, Any]) -> Ref:
-        """Move a finished folder to its place and remember it as the stage's last result of runs of this name."""
+        """Move a finished folder to its place, and remember it."""
         files = {str(path.relative_to(scratch)): sha256_of_file(path) for path in _files(scratch)}
         manifest = {"stage": stage, "key": key, "sha256": sha256_of_json(files), **manifest, "files": files}
         write_json(scratch / MANIFEST, manifest)
@@ -80,15 +80,20 @@ class Store:
         if target.exists():
             self.discard(target)
         scratch.replace(target)
-        write_json(self._last_file(stage, run), {"key": key, "key_parts": manifest["key_parts"]})
+        self.remember(stage, key, run, manifest["key_parts"])
         return Ref(str(target), manifest["sha256"])
 
+    def remember(self, stage: str, key: str, run: str, parts: KeyParts) -> None:
+        """Note which result runs of this name used last: the next one says what has changed since."""
+        if self.last_parts(stage, run) != parts:
+            write_json(self._last_file(stage, run), {"key": key, "key_parts": parts})
+
     def last_keys(self, stage: str) -> set[str]:
-        """Keys of the stage's last published results, one for each name of a model."""
+        """Keys of the results of the stage that were used last, one for each name of a model."""
         return {last.get("key", "") for last in map(_read_json, (self.root / stage).glob("last-*.json"))}
 
     def last_parts(self, stage: str, run: str) -> KeyParts:
-        """Key parts of the stage's last published result of runs of this name; empty if there is none."""
+        """Key parts of the stage's result that runs of this name used last; empty if there is none."""
         return _read_json(self._last_file(stage, run)).get("key_parts", {})
 
     def _last_file(self, stage: str, run: str) -> Path:

@@ -90,6 +90,14 @@ def test_what_a_killed_run_left_is_swept_away_by_the_next_one(tmp_path: Path) ->
     assert not leftover.exists()
 
 
+def test_a_result_that_is_used_again_is_the_last_one(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    publish(store, "abc")
+    store.remember("split", "def", "songgraph", {"config k": 20})
+    assert store.last_parts("split", "songgraph") == {"config k": 20}
+    assert store.last_keys("split") == {"def"}
+
+
 def test_the_last_result_is_remembered_for_each_name(tmp_path: Path) -> None:
     store = Store(tmp_path)
     publish(store, "abc", run="one")
