@@ -85,7 +85,7 @@ class Store:
 
     def remember(self, stage: str, key: str, run: str, parts: KeyParts) -> None:
         """Note which result runs of this name used last: the next one says what has changed since."""
-        if self.last_parts(stage, run) != parts:
+        if _read_json(self._last_file(stage, run)).get("key") != key:
             write_json(self._last_file(stage, run), {"key": key, "key_parts": parts})
 
     def last_keys(self, stage: str) -> set[str]:
