@@ -25,6 +25,11 @@ BUSY_MACHINE = 60
 Start = Callable[..., "Started"]
 
 
+def heed_interrupts() -> None:
+    """Whoever starts the tests in the background of a shell has them ignore SIGINT, and all that they start too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Started:
     """A run of ``flows.train`` in a process group of its own, and what it has said so far."""
 
@@ -33,7 +38,13 @@ class Started:
         command = [sys.executable, "-m", "flows.train", *OPTIONS, "--epochs", str(epochs)]
         with said.open("wb") as output:
             self.process = subprocess.Popen(
-                command, cwd=CHECKOUT, env=environment, stdout=output, stderr=output, start_new_session=True
+                command,
+                cwd=CHECKOUT,
+                env=environment,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                preexec_fn=heed_interrupts,
             )
 
     @property
