@@ -44,6 +44,15 @@ def unknown_name(what: str, given: str, allowed: Iterable[str]) -> str:
     return f"{what} '{given}'.{hint} Allowed: {', '.join(names)}."
 
 
+def flat(table: Mapping[str, Any], separator: str = ".", prefix: str = "") -> dict[str, Any]:
+    """Nested tables as one: the names of the levels joined by ``separator``."""
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        name = f"{prefix}{key}"
+        found |= flat(value, separator, f"{name}{separator}") if isinstance(value, Mapping) else {name: value}
+    return found
+
+
 def _first_problem(error: ValidationError, where: str) -> str:
     problem = error.errors()[0]
     key = ".".join(str(part) for part in problem["loc"])

@@ -40,6 +40,7 @@ from tasks.options import (
     absolute_paths,
     log_tables,
     overrides,
+    print_error,
     training_tables,
 )
 
@@ -129,7 +130,7 @@ def ending_in_a_sentence(console: Console) -> Iterator[None]:
         with _sigterm_raises():
             yield
     except InputError as error:
-        console.print(f"Error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        print_error(error, console)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         _say_stopped(console)

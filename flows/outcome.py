@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from prefect.client.schemas.objects import State
@@ -31,5 +30,5 @@ def _stage(ref: Ref) -> dict[str, Any]:
         "why": ref.why,
         "seconds": manifest["seconds"],
         "folder": ref.path,
-        "counts": json.loads(json.dumps(manifest["counts"])),
+        "counts": manifest["counts"],
     }

@@ -70,19 +70,13 @@ def _closing_lines(outcome: Mapping[str, Any], stages: Mapping[str, Mapping[str,
         lines.append(f"Registered  {outcome['name']} version {registered['version']}: {registered['decision']}")
     if "graph" in stages:
         lines.append(f"Graph       {_short(str(project_root() / 'data' / 'graph.pt'))}")
-    lines += [
-        f"{_label(name):<11} {_short(stages[name]['folder'])}" for name in ("train", "evaluate") if name in stages
-    ]
-    return lines
+    folders = (("Model", "train"), ("Evaluation", "evaluate"))
+    return lines + [f"{label:<11} {_short(stages[name]['folder'])}" for label, name in folders if name in stages]
 
 
 def _indented(line: str, width: int) -> str:
     """Wrapped between words below the text; a path stays whole, so that it can be copied."""
     return textwrap.fill(line, width, subsequent_indent=INDENT, break_long_words=False, break_on_hyphens=False)
-
-
-def _label(stage: str) -> str:
-    return {"train": "Model", "evaluate": "Evaluation"}[stage]
 
 
 def _short(folder: str) -> str:

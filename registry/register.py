@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data.config import flat
 from data.errors import InputError
 from evaluation.intervals import Interval
 from evaluation.record import EvaluationRecord
@@ -89,7 +90,7 @@ def run_numbers(bundle: Path, manifest: Manifest, params: Mapping[str, Any]) -> 
         "metric_interval": json.dumps(vars(record.metrics[record.watched])),
         "metric_version": str(record.metric_version),
     }
-    shown = {key: text[:MAX_PARAM_LENGTH] for key, text in _flat({**config, **params}).items()}
+    shown = {key: str(value)[:MAX_PARAM_LENGTH] for key, value in flat({**config, **params}).items()}
     history = json.loads((bundle / "history.json").read_text(encoding="utf-8"))
     return RunNumbers(shown, [*_by_epoch(history), *_summary(record)], tags)
 
@@ -135,14 +136,6 @@ def _finish(store: Store, version: Version, decision: Decision) -> int | None:
         champion = version.version
     store.note(version, DONE_TAG, "true")
     return champion
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for key, value in table.items():
-        name = f"{prefix}{key}"
-        flat |= _flat(value, f"{name}.") if isinstance(value, Mapping) else {name: str(value)}
-    return flat
 
 
 def _by_epoch(history: list[dict[str, Any]]) -> list[tuple[str, float, int]]:

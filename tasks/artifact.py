@@ -7,6 +7,7 @@ from typing import Any
 
 from prefect.artifacts import create_markdown_artifact
 
+from data.config import flat
 from tasks.ref import Ref
 from tasks.store import read_manifest
 
@@ -23,17 +24,10 @@ def stage_table(stage: str, key: str, ref: Ref, manifest: Mapping[str, Any]) -> 
         "key": f"`{key}`",
         "folder": f"`{ref.path}`",
         "seconds when it ran": manifest["seconds"],
-        **_flat(manifest["counts"]),
+        **flat(manifest["counts"], separator=" "),
     }
     lines = [f"| {name} | {_cell(value)} |" for name, value in rows.items()]
     return "\n".join([f"### {stage}", "", "| | |", "|---|---|", *lines])
-
-
-def _flat(counts: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in counts.items():
-        flat |= _flat(value, f"{prefix}{name} ") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return flat
 
 
 def _cell(value: Any) -> str:

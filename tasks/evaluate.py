@@ -9,7 +9,7 @@ from typing import Any
 from tasks.config import RunConfig
 from tasks.ref import Ref
 from tasks.stage import Stage
-from tasks.train import trained_on_everything
+from tasks.train import graph_file, trained_on_everything
 
 DEFAULT_K = 10
 """The trainer guide's ``eval_k``."""
@@ -24,7 +24,7 @@ def _evaluate(
     from trainers.saved import load_embeddings
 
     in_sample = trained_on_everything(model)
-    scored_graph = load_graph(graph / "graph.pt" if in_sample else training_graph / "training_graph.pt")
+    scored_graph = load_graph(graph_file(in_sample, training_graph, graph))
     score = dot_product(*load_embeddings(model))
     record = write_results(score, scored_graph, graph, folder, part="train" if in_sample else "test", **config)
     return {"users": record.num_users, **{name: interval.mean for name, interval in record.metrics.items()}}

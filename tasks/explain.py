@@ -32,6 +32,7 @@ from tasks.options import (
     TrainerOption,
     absolute_paths,
     overrides,
+    print_error,
     training_tables,
 )
 from tasks.ref import Files, Ref
@@ -118,7 +119,7 @@ def main(
         refuse_early(run)
         verdicts = explain(run)
     except InputError as error:
-        Console(stderr=True).print(f"Error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        print_error(error, Console(stderr=True))
         raise SystemExit(2) from None
     table = Table("stage", "verdict", "why", box=None, header_style="bold")
     for verdict in verdicts:

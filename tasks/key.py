@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import Any
 
+from data.config import flat
 from tasks.digest import as_json, code_digests, sha256_of_json
 
 LIBRARIES = ("torch", "torch-geometric")
@@ -26,7 +27,7 @@ def key_parts(
     parts = {
         "version of the stage": f"{stage} {stage_version}",
         **{f"input {name}": sha256 for name, sha256 in inputs.items()},
-        **{f"config {name}": value for name, value in _flat(config).items()},
+        **{f"config {name}": value for name, value in flat(config).items()},
         **{f"code {module}": digest for module, digest in code_digests(code).items()},
         **{f"library {name}": version(name) for name in LIBRARIES},
     }
@@ -56,13 +57,3 @@ def _change(name: str, before: KeyParts, now: KeyParts) -> str:
     if not name.startswith(("config", "library", "version")):
         return name
     return f"{name}: {before.get(name, 'not set')} → {now.get(name, 'not set')}"
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
 from data.errors import InputError
 
@@ -88,6 +89,11 @@ def overrides(tables: dict[str, Any], settings: list[str] | None) -> dict[str, A
         InputError: a setting is not of the form KEY=VALUE, or sets a key and a key below it.
     """
     return _without_none(_with_settings(tables, settings or []))
+
+
+def print_error(error: InputError, console: Console) -> None:
+    """The sentence that a command ends with, whole, so that it can be copied."""
+    console.print(f"Error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
 
 
 def _with_settings(tables: dict[str, Any], settings: list[str]) -> dict[str, Any]:

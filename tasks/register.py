@@ -15,7 +15,7 @@ from tasks.key import LIBRARIES
 from tasks.ref import Ref
 from tasks.stage import Stage
 from tasks.store import read_manifest, write_json
-from tasks.train import trained_on_everything
+from tasks.train import graph_file, trained_on_everything
 
 
 def _register(
@@ -31,14 +31,13 @@ def _register(
     from registry.bundle import assemble_bundle
     from registry.register import register as register_bundle
 
-    whole = trained_on_everything(model)
     bundle = folder / "bundle"
     assemble_bundle(
         bundle,
         model=model,
         vocabularies=graph,
         evaluation=evaluation,
-        graph=load_graph(graph / "graph.pt" if whole else training_graph / "training_graph.pt"),
+        graph=load_graph(graph_file(trained_on_everything(model), training_graph, graph)),
         source=config["source"],
         split=config["split"],
         lineage=lineage,

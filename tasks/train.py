@@ -21,7 +21,7 @@ def _train(folder: Path, config: Mapping[str, Any], training_graph: Path, graph:
     from trainers.factory import create_trainer, trains_on_everything
 
     whole = trains_on_everything(config["trainer"])
-    readable = load_graph(graph / "graph.pt" if whole else training_graph / "training_graph.pt")
+    readable = load_graph(graph_file(whole, training_graph, graph))
     trainer = create_trainer(
         trainer_type=config["trainer"],
         model_config={**config["model"], **node_counts(readable)},
@@ -42,6 +42,11 @@ TRAIN = Stage("train", 2, _train, code=("trainers.factory",))
 def trained_on_everything(model: Path) -> bool:
     """Whether the model has seen the held-out pairs too, so that its numbers are in-sample only."""
     return bool(json.loads((model / "results.json").read_text(encoding="utf-8"))["trained_on_everything"])
+
+
+def graph_file(everything: bool, training_graph: Path, graph: Path) -> Path:
+    """What a model was trained on and is judged by: the graph with masks, or the whole one, which has none."""
+    return graph / "graph.pt" if everything else training_graph / "training_graph.pt"
 
 
 def node_counts(graph: Any) -> dict[str, int]:

@@ -38,11 +38,5 @@ def load_embeddings(folder: Path) -> Embeddings:
     return Embeddings(vectors["user"], vectors["song"])
 
 
-def load_config(folder: Path) -> dict[str, Any]:
-    """``trainer``, ``model_config`` and ``training_config`` of a saved model."""
-    config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    return config
-
-
 def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
