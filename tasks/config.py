@@ -8,7 +8,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, PrivateAttr
 
@@ -30,8 +30,8 @@ Table = dict[str, Any]
 class EvaluationConfig(Config):
     """How the evaluate stage scores the model that the train stage chose."""
 
-    num_eval_users: int | None = Field(None, ge=1)
-    """Users to score, sampled once with the seed; none means every user with a held-out song."""
+    num_eval_users: int | None = Field(None, ge=1000)
+    """Users to score, sampled once with the seed; none means every user with a held-out song. At least 1,000."""
     seed: int = 0
     """Seed of the sample of users and of the bootstrap."""
     more_ks: tuple[PositiveInt, ...] = ()
@@ -61,6 +61,14 @@ class RunConfig(Config):
     """The trainer guide's ``training_config``."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """How the result is scored."""
+    baselines: Literal["none", "fast", "all"] = "fast"
+    """What stands beside the result: popularity alone, what is fitted in seconds, or all (see ``evaluation/baselines``)."""
+    seeds: int = Field(1, ge=1)
+    """How many models to train, that differ by their seed only; five tell a difference from chance."""
+    refit: bool = False
+    """Whether the winning configuration is trained once more on all listens, and that model is published."""
+    gate: Table = Field(default_factory=dict)
+    """When a new model takes the champion's place (see ``registry/gate.py``)."""
     timeout_minutes: float | None = Field(None, gt=0)
     """A stage that takes longer fails; none means no limit."""
 
