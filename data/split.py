@@ -6,7 +6,7 @@ Everything here is a pure function of arrays; ``data.training_graph`` applies it
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Literal, Self
 
@@ -84,6 +84,8 @@ class Split:
     """(P,) heard in the validation days and before them; only under ``temporal``."""
     relisten_test: Mask | None = None
     """(P,) heard in the test days and before them; only under ``temporal``."""
+    cut: Cut | None = None
+    """The days that were decided; only under ``temporal``."""
 
 
 def split_listens(listens: Listens, user_hash: Ints, song_hash: Ints, config: SplitConfig) -> Split:
@@ -214,7 +216,8 @@ def _by_last(listens: Listens, draw: Floats, config: SplitConfig) -> Split:
 def _by_time(listens: Listens, draw: Floats, config: SplitConfig) -> Split:
     if listens.day is None:
         raise InputError(_lacks(config, "played_at in every row, and the listens table beside the graph"))
-    return temporal_split(listens, periods(listens.day, temporal_cut(listens.day, config), config.gap_days))
+    cut = temporal_cut(listens.day, config)
+    return replace(temporal_split(listens, periods(listens.day, cut, config.gap_days)), cut=cut)
 
 
 def _by_column(listens: Listens, draw: Floats, config: SplitConfig) -> Split:

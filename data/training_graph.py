@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
+from data.cutoff import day_to_date
 from data.errors import InputError
 from data.graph import LISTENS, MASKS, has_masks, set_listens, update_digest
 from data.listens import Listens
@@ -29,8 +30,9 @@ def split_graph(graph: HeteroData, config: SplitConfig, listens: pa.Table | None
     Edges that are not for training carry zeros as attributes. ``new_user_val_index`` and ``new_user_test_index`` (2, K)
     hold the held-out pairs of users without a train pair, which are in no mask. Under ``temporal``,
     ``relisten_val_index`` and ``relisten_test_index`` (2, K) hold the pairs that are heard in those days and were heard
-    before, and every attribute comes from rows before the cut. Artists and the list of songs are the catalogue, known
-    beforehand: they are not cut. ``graph`` is not changed.
+    before, and every attribute comes from rows before the cut; ``val_from_day`` and ``test_from_day``
+    (days since 1970-01-01) say where it is. Artists and the list of songs are the catalogue, known beforehand: they are
+    not cut. ``graph`` is not changed.
 
     Args:
         graph: as ``data.graph.build_graph`` makes it, without masks.
@@ -64,6 +66,12 @@ def split_counts(graph: HeteroData) -> dict[str, int]:
         if name in store:
             counts[f"{name.removesuffix('_index')}_pairs"] = store[name].size(1)
     return counts
+
+
+def split_days(graph: HeteroData) -> dict[str, str]:
+    """First validation and first test day (ISO) of a temporal split: what a model of it has seen lies before them."""
+    days = {key: graph[LISTENS].get(f"{key}_day") for key in ("val_from", "test_from")}
+    return {key: day_to_date(day).isoformat() for key, day in days.items() if day is not None}
 
 
 def split_digest(graph: HeteroData) -> str:
@@ -129,4 +137,6 @@ def _with_split(graph: HeteroData, split: Split, attributes: dict[str, Tensor]) 
     if split.relisten_val is not None and split.relisten_test is not None:
         store.relisten_val_index = pairs[:, torch.from_numpy(split.relisten_val)]
         store.relisten_test_index = pairs[:, torch.from_numpy(split.relisten_test)]
+    if split.cut is not None:
+        store.val_from_day, store.test_from_day = split.cut
     return divided

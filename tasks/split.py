@@ -9,6 +9,7 @@ from typing import Any
 from tasks.config import RunConfig
 from tasks.ref import Ref
 from tasks.stage import Stage
+from tasks.store import read_manifest
 
 
 def _split(folder: Path, config: Mapping[str, Any], graph: Path, listens: Path) -> Mapping[str, Any]:
@@ -18,17 +19,25 @@ def _split(folder: Path, config: Mapping[str, Any], graph: Path, listens: Path) 
 
     from data.graph import load_graph, save_graph
     from data.split import SplitConfig
-    from data.training_graph import split_counts, split_digest, split_graph
+    from data.training_graph import split_counts, split_days, split_digest, split_graph
 
     rows = pq.read_table(listens / "listens.parquet")
     cut_of_the_filters = json.loads((listens / "counts.json").read_text(encoding="utf-8"))["cut"]
     chosen = SplitConfig.parse(config, "split").with_cut(cut_of_the_filters)
     training_graph = split_graph(load_graph(graph / "graph.pt"), chosen, rows)
     save_graph(training_graph, folder / "training_graph.pt")
-    return {**split_counts(training_graph), "split_digest": split_digest(training_graph)}
+    told = {**split_days(training_graph), "split_digest": split_digest(training_graph)}
+    return {**split_counts(training_graph), **told}
 
 
-SPLIT = Stage("split", 1, _split, code=("data.training_graph",))
+SPLIT = Stage("split", 2, _split, code=("data.training_graph",))
+
+
+def decided_split(run: RunConfig, training_graph: Path) -> dict[str, Any]:
+    """The split's config, with the days that were decided on this log: what a model of it has seen."""
+    counts = read_manifest(training_graph)["counts"]
+    days = {key: counts[key] for key in ("val_from", "test_from") if key in counts}
+    return run.split_config().model_dump(mode="json") | days
 
 
 def split(run: RunConfig, graph: Ref, listens: Ref) -> Ref:

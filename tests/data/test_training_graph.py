@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from data.errors import InputError
 from data.graph import LISTENS, REV_LISTENS, build_graph, graph_digest, load_graph, message_graph, save_graph
 from data.split import SplitConfig
-from data.training_graph import EDGE_ATTRIBUTES, split_counts, split_digest, split_graph
+from data.training_graph import EDGE_ATTRIBUTES, split_counts, split_days, split_digest, split_graph
 
 FIRST_DAY = 20_000
 TEMPORAL = SplitConfig(
@@ -155,6 +155,15 @@ def test_temporal_re_listens_are_kept_apart(listens, build):
     assert again_val
     assert again_val <= train
     assert again_test <= train | val
+
+
+@pytest.mark.parametrize("config", [TEMPORAL, SplitConfig(strategy="temporal")], ids=["dates", "ratios"])
+def test_a_temporal_split_says_where_its_cuts_are(config, listens, build):
+    days = split_days(split_graph(build(listens), config, listens))
+    by_dates = SplitConfig(strategy="temporal", val_from=days["val_from"], test_from=days["test_from"])
+    again, first = (split_graph(build(listens), chosen, listens) for chosen in (by_dates, config))
+    assert split_digest(again) == split_digest(first)
+    assert split_days(split_graph(build(listens), SplitConfig(), listens)) == {}
 
 
 def test_without_the_listens_train_edges_keep_the_attributes_of_the_graph(tiny_graph):
