@@ -24,6 +24,7 @@ def stage_table(stage: str, key: str, ref: Ref, manifest: Mapping[str, Any]) -> 
         "key": f"`{key}`",
         "folder": f"`{ref.path}`",
         "seconds when it ran": manifest["seconds"],
+        "MiB at most": manifest.get("peak_mib", ""),
         **flat(manifest["counts"], separator=" "),
     }
     lines = [f"| {name} | {_cell(value)} |" for name, value in rows.items()]

@@ -62,7 +62,7 @@ class RunConfig(Config):
     evaluation: EvaluationConfig = EvaluationConfig()
     """How the result is scored."""
     baselines: Literal["none", "fast", "all"] = "fast"
-    """What stands beside the result: popularity alone, what is fitted in seconds, or all (see ``evaluation/baselines``)."""
+    """What stands beside the result: popularity alone, what is fitted in seconds, or all (``evaluation/baselines``)."""
     seeds: int = Field(1, ge=1)
     """How many models to train, that differ by their seed only; five tell a difference from chance."""
     refit: bool = False

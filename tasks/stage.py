@@ -22,6 +22,7 @@ from tasks.artifact import publish_artifact
 from tasks.check import check_trainer
 from tasks.config import RunConfig
 from tasks.key import KeyParts, in_short, key_of, key_parts, what_changed
+from tasks.memory import forget_peak, peak_mib
 from tasks.ref import Files, Ref
 from tasks.store import Store
 
@@ -164,6 +165,7 @@ def _compute(
     key, why = key_of(parts), stage.why(parts, problem, run.name)
     logger.info("%-10s runs: %s", stage.name, why)
     started = time.time()
+    forget_peak()
     with stage.store.scratch(stage.name, key) as scratch:
         counts = stage.work(scratch, config, **{name: ref.value for name, ref in inputs.items()})
         manifest = {
@@ -175,6 +177,7 @@ def _compute(
             "why": why,
             "started": started,
             "seconds": round(time.time() - started, 3),
+            "peak_mib": peak_mib(),
         }
         return stage.store.publish(scratch, stage.name, key, run.name, manifest).told(cached=False, why=why)
 
