@@ -26,6 +26,7 @@ from flows.summary import print_summary
 from tasks.check import refuse_early
 from tasks.config import load_run_config
 from tasks.options import (
+    BaselinesOption,
     ConfigOption,
     EpochsOption,
     EventsOption,
@@ -34,6 +35,7 @@ from tasks.options import (
     PatienceOption,
     PresetOption,
     SeedOption,
+    SeedsOption,
     SetOption,
     TrackArtistsOption,
     TrainerOption,
@@ -79,10 +81,12 @@ def _training_options(flow: Flow[..., Any]) -> Callable[..., None]:
         epochs: EpochsOption = None,
         patience: PatienceOption = None,
         seed: SeedOption = None,
+        seeds: SeedsOption = None,
+        baselines: BaselinesOption = None,
         name: NameOption = None,
         settings: SetOption = None,
     ) -> None:
-        tables = training_tables(model, patience, seed, track_artists, preset)
+        tables = training_tables(model, patience, seed, seeds, baselines, track_artists, preset)
         given = {"trainer": trainer, "num_epochs": epochs, "name": name}
         run_here(flow, config, events, tables, settings, given)
 

@@ -19,6 +19,7 @@ from tasks.graph import build_graph
 from tasks.ingest import find_log, ingest
 from tasks.key import KeyParts
 from tasks.options import (
+    BaselinesOption,
     ConfigOption,
     EpochsOption,
     EventsOption,
@@ -27,6 +28,7 @@ from tasks.options import (
     PatienceOption,
     PresetOption,
     SeedOption,
+    SeedsOption,
     SetOption,
     TrackArtistsOption,
     TrainerOption,
@@ -107,11 +109,13 @@ def main(
     epochs: EpochsOption = None,
     patience: PatienceOption = None,
     seed: SeedOption = None,
+    seeds: SeedsOption = None,
+    baselines: BaselinesOption = None,
     name: NameOption = None,
     settings: SetOption = None,
 ) -> None:
     """Say for each stage: cached, will run and which part of its key changed, or depends on an earlier one."""
-    tables = training_tables(model, patience, seed, track_artists, preset)
+    tables = training_tables(model, patience, seed, seeds, baselines, track_artists, preset)
     given = {"trainer": trainer, "num_epochs": epochs, "name": name}
     try:
         paths = absolute_paths(events)

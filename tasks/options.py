@@ -55,6 +55,18 @@ PatienceOption = Annotated[
     typer.Option("--patience", metavar="N", min=1, help="Epochs without a better validation score before stopping."),
 ]
 SeedOption = Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed of the training. [default: 0]")]
+BaselinesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--baselines",
+        metavar="WHICH",
+        help="What stands beside the result: none (popularity alone), fast, or all. [default: fast]",
+    ),
+]
+SeedsOption = Annotated[
+    int | None,
+    typer.Option("--seeds", metavar="N", min=1, help="Train N models that differ by their seed only. [default: 1]"),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -64,11 +76,17 @@ SetOption = Annotated[
 
 
 def training_tables(
-    model: str | None, patience: int | None, seed: int | None, track_artists: str | None, preset: str | None
+    model: str | None,
+    patience: int | None,
+    seed: int | None,
+    seeds: int | None,
+    baselines: str | None,
+    track_artists: str | None,
+    preset: str | None,
 ) -> dict[str, Any]:
-    """The tables of a config that the options of a training run fill; None where an option was not given."""
+    """The part of a config that the options of a training run fill; None where an option was not given."""
     given = {"model": {"architecture": model}, "training": {"patience": patience, "seed": seed}}
-    return {**given, **log_tables(track_artists, preset)}
+    return {**given, "seeds": seeds, "baselines": baselines, **log_tables(track_artists, preset)}
 
 
 def log_tables(track_artists: str | None, preset: str | None) -> dict[str, Any]:
