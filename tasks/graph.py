@@ -13,6 +13,7 @@ from tasks.config import RunConfig
 from tasks.file_digests import digest_files
 from tasks.ref import Ref
 from tasks.stage import Stage
+from tasks.store import write_json
 
 VOCABULARIES = ("users.parquet", "songs.parquet", "artists.parquet")
 
@@ -20,20 +21,22 @@ VOCABULARIES = ("users.parquet", "songs.parquet", "artists.parquet")
 def _build(folder: Path, config: Mapping[str, Any], listens: Path) -> Mapping[str, Any]:
     from data.graph import build_graph as build
     from data.graph import graph_counts, save_graph
+    from data.profile import graph_profile
     from data.weights import WeightConfig
 
     graph = build(listens, WeightConfig.parse(config, "weights"))
     save_graph(graph, folder / "graph.pt")
     for name in VOCABULARIES:
         shutil.copyfile(listens / name, folder / name)
+    write_json(folder / "profile.json", graph_profile(graph, listens))
     return graph_counts(graph)
 
 
-GRAPH = Stage("graph", 1, _build, code=("data.graph",))
+GRAPH = Stage("graph", 2, _build, code=("data.graph", "data.profile"))
 
 
 def build_graph(run: RunConfig, listens: Ref) -> Ref:
-    """Build the graph; its folder also holds the vocabularies (row number = node index)."""
+    """Build the graph; its folder also holds the vocabularies (row number = node index) and the profile."""
     return GRAPH(run, run.weight_config().model_dump(mode="json"), listens=listens)
 
 
