@@ -14,7 +14,7 @@ from torch_geometric.data import HeteroData
 
 from data.errors import InputError
 from evaluation.record import EvaluationRecord
-from registry.manifest import Facts, Manifest
+from registry.manifest import TWIN, Facts, Manifest
 from registry.seen import seen_table, song_artist_table
 
 MODEL_FILES = ("model.safetensors", "embeddings.safetensors", "config.json", "history.json")
@@ -34,6 +34,11 @@ def assemble_bundle(
     warmed_from: Sequence[Mapping[str, Any]] = (),
     lineage: Mapping[str, str] | None = None,
     versions: Mapping[str, str] | None = None,
+    profile: Path | None = None,
+    audit: Path | None = None,
+    seeds: Path | None = None,
+    refit: Path | None = None,
+    ended: str | None = None,
 ) -> Manifest:
     """Copy a model, its vocabularies and its numbers into a bundle and sign it with one digest.
 
@@ -42,39 +47,57 @@ def assemble_bundle(
 
     Args:
         folder: where to write; created if needed, otherwise empty.
-        model: folder that the train stage saved.
+        model: folder that the train stage saved; it is what was evaluated.
         vocabularies: folder with users.parquet, songs.parquet and artists.parquet.
         evaluation: folder that the evaluate stage wrote.
         graph: the training graph (or the whole graph, for a trainer without a split), for who listened to what.
         source: "synthetic" for a made-up log; such a bundle never replaces one that was made from a real log.
-        split: the split's config as plain JSON values, which says what the weights have seen.
+        split: the split's config as plain JSON values, with the days that were decided: what the model has seen.
         warmed_from: the same of every model whose weights this one started from.
         lineage: digests by name, from log to model.
         versions: versions of libraries by name.
+        profile, audit, seeds: files to copy as profile.json, audit.json and seeds.json. Without the first two a version
+            is never promoted.
+        refit: folder of the same configuration trained on all listens. Its weights are published, and ``model``, its
+            twin, stays beside them with its embeddings, because only the twin can be measured.
+        ended: when the log or the run ended.
 
     Raises:
         InputError: a file is missing, or the parts do not fit each other.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for origin, names in ((model, MODEL_FILES), (vocabularies, VOCABULARIES), (evaluation, EVALUATION_FILES)):
+    for origin, names in ((refit or model, MODEL_FILES), (vocabularies, VOCABULARIES), (evaluation, EVALUATION_FILES)):
         for name in names:
             _copy(origin / name, folder / name)
+    _copy_optional(folder, {"profile.json": profile, "audit.json": audit, "seeds.json": seeds})
+    _copy_optional(folder, {TWIN: model / "embeddings.safetensors" if refit else None})
     pq.write_table(seen_table(graph), folder / "seen.parquet")
     pq.write_table(song_artist_table(graph), folder / "song_artists.parquet")
     _check_counts(folder, graph)
-    record = EvaluationRecord.read(folder / "metrics.json")
     facts = Facts(
         source=source,
-        trainer=str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["trainer"]),
-        split_digest=record.split_digest,
-        in_sample=record.in_sample,
         seen_splits=(dict(split), *map(dict, warmed_from)),
         lineage=dict(lineage or {}),
         versions=dict(versions or {}),
+        refit=refit is not None,
+        ended=ended,
+        **_told_by_files(folder),
     )
     manifest = Manifest.of(folder, facts)
     manifest.write(folder)
     return manifest
+
+
+def _told_by_files(folder: Path) -> dict[str, Any]:
+    record = EvaluationRecord.read(folder / "metrics.json")
+    trainer = str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["trainer"])
+    return {"trainer": trainer, "split_digest": record.split_digest, "in_sample": record.in_sample}
+
+
+def _copy_optional(folder: Path, files: Mapping[str, Path | None]) -> None:
+    for name, origin in files.items():
+        if origin is not None:
+            _copy(origin, folder / name)
 
 
 def _copy(origin: Path, target: Path) -> None:
@@ -86,12 +109,19 @@ def _copy(origin: Path, target: Path) -> None:
 
 def _check_counts(folder: Path, graph: HeteroData) -> None:
     """Refuse vocabularies or embeddings of another graph."""
-    with safe_open(folder / "embeddings.safetensors", framework="np") as vectors:
-        embedded = {kind: vectors.get_slice(kind).get_shape()[0] for kind in ("user", "song")}
-    for kind, rows in embedded.items():
-        named, nodes = pq.read_metadata(folder / f"{kind}s.parquet").num_rows, int(graph[kind].num_nodes)
-        if not rows == named == nodes:
-            raise InputError(
-                f"The parts of the bundle do not belong together: the graph has {nodes} {kind}s, the vocabulary names "
-                f"{named} and the model embeds {rows}; take all from one run."
-            )
+    for name in ("embeddings.safetensors", TWIN):
+        for kind, rows in _embedded(folder / name).items():
+            named, nodes = pq.read_metadata(folder / f"{kind}s.parquet").num_rows, int(graph[kind].num_nodes)
+            if not rows == named == nodes:
+                raise InputError(
+                    f"The parts of the bundle do not belong together: the graph has {nodes} {kind}s, the vocabulary "
+                    f"names {named} and the model embeds {rows}; take all from one run."
+                )
+
+
+def _embedded(path: Path) -> dict[str, int]:
+    """How many users and songs a file of embeddings has; none where there is no such file."""
+    if not path.is_file():
+        return {}
+    with safe_open(path, framework="np") as vectors:
+        return {kind: vectors.get_slice(kind).get_shape()[0] for kind in ("user", "song")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -30,7 +30,14 @@ BUNDLE_FILES = frozenset(
         "per_user.parquet",
     }
 )
-"""Every file of a bundle beside its manifest; no more and no fewer."""
+"""What every bundle has beside its manifest."""
+
+TWIN = "twin_embeddings.safetensors"
+OPTIONAL_FILES = frozenset({"profile.json", "audit.json", "seeds.json", TWIN})
+"""What a bundle may have beyond that: the log's profile, the audit, the spread between seeds, and a refit's twin."""
+
+ADDED_FACTS: dict[str, Any] = {"refit": False, "ended": None}
+"""Facts that bundles of earlier releases lack, with the value that stands for their absence; it is not digested."""
 
 
 class Facts(Config):
@@ -50,6 +57,10 @@ class Facts(Config):
     """Digests of what the bundle was made from, by name, from log to model."""
     versions: dict[str, str] = Field(default_factory=dict)
     """Versions of the libraries that computed it."""
+    refit: bool = False
+    """True where the weights were trained once more on all listens; the metrics are those of a twin, which was not."""
+    ended: str | None = None
+    """When the log or the run ended, as the caller has it (ISO 8601)."""
 
 
 class Manifest(Config):
@@ -67,13 +78,16 @@ class Manifest(Config):
     @classmethod
     def of(cls, folder: Path, facts: Facts) -> Self:
         """The manifest of the files that lie in a folder now."""
-        files = {name: sha256_of_file(folder / name) for name in sorted(BUNDLE_FILES)}
+        optional = {name for name in OPTIONAL_FILES if (folder / name).is_file()}
+        files = {name: sha256_of_file(folder / name) for name in sorted(BUNDLE_FILES | optional)}
         unsigned = cls(facts=facts, files=files, digest="")
         return unsigned.model_copy(update={"digest": unsigned.expected_digest()})
 
     def expected_digest(self) -> str:
         """The digest that the other fields should have."""
-        content: Mapping[str, Any] = self.model_dump(mode="json", exclude={"digest"})
+        content: dict[str, Any] = self.model_dump(mode="json", exclude={"digest"})
+        absent = [name for name, default in ADDED_FACTS.items() if content["facts"][name] == default]
+        content["facts"] = {name: value for name, value in content["facts"].items() if name not in absent}
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     def write(self, folder: Path) -> None:
@@ -108,7 +122,7 @@ def _check_names(folder: Path, manifest: Manifest) -> None:
     for name in sorted(set(manifest.files) | BUNDLE_FILES):
         if name not in present or name not in manifest.files:
             raise _refused(folder, f"{name} is missing")
-    for name in sorted(present - BUNDLE_FILES):
+    for name in sorted(present - (OPTIONAL_FILES & set(manifest.files)) - BUNDLE_FILES):
         raise _refused(folder, f"{name} does not belong to it")
 
 

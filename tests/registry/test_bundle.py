@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from data.errors import InputError
 from registry.bundle import assemble_bundle
-from registry.manifest import BUNDLE_FILES, MANIFEST, read_manifest, verify_bundle
+from registry.manifest import BUNDLE_FILES, MANIFEST, OPTIONAL_FILES, TWIN, read_manifest, verify_bundle
 from registry.recommender import Recommender
 from registry.seen import seen_table
 
@@ -107,3 +109,70 @@ def test_listens_of_users_without_a_train_song_are_known_too(make_parts) -> None
     rows = seen_table(graph).to_pylist()
     assert len(rows) == before + 1
     assert {"user": 0, "song": song, "part": "test"} in rows
+
+
+def write_optional(folder: Path) -> dict[str, Path]:
+    folder.mkdir()
+    for name in ("profile", "audit", "seeds"):
+        (folder / f"{name}.json").write_text('{"from": "a stage"}\n')
+    return {name: folder / f"{name}.json" for name in ("profile", "audit", "seeds")}
+
+
+def test_profile_audit_and_seeds_belong_to_the_bundle_where_there_are_any(make_parts, tmp_path: Path) -> None:
+    manifest = assemble_bundle(tmp_path / "bundle", **{**make_parts(), **write_optional(tmp_path / "stages")})
+    assert set(manifest.files) == BUNDLE_FILES | (OPTIONAL_FILES - {TWIN})
+    assert verify_bundle(tmp_path / "bundle") == manifest
+    (tmp_path / "bundle" / "audit.json").write_text('{"passed": true}\n')
+    with pytest.raises(InputError, match=r"refused: audit\.json is damaged or belongs to another bundle"):
+        verify_bundle(tmp_path / "bundle")
+
+
+def test_an_audit_that_is_laid_beside_a_bundle_does_not_count(make_parts, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    assemble_bundle(bundle, **{**make_parts(), "audit": None})
+    (bundle / "audit.json").write_text('{"passed": true}\n')
+    with pytest.raises(InputError, match=r"refused: audit\.json does not belong to it"):
+        verify_bundle(bundle)
+
+
+def test_a_refitted_model_is_published_and_its_twin_kept(make_parts, tmp_path: Path) -> None:
+    parts, refit = make_parts(quality=1.0), make_parts(quality=2.0)["model"]
+    facts = assemble_bundle(tmp_path / "bundle", **parts, refit=refit).facts
+    assert (facts.refit, facts.in_sample) == (True, False)
+    assert facts.seen_splits[0] == parts["split"]
+    published = (tmp_path / "bundle" / "embeddings.safetensors").read_bytes()
+    twin = (tmp_path / "bundle" / TWIN).read_bytes()
+    assert published == (refit / "embeddings.safetensors").read_bytes()
+    assert twin == (parts["model"] / "embeddings.safetensors").read_bytes()
+    assert Recommender.load(tmp_path / "bundle").recommend("u03", 4)
+
+
+def test_a_twin_of_another_graph_is_refused(make_parts, tmp_path: Path) -> None:
+    parts, refit = make_parts(), make_parts()["model"]
+    vectors = load_file(refit / "embeddings.safetensors")
+    save_file({**vectors, "user": vectors["user"][1:]}, parts["model"] / "embeddings.safetensors")
+    with pytest.raises(InputError, match="names 40 and the model embeds 39"):
+        assemble_bundle(tmp_path / "bundle", **parts, refit=refit)
+
+
+def test_a_bundle_of_an_earlier_release_stays_loadable(make_parts, tmp_path: Path) -> None:
+    """Its manifest lacks the facts that were added since."""
+    bundle = tmp_path / "bundle"
+    none = dict.fromkeys(("profile", "audit", "seeds"))
+    digest = assemble_bundle(bundle, **{**make_parts(), **none}).digest
+    manifest = json.loads((bundle / MANIFEST).read_text())
+    del manifest["facts"]["refit"], manifest["facts"]["ended"]
+    (bundle / MANIFEST).write_text(json.dumps(manifest))
+    assert verify_bundle(bundle).digest == digest
+
+
+def test_what_was_added_to_the_facts_is_signed(make_parts, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    assemble_bundle(bundle, **make_parts(), ended="2026-01-31")
+    path = bundle / MANIFEST
+    for old, new in (("2026-01-31", "2026-02-28"), ('"refit": false', '"refit": true')):
+        text = path.read_text()
+        path.write_text(text.replace(old, new))
+        with pytest.raises(InputError, match=r"manifest\.json is damaged: its digest does not match"):
+            verify_bundle(bundle)
+        path.write_text(text)
