@@ -1,0 +1,127 @@
+"""EASE: a linear model from songs to songs in closed form. Strong, and as hungry as the square of the songs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field
+from scipy.linalg import lapack
+from scipy.sparse import csr_matrix
+from torch import Tensor
+from torch_geometric.data import HeteroData
+
+from data.errors import InputError
+from evaluation.baselines.base import Baseline
+from evaluation.baselines.matrix import train_matrix
+from evaluation.ranking import Score
+
+logger = logging.getLogger(__name__)
+
+GB = 10**9
+BYTES_A_CELL = 4
+ROWS_AT_ONCE = 512
+"""Rows of the square matrix that are filled or mirrored at once."""
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+
+
+class EASE(Baseline):
+    """Each song is predicted from a user's other songs by ridge regression, all songs at once.
+
+    With X (U, n) the matrix of who heard what, and P the inverse of X'X + lambda I::
+
+        B[i, j] = -P[i, j] / P[j, j], the diagonal 0;    scores = X B
+
+    Steck, "Embarrassingly shallow autoencoders for sparse data" (WWW 2019). One matrix (n, n) of float32 is held and
+    inverted in place by Cholesky factors, which takes about n^3 additions and multiplications. Songs that are left out
+    have the score 0.
+    """
+
+    regularization: float = Field(50.0, gt=0)
+    """lambda: added to the diagonal; more trusts rare songs less."""
+    min_listeners: int = Field(3, ge=1)
+    """Songs with fewer train listeners are left out."""
+    max_memory_gb: float = Field(8.0, gt=0)
+    """Only as many of the most popular songs are taken as fit into a matrix of this size (8: 44,721 songs)."""
+
+    def why_not(self, graph: HeteroData) -> str:
+        if len(self._songs(train_matrix(graph, weighted=False))):
+            return ""
+        return f"No song has {self.min_listeners} train listeners, so nothing can be learned about any two."
+
+    def fit(self, graph: HeteroData) -> Score:
+        listens = train_matrix(graph, weighted=False).astype(np.float32)
+        songs = self._affordable(self._songs(listens))
+        logger.info("EASE of %d songs needs %.2f GB of memory for its matrix.", len(songs), _gb(len(songs)))
+        taken = listens[:, songs]
+        return _score(taken, _weights(taken, self.regularization), songs, listens.shape[1])
+
+    def _songs(self, listens: csr_matrix) -> Ints:
+        """Songs with enough listeners, those with most of them first; equal ones by index."""
+        listeners = np.bincount(listens.indices, minlength=listens.shape[1])
+        order = np.argsort(-listeners, kind="stable")
+        return order[listeners[order] >= self.min_listeners]
+
+    def _affordable(self, songs: Ints) -> Ints:
+        most = max(1, int((self.max_memory_gb * GB / BYTES_A_CELL) ** 0.5))
+        if len(songs) > most:
+            logger.warning(
+                "EASE takes the %d most popular of %d songs: all would need %.2f GB, above max_memory_gb = %g.",
+                most, len(songs), _gb(len(songs)), self.max_memory_gb,
+            )  # fmt: skip
+        return np.sort(songs[:most])
+
+
+def _gb(num_songs: int) -> float:
+    return num_songs**2 * BYTES_A_CELL / GB
+
+
+def _weights(listens: csr_matrix, regularization: float) -> Floats:
+    """B (n, n), computed in the memory of X'X."""
+    gram = _gram(listens)
+    gram[np.diag_indices_from(gram)] += regularization
+    _invert(gram)
+    gram /= -np.diag(gram).copy()
+    np.fill_diagonal(gram, 0)
+    return gram
+
+
+def _gram(listens: csr_matrix) -> Floats:
+    """X'X (n, n), some rows at a time: as a sparse matrix it can be larger than as a dense one."""
+    columns, num_songs = listens.tocsc(), listens.shape[1]
+    gram = np.empty((num_songs, num_songs), dtype=np.float32)
+    for rows in _blocks(num_songs):
+        gram[rows] = (columns[:, rows].T @ listens).toarray()
+    return gram
+
+
+def _invert(matrix: Floats) -> None:
+    """The inverse of a symmetric positive definite matrix, in its own memory."""
+    transposed = matrix.T  # of LAPACK's order, so that it is not copied; its lower triangle is our upper one
+    failed = lapack.spotrf(transposed, lower=1, overwrite_a=1)[1] or lapack.spotri(transposed, 1, 1)[1]
+    if failed:
+        raise InputError("EASE's matrix has no inverse in float32; give a greater regularization.")
+    for rows in _blocks(len(matrix)):
+        block = matrix[rows, rows]
+        matrix[rows, rows] = np.triu(block) + np.triu(block, 1).T
+        matrix[rows.stop :, rows] = matrix[rows, rows.stop :].T
+
+
+def _blocks(count: int) -> Iterator[slice]:
+    return (slice(start, min(start + ROWS_AT_ONCE, count)) for start in range(0, count, ROWS_AT_ONCE))
+
+
+def _score(listens: csr_matrix, weights: Floats, songs: Ints, num_songs: int) -> Score:
+    columns = torch.from_numpy(songs)
+
+    def score(users: Tensor) -> Tensor:
+        scores = torch.zeros((len(users), num_songs))
+        scores[:, columns] = torch.from_numpy(listens[users.cpu().numpy()] @ weights)  # (B, n)
+        return scores
+
+    return score
