@@ -1,12 +1,13 @@
-"""Registers a bundle as a version, decides whether it becomes champion, and moves the alias last of all."""
+"""Registers a bundle as a version, lets the gate decide about it, and carries the decision out, with its record."""
 
 from __future__ import annotations
 
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,17 @@ from data.config import flat
 from data.errors import InputError
 from evaluation.intervals import Interval
 from evaluation.record import EvaluationRecord
+from registry.decision import Decision, GateConfig
+from registry.gate import COMPARED_FILES, DEFAULTS, decide
 from registry.manifest import Manifest, read_manifest, verify_bundle
-from registry.promotion import COMPARED_FILES, Decision, decide
-from registry.store import CHAMPION, RunNumbers, Store, Version
+from registry.records import DECISION_TAG, MAX_WORDS, Entry, carry_out, decided_before, decision_of, reconcile, whoami
+from registry.store import CHAMPION, DIGEST_TAG, RunNumbers, Store, Version
 
-DECISION_TAG = "decision"
-DONE_TAG = "decision_done"
 MAX_PARAM_LENGTH = 6000
+RECENT_VERSIONS = 5
+PROFILE = "profile.json"
+
+__all__ = ["Registered", "attach", "decision_of", "register", "run_numbers"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,35 +50,53 @@ class Registered:
 
 
 def register(
-    bundle: Path, name: str = "songgraph", uri: str | None = None, params: Mapping[str, Any] | None = None
+    bundle: Path,
+    name: str = "songgraph",
+    uri: str | None = None,
+    params: Mapping[str, Any] | None = None,
+    gate: GateConfig | None = None,
 ) -> Registered:
-    """Register a bundle and promote it where the rule says so.
+    """Register a bundle and promote it where the gate says so.
 
-    The same bundle is registered once under a name: a retry, or a run after a crash, finds the version, completes
-    what is missing and returns it.
+    The same bundle is registered once under a name, and is decided about once: a retry, or a run after a crash, finds
+    the version, completes what is missing and returns it. Who moves the champion by hand does not find it moved again.
 
     Args:
         bundle: a folder written by ``registry.bundle.assemble_bundle``.
         name: the registered model's name; models of different names do not compete.
         uri: the registry's address, see ``registry.location.resolve_uri``.
         params: what to show beside the configs in MLflow's UI; nested tables get dotted names.
+        gate: margins and limits of the decision; None means the defaults.
 
     Raises:
         InputError: the bundle is refused, or the registry cannot be reached or read.
     """
     manifest = verify_bundle(bundle)
     store = Store(uri, create=True)
-    with store.locked():
+    with store.locked(name):
+        reconcile(store, name)
         version = _ensure_version(store, name, bundle, manifest, params or {})
-        decision = decision_of(version) or _decide(store, version, bundle)
-        champion = _finish(store, version, decision)
+        decision = _known_decision(store, version) or _decide(store, version, bundle, gate or DEFAULTS)
+        champion = store.aliases(name).get(CHAMPION)
     return Registered(name, version.version, version.run_id, store.address, manifest.digest, champion, decision)
 
 
-def decision_of(version: Version) -> Decision | None:
-    """The decision that was recorded on a version."""
-    text = version.tags.get(DECISION_TAG)
-    return Decision.model_validate_json(text) if text else None
+def attach(name: str, version: int | str, path: Path, uri: str | None = None) -> None:
+    """Show a file, such as a report, beside a version in MLflow's UI; a later file of the same name replaces it.
+
+    Args:
+        name: the registered model's name.
+        version: the version's number, or an alias.
+        path: the file.
+        uri: the registry's address.
+
+    Raises:
+        InputError: there is no such file or version.
+    """
+    if not path.is_file():
+        raise InputError(f"There is no file {path} to attach to version {version} of '{name}'.")
+    store = Store(uri)
+    store.attach(store.get(name, version), path)
 
 
 def run_numbers(bundle: Path, manifest: Manifest, params: Mapping[str, Any]) -> RunNumbers:
@@ -103,39 +126,71 @@ def _ensure_version(store: Store, name: str, bundle: Path, manifest: Manifest, p
     return version
 
 
-def _decide(store: Store, version: Version, bundle: Path) -> Decision:
-    number = store.aliases(version.name).get(CHAMPION)
-    decision = decide(bundle) if number is None else _decide_against(store, version.name, number, bundle)
-    store.note(version, DECISION_TAG, decision.model_dump_json())
+def _known_decision(store: Store, version: Version) -> Decision | None:
+    """What was decided about this bundle, also as a version that was deleted since."""
+    if known := decision_of(version):
+        return known
+    known = decided_before(store, version.name, version.tags[DIGEST_TAG])
+    if known:
+        store.note(version, DECISION_TAG, known.model_dump_json())
+    return known
+
+
+def _decide(store: Store, version: Version, bundle: Path, gate: GateConfig) -> Decision:
+    """Ask the gate, and carry out what it says."""
+    champion, recent = store.aliases(version.name).get(CHAMPION), _recent_profiles(store, version)
+    if champion is None:
+        decision = decide(bundle, recent=recent, config=gate)
+    else:
+        decision = _decide_against(store, version.name, champion, bundle, recent, gate)
+    entry = Entry(
+        kind="decision",
+        version=version.version,
+        before=champion,
+        after=version.version if decision.outcome == "promote" else champion,
+        why=decision.reason[:MAX_WORDS],
+        by=whoami(),
+        bundle=version.tags[DIGEST_TAG],
+        decision=decision,
+        run=version.run_id,
+    )
+    carry_out(store, version, entry)
     return decision
 
 
-def _decide_against(store: Store, name: str, number: int, bundle: Path) -> Decision:
+def _decide_against(
+    store: Store, name: str, number: int, bundle: Path, recent: Sequence[Mapping[str, Any]], gate: GateConfig
+) -> Decision:
     try:
         champion = store.get(name, number)
         with store.files(champion, COMPARED_FILES) as champion_bundle:
             champion.check(read_manifest(champion_bundle))
-            return decide(bundle, number, champion_bundle)
+            return decide(bundle, number, champion_bundle, recent, gate)
     except InputError as error:
         logger.warning("Champion %s of %s cannot be compared with: %s", number, name, error)
-        alone = decide(bundle)
+        alone = decide(bundle, recent=recent, config=gate)
+        if alone.outcome != "promote":
+            return alone.model_copy(update={"champion": number})
         reason = f"Held: champion {number} cannot be compared with. {error}"
-        return alone.model_copy(update={"outcome": "hold", "reason": reason, "champion": number})
+        return alone.model_copy(
+            update={"outcome": "hold", "reason": reason, "reasons": (reason, *alone.reasons), "champion": number}
+        )
 
 
-def _finish(store: Store, version: Version, decision: Decision) -> int | None:
-    """Move the alias if that was decided and nobody has moved it since; return the champion.
+def _recent_profiles(store: Store, version: Version) -> list[Mapping[str, Any]]:
+    """The profiles of the last versions before this one that have one, newest first."""
+    earlier = [other for other in store.versions(version.name) if other.version < version.version]
+    profiles = (_profile(store, other) for other in reversed(earlier))
+    return list(islice((profile for profile in profiles if profile is not None), RECENT_VERSIONS))
 
-    A decision is carried out once: who moves the alias back by hand does not find it moved again by a later run.
-    """
-    champion = store.aliases(version.name).get(CHAMPION)
-    if decision.outcome != "promote" or DONE_TAG in version.tags:
-        return champion
-    if champion == decision.champion:
-        store.point(CHAMPION, version)
-        champion = version.version
-    store.note(version, DONE_TAG, "true")
-    return champion
+
+def _profile(store: Store, version: Version) -> Mapping[str, Any] | None:
+    try:
+        text = store.read(version, PROFILE)
+    except InputError as error:
+        logger.warning("The profile of version %s of %s is not compared with: %s", version.version, version.name, error)
+        return None
+    return None if text is None else dict(json.loads(text))
 
 
 def _by_epoch(history: list[dict[str, Any]]) -> list[tuple[str, float, int]]:

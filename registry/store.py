@@ -7,13 +7,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from data.errors import InputError
 from registry.location import (
@@ -27,7 +28,8 @@ from registry.location import (
     unreachable,
     without_credentials,
 )
-from registry.manifest import Manifest, verify_bundle
+from registry.manifest import MANIFEST, Manifest, read_manifest, verify_bundle, verify_files
+from registry.turns import Turn, busy
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -59,6 +61,17 @@ class Version:
 
 
 @dataclass(frozen=True)
+class Run:
+    """A run that holds a record: what it says is in its tags, and how it ended in its status."""
+
+    run_id: str
+    status: str
+    """RUNNING until it is closed, then FINISHED or KILLED."""
+    start_ms: int
+    tags: dict[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True)
 class RunNumbers:
     """What MLflow's UI compares: parameters, metrics by epoch, and the summary."""
 
@@ -83,6 +96,7 @@ class Store:
         self.uri = resolve_uri(uri)
         self.address = without_credentials(self.uri)
         self.database = database_of(self.uri)
+        self._turn: Turn | None = None
         if self.database is None:
             check_server(self.uri)
         elif create:
@@ -99,10 +113,17 @@ class Store:
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Let one process at a time register in a local store; a server orders its own requests."""
-        lock = nullcontext() if self.database is None else FileLock(f"{self.database}.lock")
-        with lock, self._in_words():
+    def locked(self, name: str, wait: bool = True) -> Iterator[None]:
+        """Let one process at a time change a model: a lock on the file of a local store, turns on a server.
+
+        Args:
+            name: the registered model's name.
+            wait: False gives up at once where another process is at work.
+
+        Raises:
+            InputError: another process is at work and ``wait`` is false, or it took the turn away (see ``Turn``).
+        """
+        with self._exclusively(name, wait), self._in_words():
             yield
 
     def names(self) -> list[str]:
@@ -116,13 +137,16 @@ class Store:
         Raises:
             InputError: there is no such model; those that exist are listed.
         """
-        with self._in_words():
-            found = list(_pages(lambda page: self._client.search_model_versions(f"name = '{name}'", page_token=page)))
+        found = self._all_versions(name)
         if not found:
             raise InputError(
                 f"There is no model named '{name}' at {self.address}; {_listed('there are', self.names())}."
             )
-        return sorted((_version(entity) for entity in found), key=lambda version: version.version)
+        return found
+
+    def numbers(self, name: str) -> set[int]:
+        """The numbers of a model's versions; empty where the model does not exist."""
+        return {version.version for version in self._all_versions(name)}
 
     def aliases(self, name: str) -> dict[str, int]:
         """Alias to version; empty where the model does not exist."""
@@ -185,6 +209,8 @@ class Store:
 
     def point(self, alias: str, version: Version) -> None:
         """Move an alias to a version, in one call; there is no moment without it."""
+        if self._turn is not None:
+            self._turn.check()
         with self._in_words():
             self._client.set_registered_model_alias(version.name, alias, str(version.version))
 
@@ -194,17 +220,122 @@ class Store:
 
         Args:
             version: whose bundle.
-            names: files to download; None means all.
+            names: files to download, as far as the bundle has them; None means all.
         """
         local = self._local_bundle(version)
         if local is not None:
             yield local
             return
         with tempfile.TemporaryDirectory(prefix="songgraph-bundle-") as folder:
+            wanted = [BUNDLE]
+            if names is not None:
+                present = self.sizes(version)
+                wanted = [f"{BUNDLE}/{name}" for name in names if name in present]
             with self._in_words():
-                for path in [BUNDLE] if names is None else [f"{BUNDLE}/{name}" for name in names]:
+                for path in wanted:
                     self._client.download_artifacts(version.run_id, path, folder)
             yield Path(folder) / BUNDLE
+
+    def read(self, version: Version, name: str) -> bytes | None:
+        """One file of a version's bundle, checked against the manifest; None where the bundle has no such file.
+
+        Raises:
+            InputError: the file or the manifest is damaged.
+        """
+        if name not in self.sizes(version):
+            return None
+        with self.files(version, (MANIFEST, name)) as folder:
+            manifest = read_manifest(folder)
+            verify_files(folder, manifest, [name])
+            return (folder / name).read_bytes()
+
+    def sizes(self, version: Version) -> dict[str, int]:
+        """Name and bytes of every file of a version's bundle; empty where its files are gone."""
+        local = self._local_bundle(version)
+        if local is not None:
+            return {path.name: path.stat().st_size for path in local.iterdir()} if local.is_dir() else {}
+        with self._in_words():
+            found = self._client.list_artifacts(version.run_id, BUNDLE)
+        return {entry.path.rpartition("/")[2]: int(entry.file_size or 0) for entry in found}
+
+    def attach(self, version: Version, path: Path) -> None:
+        """Log a file beside a version's bundle, where MLflow's UI shows it."""
+        with self._in_words():
+            self._client.log_artifact(version.run_id, str(path))
+
+    def delete_version(self, version: Version) -> None:
+        """Take a version out of the registry; its run and files stay until ``delete_run``."""
+        if self._turn is not None:
+            self._turn.check()
+        with self._in_words():
+            self._client.delete_model_version(version.name, str(version.version))
+
+    def delete_run(self, run_id: str) -> None:
+        """Delete a run and its files; what is gone already is no error."""
+        with self._in_words():
+            run = self._client.get_run(run_id)
+            if self.database:
+                shutil.rmtree(artifacts_of(self.database) / run_id, ignore_errors=True)
+            else:
+                _delete_artifacts(run.info.artifact_uri, self.uri)
+            if run.info.lifecycle_stage == "active":
+                self._client.delete_run(run_id)
+
+    def open_run(self, experiment: str, title: str, tags: Mapping[str, str], start_ms: int | None = None) -> Run:
+        """Begin a run with all its tags, in one transaction."""
+        with self._in_words():
+            run = self._client.create_run(self._experiment(experiment), start_ms, dict(tags), title)
+            return _run(run)
+
+    def tag_run(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Add tags to a run, in one transaction."""
+        from mlflow.entities import RunTag
+
+        with self._in_words():
+            self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+    def close_run(self, run_id: str, status: Literal["FINISHED", "KILLED"]) -> None:
+        """Say how a run ended, in one transaction."""
+        with self._in_words():
+            self._client.set_terminated(run_id, status)
+
+    def runs(self, experiment: str, query: str = "", newest: int | None = None) -> list[Run]:
+        """The runs of an experiment that were not deleted, oldest first; of these only the newest, where asked."""
+        with self._in_words():
+            known = self._client.get_experiment_by_name(experiment)
+            if known is None:
+                return []
+            identifier, order, size = [known.experiment_id], ["attributes.start_time DESC"], newest or 1000
+            pages = _pages(
+                lambda page: self._client.search_runs(
+                    identifier, query, max_results=size, order_by=order, page_token=page
+                )
+            )
+            return [_run(run) for run in islice(pages, newest)][::-1]
+
+    def forget_run(self, run_id: str) -> None:
+        """Mark a run as deleted, so that it is no longer found."""
+        with self._in_words():
+            self._client.delete_run(run_id)
+
+    @contextmanager
+    def _exclusively(self, name: str, wait: bool) -> Iterator[None]:
+        if self.database is not None:
+            with _file_lock(self.database, wait):
+                yield
+            return
+        with Turn(self, name).taken(wait) as turn:
+            self._turn = turn
+            try:
+                yield
+            finally:
+                self._turn = None
+
+    def _all_versions(self, name: str) -> list[Version]:
+        with self._in_words():
+            query = f"name = '{name}'"
+            found = list(_pages(lambda page: self._client.search_model_versions(query, page_token=page)))
+        return sorted(map(_version, found), key=lambda version: version.version)
 
     def _local_bundle(self, version: Version) -> Path | None:
         return local_bundle(self.database, version.run_id, version.source) if self.database else None
@@ -215,9 +346,17 @@ class Store:
         return unfinished[0] if unfinished else self._client.create_run(experiment, tags={DIGEST_TAG: digest})
 
     def _experiment(self, name: str) -> str:
+        from mlflow.exceptions import MlflowException
+
         known = self._client.get_experiment_by_name(name)
         location = artifacts_of(self.database).resolve().as_uri() if self.database else None
-        identifier: str = known.experiment_id if known else self._client.create_experiment(name, location)
+        try:
+            identifier: str = known.experiment_id if known else self._client.create_experiment(name, location)
+        except MlflowException:  # another process has just created it
+            known = self._client.get_experiment_by_name(name)
+            if known is None:
+                raise
+            identifier = known.experiment_id
         return identifier
 
     def _log(self, run_id: str, timestamp_ms: int, numbers: RunNumbers) -> None:
@@ -266,6 +405,21 @@ def _quiet() -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
+@contextmanager
+def _file_lock(database: Path, wait: bool) -> Iterator[None]:
+    try:
+        with FileLock(f"{database}.lock", timeout=-1 if wait else 0):
+            yield
+    except Timeout:
+        raise busy(f"sqlite:///{database}") from None
+
+
+def _delete_artifacts(artifact_uri: str, tracking_uri: str) -> None:
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    get_artifact_repository(artifact_uri, tracking_uri=tracking_uri).delete_artifacts()
+
+
 def _is_sound(folder: Path) -> bool:
     try:
         verify_bundle(folder)
@@ -283,6 +437,10 @@ def _version(entity: Any) -> Version:
         created_ms=int(entity.creation_timestamp),
         tags=dict(entity.tags),
     )
+
+
+def _run(entity: Any) -> Run:
+    return Run(entity.info.run_id, entity.info.status, int(entity.info.start_time), dict(entity.data.tags))
 
 
 def _pages(fetch: Any) -> Iterator[Any]:
