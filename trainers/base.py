@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -29,6 +29,7 @@ from trainers.factory import trainer_name
 from trainers.objective import PairObjective
 from trainers.progress import TrainingProgress
 from trainers.randomness import global_state, own_global_stream, restore_global_state, stream, stream_seed
+from trainers.refit import Twin, refuse_refit, require_all_for_training, with_all_for_training
 from trainers.results import EpochRecord, TrainingResults
 from trainers.sampling import batches, num_batches
 from trainers.saved import write_model
@@ -89,6 +90,7 @@ class BaseTrainer(ABC):
         self.sampling = stream(self.config.seed, "sampling")
         self._graph: HeteroData | None = None
         self._initial_weights: dict[str, Tensor] | None = None
+        self._twin: Twin | None = None
 
     # What a subclass implements
 
@@ -203,7 +205,32 @@ class BaseTrainer(ABC):
         Raises:
             InputError: when graph and config do not fit together, or the loss stops being a number.
         """
-        graph = self.prepare(graph)
+        return self._train(self.prepare(graph), num_epochs, twin=None)
+
+    def refit(self, graph: HeteroData, history: Sequence[EpochRecord]) -> TrainingResults:
+        """Train anew on all listens, epoch by epoch as a first training, the twin, went up to its chosen epoch.
+
+        The number of epochs is the length of ``history``, and each has the learning rate of its record in place of a
+        scheduler and of what ``on_epoch_start`` sets. Nothing is held out, so nothing is measured: ``evaluate`` and
+        ``test`` are not called, no epoch is the best, nothing stops early, and the last weights stay. Both hooks are
+        called; ``on_epoch_end`` gets the twin's evaluation metrics of that epoch, and its answer is not followed.
+        A refit that was cut short goes on by itself, as ``train`` does.
+
+        Args:
+            graph: the whole graph, without masks.
+            history: the twin's records, see ``trainers.refit.chosen_history``.
+
+        Raises:
+            InputError: when the trainer trains on everything anyway, the graph is split, or ``train`` would refuse.
+        """
+        refuse_refit(type(self), graph)
+        twin = Twin.of(history)
+        whole = self.prepare(with_all_for_training(graph))
+        require_all_for_training(whole, type(self))
+        return self._train(whole, len(twin.epochs), twin)
+
+    def _train(self, graph: HeteroData, num_epochs: int, twin: Twin | None) -> TrainingResults:
+        self._twin = twin
         self._check(graph, num_epochs)
         with ExitStack() as stack:
             stack.enter_context(own_global_stream(stream_seed(self.config.seed, "model"), self.device))
@@ -225,15 +252,23 @@ class BaseTrainer(ABC):
     def _run_epoch(self, graph: HeteroData) -> None:
         self.current_batch = 0
         self.on_epoch_start()
+        if self._twin:
+            self._twin.replay_rate(self.current_epoch, self.optimizer)
         rate = self.optimizer.param_groups[0]["lr"]
         train_metrics = _as_floats(self.train_epoch(self.seen))
         if "loss" in train_metrics:
             self._require_finite(train_metrics["loss"], "on average")
-        eval_metrics = _as_floats(self.evaluate(graph))
+        eval_metrics = {} if self._twin else _as_floats(self.evaluate(graph))
         self.history.append({"epoch": self.current_epoch, "lr": rate, **train_metrics, **eval_metrics})
+        self._stop = self._is_over(train_metrics, eval_metrics)
+
+    def _is_over(self, train_metrics: dict[str, float], eval_metrics: dict[str, float]) -> bool:
+        if self._twin:
+            self.on_epoch_end(train_metrics, self._twin.eval_metrics(self.current_epoch, train_metrics))
+            return False
         self._watch(eval_metrics)
         asked = self.on_epoch_end(train_metrics, eval_metrics)
-        self._stop = bool(asked) or self.out_of_patience()
+        return bool(asked) or self.out_of_patience()
 
     def _watch(self, metrics: dict[str, float]) -> None:
         name = self.watched_metric()
@@ -248,7 +283,7 @@ class BaseTrainer(ABC):
     def _finish(self, graph: HeteroData, num_epochs: int, checkpoint: CheckpointFile) -> TrainingResults:
         if self.best.weights is not None:
             self.model.load_state_dict(self.best.weights)
-        test = self.test(graph)
+        test = {} if self._twin else self.test(graph)
         checkpoint.finish()
         return {
             "history": [dict(record) for record in self.history],
@@ -285,7 +320,7 @@ class BaseTrainer(ABC):
             self._initial_weights = {name: value.clone() for name, value in self.model.state_dict().items()}
         self.model.load_state_dict(self._initial_weights)
         self.optimizer = self.create_optimizer()
-        self.scheduler = self.create_scheduler()
+        self.scheduler = None if self._twin else self.create_scheduler()
         self.sampling = stream(self.config.seed, "sampling")
         self.current_epoch, self._stop = 0, False
         self.history, self.best = [], Best()
@@ -320,7 +355,8 @@ class BaseTrainer(ABC):
         return fingerprint(self._what_is_computed(), graph_digest(graph), [type(self), type(self.model)])
 
     def _what_is_computed(self) -> dict[str, Any]:
-        return self._described_config() | {"device": self.device.type}
+        repeated = {"twin": self._twin.epochs} if self._twin else {}
+        return self._described_config() | {"device": self.device.type} | repeated
 
     def _described_config(self) -> dict[str, Any]:
         return {
@@ -335,7 +371,8 @@ class BaseTrainer(ABC):
         """Write the trained model into ``folder``, the same bytes for the same run.
 
         Files: ``model.safetensors`` (weights), ``embeddings.safetensors`` (``user`` (U, D) and ``song`` (S, D), whose
-        dot product is the score), ``config.json`` (trainer, model_config, training_config), ``history.json``.
+        dot product is the score), ``config.json`` (trainer, model_config, training_config; of a refit also ``refit``
+        and its ``num_epochs``), ``history.json``.
 
         Raises:
             InputError: when nothing was trained yet.
@@ -343,7 +380,8 @@ class BaseTrainer(ABC):
         if self._graph is None:
             raise InputError("There is nothing to save: call train(graph, num_epochs) before save_model.")
         embeddings = self.embeddings(self._graph)
-        return write_model(Path(folder), self.model, embeddings, self._described_config(), self.history)
+        refitted = {"refit": True, "num_epochs": self.current_epoch} if self._twin else {}
+        return write_model(Path(folder), self.model, embeddings, self._described_config() | refitted, self.history)
 
     # Small things
 
