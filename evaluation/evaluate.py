@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from data.errors import InputError
-from evaluation.intervals import SAMPLES, Interval, bootstrap_means, mean, paired_difference
-from evaluation.metrics import METRIC_VERSION, ranking_metrics
+from evaluation.intervals import SAMPLES, Interval, bootstrap_means, mean, paired_differences
+from evaluation.metrics import METRIC_VERSION, conventional_metrics, ranking_metrics
 from evaluation.parts import Part, hidden_edges, part_edges, sample_users, split_identity
 from evaluation.ranking import Ranked, Score, check_k, rank, rows_of
 from evaluation.record import IN_SAMPLE, EvaluationRecord
@@ -48,30 +49,64 @@ class Evaluation:
         """Whether training has seen the relevant listens."""
         return self.part == "train"
 
+    @property
+    def prefix(self) -> str:
+        """What the names of in-sample metrics start with."""
+        return IN_SAMPLE if self.in_sample else ""
+
+    @property
+    def watched(self) -> str:
+        """The metric that decides: recall at k."""
+        return f"{self.prefix}recall@{self.k}"
+
+    @cached_property
+    def relevant(self) -> Tensor:
+        """(2, R) rows of ``users`` and their relevant songs, ordered by row."""
+        return rows_of(part_edges(self.graph, self.part), self.users)
+
+    def of(self, ranked: Ranked) -> Evaluation:
+        """The same measurement of other lists of the same users, for example those that a baseline left on disk."""
+        return replace(self, ranked=ranked, per_user=_per_user(ranked.items, self.relevant, self.ks, self.prefix))
+
+    def with_columns(self, columns: Mapping[str, Tensor]) -> Evaluation:
+        """With further metrics (N,) of each user, named as in ``per_user`` but without the in-sample prefix."""
+        named = {f"{self.prefix}{name}": values for name, values in columns.items()}
+        return replace(self, per_user={**self.per_user, **named})
+
     def mean(self) -> dict[str, float]:
         """Each metric averaged over the users."""
         return {name: mean(values.numpy()) for name, values in self.per_user.items()}
 
     def intervals(self, samples: int = SAMPLES) -> dict[str, Interval]:
         """Each metric's mean with its 95 % bootstrap interval over the users."""
-        return bootstrap_means({name: values.numpy() for name, values in self.per_user.items()}, self.seed, samples)
+        return bootstrap_means(_arrays(self.per_user), self.seed, samples)
+
+    def convention(self, name: str, samples: int = SAMPLES) -> dict[str, Interval]:
+        """The metrics by another convention's definitions at every k, see ``evaluation.metrics.CONVENTIONS``."""
+        columns = conventional_metrics(self.ranked.items, self.relevant, self.ks, name)
+        named = {f"{self.prefix}{metric}": values for metric, values in columns.items()}
+        return bootstrap_means(_arrays(named), self.seed, samples)
 
     def minus(self, other: Evaluation, samples: int = SAMPLES) -> dict[str, Interval]:
-        """Each metric's paired difference to another evaluation of the same users and pairs.
+        """The paired difference to another evaluation of the same users and pairs, of each metric that both have.
 
         Raises:
             InputError: the two do not stand on the same users, part and split.
         """
-        same = self.part == other.part and self.split_digest == other.split_digest
+        same = self.part == other.part and self._same_split(other)
         if not (same and torch.equal(self.users, other.users)):
             raise InputError(
                 "Two evaluations can be compared only on the same users, part and split; evaluate both on one graph "
                 "with the same num_eval_users and seed."
             )
-        pairs = {name: (values.numpy(), other.per_user[name].numpy()) for name, values in self.per_user.items()}
-        return {name: paired_difference(*pair, self.seed, samples) for name, pair in pairs.items()}
+        return paired_differences(_arrays(self.per_user), _arrays(other.per_user), self.seed, samples)
 
-    def record(self, baselines: Mapping[str, Evaluation] | None = None, samples: int = SAMPLES) -> EvaluationRecord:
+    def record(
+        self,
+        baselines: Mapping[str, Evaluation] | None = None,
+        samples: int = SAMPLES,
+        conventions: Sequence[str] = (),
+    ) -> EvaluationRecord:
         """All of it with intervals, beside the baselines, as it is kept."""
         others = baselines or {}
         return EvaluationRecord(
@@ -90,7 +125,11 @@ class Evaluation:
             metrics=self.intervals(samples),
             baselines={name: other.intervals(samples) for name, other in others.items()},
             differences={name: self.minus(other, samples) for name, other in others.items()},
+            conventions={name: self.convention(name, samples) for name in conventions},
         )
+
+    def _same_split(self, other: Evaluation) -> bool:
+        return self.graph is other.graph or self.split_digest == other.split_digest
 
 
 def evaluate(
@@ -141,3 +180,7 @@ def evaluate(
 def _per_user(items: Tensor, relevant: Tensor, ks: Sequence[int], prefix: str) -> dict[str, Tensor]:
     found = {k: ranking_metrics(items, relevant, k) for k in ks}
     return {f"{prefix}{name}@{k}": values for k, metrics in found.items() for name, values in metrics.items()}
+
+
+def _arrays(columns: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    return {name: values.numpy() for name, values in columns.items()}

@@ -6,15 +6,18 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
+from data.errors import InputError
 from evaluation.parts import Part, hidden_edges, part_edges
 from evaluation.ranking import Ranked, Score, rank
 
 USERS_AT_ONCE = 8192
+ROWS_AT_ONCE = 2**20
 
 SCHEMA = pa.schema({"user_id": pa.string(), "rank": pa.int32(), "track_id": pa.string(), "score": pa.float32()})
 
@@ -49,6 +52,33 @@ def write_ranked(users: Tensor, ranked: Ranked, users_vocab: Path, songs_vocab: 
     parts = (slice(start, start + USERS_AT_ONCE) for start in starts)
     batches = ((users[part], Ranked(ranked.items[part, :k], ranked.scores[part, :k])) for part in parts)
     _write(batches, users_vocab, songs_vocab, path)
+
+
+def read_lists(path: Path, user_ids: pa.Array, songs_vocab: Path, k: int) -> Ranked:
+    """The first k places (N, k) of the lists of the users (N,) asked for, as ``rank`` gives them.
+
+    Raises:
+        InputError: the file cannot be read, or lists a song that is not in the vocabulary.
+    """
+    songs = _ids(songs_vocab, "track_id")
+    items, scores = torch.full((len(user_ids), k), -1), torch.full((len(user_ids), k), -torch.inf)
+    try:
+        for batch in pq.ParquetFile(path).iter_batches(ROWS_AT_ONCE):
+            table = pa.Table.from_batches([batch]).append_column("row", pc.index_in(batch["user_id"], user_ids))
+            _place(table.filter(pc.is_valid(pc.field("row")) & (pc.field("rank") <= k)), songs, items, scores)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path} is not a readable table of lists; evaluate again.") from error
+    return Ranked(items, scores)
+
+
+def _place(table: pa.Table, songs: pa.Array, items: Tensor, scores: Tensor) -> None:
+    found = pc.index_in(table["track_id"], songs)
+    if found.null_count:
+        unknown = table["track_id"].filter(pc.is_null(found))[0]
+        raise InputError(f"The lists name the song '{unknown}', which the vocabulary lacks; evaluate on one graph.")
+    row, place = (torch.from_numpy(table[name].to_numpy().astype("int64")) for name in ("row", "rank"))
+    items[row, place - 1] = torch.from_numpy(found.to_numpy().astype("int64"))
+    scores[row, place - 1] = torch.from_numpy(table["score"].to_numpy().astype("float32"))
 
 
 def _write(batches: Iterable[tuple[Tensor, Ranked]], users_vocab: Path, songs_vocab: Path, path: Path) -> None:

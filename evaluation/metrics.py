@@ -2,21 +2,29 @@
 
 Let T be the user's first k songs and R the user's relevant songs (not empty). Only users with a relevant song have a
 row, and each counts the same in an average. What is relevant, and what was hidden, is the caller's to decide and state.
+
+Every formula takes ``hits`` (N, m) bool, which of the first m places are relevant, m at least k; ``sizes`` (N,)
+float64, |R|; and k. It gives (N,) float64.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+
 import torch
 from torch import Tensor
 
+from data.config import unknown_name
 from data.errors import InputError
 
 METRIC_VERSION = 1
 """Raised when any definition in this module changes; numbers of different versions are never compared."""
 
+Formula = Callable[[Tensor, Tensor, int], Tensor]
+
 
 def ranking_metrics(items: Tensor, relevant: Tensor, k: int) -> dict[str, Tensor]:
-    """All metrics at k.
+    """All metrics of the contract at k.
 
     Args:
         items: (N, m) int64 songs, best first, m at least k; -1 is an empty place.
@@ -30,13 +38,28 @@ def ranking_metrics(items: Tensor, relevant: Tensor, k: int) -> dict[str, Tensor
         InputError: a row has no relevant song, or the lists are shorter than k.
     """
     hits, sizes = hits_and_sizes(items, relevant, k)
-    return {
-        "recall": recall(hits, sizes),
-        "ndcg": ndcg(hits, sizes),
-        "precision": precision(hits),
-        "mrr": reciprocal_rank(hits),
-        "hit_rate": hit_rate(hits),
-    }
+    return {name: formula(hits, sizes, k) for name, formula in METRICS.items()}
+
+
+def conventional_metrics(items: Tensor, relevant: Tensor, ks: Sequence[int], convention: str) -> dict[str, Tensor]:
+    """The metrics as another convention defines them, so that a paper's table can be met on its own terms.
+
+    Args:
+        items, relevant: as in ``ranking_metrics``.
+        ks: every list length of the table; ``kgat`` normalises by what the longest of them retrieves.
+        convention: a name in ``CONVENTIONS``.
+
+    Returns:
+        "recall@20" and so on to (N,) float64.
+
+    Raises:
+        InputError: for an unknown convention, and as ``ranking_metrics``.
+    """
+    if convention not in CONVENTIONS:
+        raise InputError(unknown_name("There is no metric convention", convention, CONVENTIONS))
+    hits, sizes = hits_and_sizes(items, relevant, max(ks))
+    formulas = CONVENTIONS[convention].items()
+    return {f"{name}@{k}": formula(hits, sizes, k) for k in ks for name, formula in formulas}
 
 
 def hits_and_sizes(items: Tensor, relevant: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -56,45 +79,103 @@ def hits_and_sizes(items: Tensor, relevant: Tensor, k: int) -> tuple[Tensor, Ten
     return _contained(torch.arange(len(items))[:, None] * width + top, pairs) & (top >= 0), sizes
 
 
-def recall(hits: Tensor, sizes: Tensor) -> Tensor:
+def recall(hits: Tensor, sizes: Tensor, k: int) -> Tensor:
     """|T and R| / |R|. Denominator: all relevant songs, not min(k, |R|); so a user with more than k cannot reach 1.
 
     Manning, Raghavan, Schütze, "Introduction to Information Retrieval" (2008), 8.3.
     """
-    return hits.sum(dim=1).double() / sizes
+    return hits[:, :k].sum(dim=1).double() / sizes
 
 
-def precision(hits: Tensor) -> Tensor:
+def recall_of_reachable(hits: Tensor, sizes: Tensor, k: int) -> Tensor:
+    """|T and R| / min(k, |R|). Denominator: as many relevant songs as k places can hold, so that 1 can be reached.
+
+    Liang et al., "Variational autoencoders for collaborative filtering" (2018), 4.3.
+    """
+    return hits[:, :k].sum(dim=1).double() / sizes.clamp(max=k)
+
+
+def precision(hits: Tensor, sizes: Tensor, k: int) -> Tensor:
     """|T and R| / k. Denominator: k, also where fewer than k songs could be listed. Manning et al. (2008), 8.4."""
-    return hits.double().mean(dim=1)
+    return hits[:, :k].double().mean(dim=1)
 
 
-def hit_rate(hits: Tensor) -> Tensor:
+def hit_rate(hits: Tensor, sizes: Tensor, k: int) -> Tensor:
     """1 if any of T is relevant, else 0. Denominator (of the average): users with a relevant song.
 
     Deshpande and Karypis, "Item-based top-N recommendation algorithms" (2004), 5.1.
     """
-    return hits.any(dim=1).double()
+    return hits[:, :k].any(dim=1).double()
 
 
-def reciprocal_rank(hits: Tensor) -> Tensor:
+def reciprocal_rank(hits: Tensor, sizes: Tensor, k: int) -> Tensor:
     """1 / rank of the first relevant song in T, 0 if there is none; its average is the mean reciprocal rank (MRR).
 
     Denominator: the rank, counted from 1. Voorhees, "The TREC-8 question answering track report" (1999).
     """
-    ranks = torch.arange(1, hits.shape[1] + 1, dtype=torch.float64)
-    return (hits / ranks).amax(dim=1)
+    return (hits[:, :k] / _ranks(k)).amax(dim=1)
 
 
-def ndcg(hits: Tensor, sizes: Tensor) -> Tensor:
+def average_precision(hits: Tensor, sizes: Tensor, k: int) -> Tensor:
+    """The precision at the rank of each relevant song in T, summed; its average is the mean average precision (MAP).
+
+    Denominator: min(k, |R|), as in PyG's ``LinkPredMAP`` and implicit: TREC's |R|, cut so that 1 can be reached.
+    Manning et al. (2008), 8.4.
+    """
+    found = hits[:, :k].double()
+    return (found * found.cumsum(dim=1) / _ranks(k)).sum(dim=1) / sizes.clamp(max=k)
+
+
+def ndcg(hits: Tensor, sizes: Tensor, k: int) -> Tensor:
     """DCG / ideal DCG with gain 1 for a relevant song and discount 1 / log2(rank + 1).
 
     Denominator: the DCG of min(k, |R|) relevant songs in the first places (the ideal list, cut at k). Järvelin and
     Kekäläinen, "Cumulated gain-based evaluation of IR techniques" (2002).
     """
-    discount = 1 / torch.log2(torch.arange(2, hits.shape[1] + 2, dtype=torch.float64))
-    ideal = torch.cumsum(discount, dim=0)[sizes.long().clamp(max=hits.shape[1]) - 1]
-    return (hits * discount).sum(dim=1) / ideal
+    return (hits[:, :k] * _discounts(k)).sum(dim=1) / _ideal(sizes, k)
+
+
+def ndcg_of_retrieved(hits: Tensor, sizes: Tensor, k: int) -> Tensor:
+    """DCG / the DCG of the same hits in the best order; 0 without any. A song that is not retrieved costs nothing.
+
+    Denominator: the DCG of min(k, hits among all m places) relevant songs in the first places, m being the longest list
+    of the table. So does the code of Wang et al., "KGAT: Knowledge graph attention network for recommendation" (2019),
+    whose lists have 100 places.
+    """
+    retrieved = hits.sum(dim=1).double()
+    return (hits[:, :k] * _discounts(k)).sum(dim=1) / _ideal(retrieved.clamp(min=1), k)
+
+
+METRICS: Mapping[str, Formula] = {
+    "recall": recall,
+    "ndcg": ndcg,
+    "precision": precision,
+    "mrr": reciprocal_rank,
+    "map": average_precision,
+    "hit_rate": hit_rate,
+}
+"""The contract."""
+
+CONVENTIONS: Mapping[str, Mapping[str, Formula]] = {
+    "lightgcn": {"recall": recall, "ndcg": ndcg, "precision": precision},
+    "min_k": {"recall": recall_of_reachable, "ndcg": ndcg},
+    "kgat": {"recall": recall, "ndcg": ndcg_of_retrieved, "precision": precision, "hit_rate": hit_rate},
+}
+"""What the published code of each convention computes: LightGCN (its ideal list is cut at k, as ours is), Mult-VAE and
+those that follow it, and KGAT."""
+
+
+def _ranks(k: int) -> Tensor:
+    return torch.arange(1, k + 1, dtype=torch.float64)
+
+
+def _discounts(k: int) -> Tensor:
+    return 1 / torch.log2(_ranks(k) + 1)
+
+
+def _ideal(sizes: Tensor, k: int) -> Tensor:
+    """The DCG of min(k, size) relevant songs in the first places."""
+    return torch.cumsum(_discounts(k), dim=0)[sizes.long().clamp(max=k) - 1]
 
 
 def _contained(keys: Tensor, ordered: Tensor) -> Tensor:

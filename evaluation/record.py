@@ -55,6 +55,10 @@ class EvaluationRecord(Config):
     """The same metrics of each baseline, on the same users."""
     differences: Mapping[str, dict[str, Interval]] = Field(default_factory=dict)
     """Model minus baseline, paired by user."""
+    conventions: Mapping[str, dict[str, Interval]] = Field(default_factory=dict)
+    """The model's metrics by the definitions of other conventions, where they were asked for."""
+    aggregate_samples: int = 0
+    """Resamples behind the intervals of coverage and gini, which are no means over users; 0 where neither is there."""
 
     @property
     def watched(self) -> str:
@@ -108,3 +112,11 @@ def read_per_user(path: Path, metric: str) -> tuple[np.ndarray, np.ndarray]:
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path} is not a readable table of users and metrics; evaluate again.") from error
     return np.array(table["user_id"].to_pylist(), dtype=str), table[metric].to_numpy()
+
+
+def read_user_ids(path: Path) -> pa.Array:
+    """The user ids (N,) of a per-user file, in its order."""
+    try:
+        return pq.read_table(path, columns=["user_id"])["user_id"].combine_chunks()
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path} is not a readable table of users and metrics; evaluate again.") from error

@@ -23,6 +23,8 @@ def naive(items: list[int], relevant: set[int], k: int) -> dict[str, float]:
         "ndcg": gain / ideal,
         "precision": sum(hits) / k,
         "mrr": first,
+        "map": sum(sum(hits[: place + 1]) / (place + 1) for place, hit in enumerate(hits) if hit)
+        / min(k, len(relevant)),
         "hit_rate": float(any(hits)),
     }
 
@@ -57,6 +59,7 @@ def test_hand_written() -> None:
     assert found["recall"].item() == pytest.approx(2 / 3)
     assert found["precision"].item() == pytest.approx(2 / 4)
     assert found["mrr"].item() == pytest.approx(1 / 2)
+    assert found["map"].item() == pytest.approx((1 / 2 + 2 / 4) / 3)
     assert found["hit_rate"].item() == 1.0
     ideal = 1 + 1 / math.log2(3) + 1 / 2
     assert found["ndcg"].item() == pytest.approx((1 / math.log2(3) + 1 / math.log2(5)) / ideal)

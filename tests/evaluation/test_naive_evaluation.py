@@ -52,6 +52,7 @@ def naive(graph: HeteroData, scores: list[list[float]], k: int) -> dict[int, dic
             f"precision@{k}": len(places) / k,
             f"hit_rate@{k}": 1.0 if places else 0.0,
             f"mrr@{k}": 1 / places[0] if places else 0.0,
+            f"map@{k}": sum(hits / place for hits, place in enumerate(places, start=1)) / min(k, len(relevant)),
             f"ndcg@{k}": sum(1 / math.log2(place + 1) for place in places) / ideal,
         }
     return found
