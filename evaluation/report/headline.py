@@ -1,0 +1,116 @@
+"""The top of the report: what the model is, how good, against what, and what the gate decided."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from evaluation.intervals import Interval
+from evaluation.record import EvaluationRecord
+from evaluation.report.sources import Sources, read_json
+from evaluation.report.words import as_interval, count, decimal, ends, gap, gap_kind, percent
+
+OUTCOMES = {"promote": ("Promoted", "good"), "hold": ("Held", "held"), "reject": ("Rejected", "bad")}
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A number that one should see first."""
+
+    label: str
+    value: str
+    detail: str
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Headline:
+    """What is above everything else."""
+
+    title: str
+    what: str
+    sentence: str
+    tiles: tuple[Tile, ...]
+    badge: str
+    badge_kind: str
+    decision: str
+
+
+def headline(sources: Sources) -> Headline:
+    """The headline of a run."""
+    record, decision, registered = sources.record(), sources.decision(), sources.registered()
+    badge, kind = OUTCOMES.get(decision.get("outcome", ""), ("Not registered", "held"))
+    if registered and not decision:
+        badge = "Registered"
+    version = f", version {registered['version']}" if registered else ""
+    return Headline(
+        title=f"{sources.name}{version}",
+        what=_what(sources),
+        sentence=_sentence(record),
+        tiles=(_value(record), _best(record), _champion(record, decision)),
+        badge=badge,
+        badge_kind=kind,
+        decision=decision.get("reason") or registered.get("decision") or "This run registered no version.",
+    )
+
+
+def model_name(sources: Sources) -> str:
+    """Name of the model's architecture, for example "gat"."""
+    return str(read_json(sources.model / "config.json", {}).get("model_config", {}).get("architecture", "model"))
+
+
+def best_baseline(record: EvaluationRecord) -> tuple[str, Interval] | None:
+    """Name and interval of the baseline with the greatest watched metric; the first of equals, None without any."""
+    measured = {
+        name: metrics[record.watched] for name, metrics in record.baselines.items() if record.watched in metrics
+    }
+    return max(measured.items(), key=lambda item: item[1].mean) if measured else None
+
+
+def _what(sources: Sources) -> str:
+    config = read_json(sources.model / "config.json", {})
+    profile = read_json(sources.graph / "profile.json", {})
+    log = "a made-up log" if sources.synthetic else "a log"
+    size = f" of {count(profile['pairs'])} user-song pairs" if profile else ""
+    return f"Model {model_name(sources)}, trained by {config.get('trainer', 'a trainer')} on {log}{size}"
+
+
+def _sentence(record: EvaluationRecord) -> str:
+    share, users = percent(record.metrics[record.watched].mean), count(record.num_users)
+    songs = f"the model's first {record.k}, with all {count(record.num_songs)} songs ranked"
+    if record.in_sample:
+        return (
+            f"In-sample: of the songs that each of {users} users listened to, {share} are among {songs}. It was trained "
+            "on all of them, so this says nothing about new songs."
+        )
+    return f"Of the songs held out from each of {users} users, {share} are among {songs}."
+
+
+def _value(record: EvaluationRecord) -> Tile:
+    value = record.metrics[record.watched]
+    return Tile(record.watched, decimal(value.mean), f"{ends(value)}, 95 % interval")
+
+
+def _best(record: EvaluationRecord) -> Tile:
+    best = best_baseline(record)
+    if best is None:
+        return Tile("Best baseline", "none", "no baseline was measured")
+    name, value = best
+    difference = record.differences.get(name, {}).get(record.watched)
+    against = f"model {gap(difference)}" if difference else "not compared by user"
+    return Tile(f"Best baseline: {name}", decimal(value.mean), against, gap_kind(difference) if difference else "")
+
+
+def _champion(record: EvaluationRecord, decision: Mapping[str, Any]) -> Tile:
+    champion, difference = decision.get("champion"), as_interval(decision.get("against_champion"))
+    if champion is None:
+        return Tile("Champion before", "none", "there was none to compare with")
+    if difference is None:
+        return Tile(f"Champion: version {champion}", "not compared", "the decision below says why")
+    value = decision.get("champion_value")
+    users = decision.get("compared_users") or decision.get("common_users")
+    shown = decimal(value) if value is not None else gap(difference).split(" ")[0]
+    return Tile(
+        f"Champion: version {champion}", shown, f"model {gap(difference)}, {count(users)} users", gap_kind(difference)
+    )

@@ -1,0 +1,143 @@
+"""The report's pictures, each small enough to be read on a telephone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+
+from evaluation.intervals import Interval
+from evaluation.report.svg import HEIGHT, INK, MUTED, SERIES, inline, panel
+
+ROW = 20.0
+"""Points that a row of a plot of intervals takes."""
+DASHES = ("-", (0, (4, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
+"""Lines differ by more than their colour."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line over x, with a band around it where its ends are known."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float] | None = None
+    high: Sequence[float] | None = None
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A value with its interval, on a row of its own."""
+
+    label: str
+    interval: Interval
+    strong: bool = False
+    """Whether it is drawn in the model's colour."""
+
+
+def lines(
+    name: str, drawn: Sequence[Line], x_label: str, *, log_x: bool = False, mark: float | None = None, says: str = ""
+) -> str:
+    """Lines over one x; the first is the model's.
+
+    Args:
+        name: of the figure, different from all others of a page.
+        log_x: whether each doubling of x is as wide as the next, with a tick at every x of the first line.
+        mark: an x to point out, for example the best epoch.
+    """
+    with panel() as (figure, axes):
+        for place, line in enumerate(drawn):
+            _line(axes, line, place, markers=len(line.x) <= 30)
+        if mark is not None:
+            axes.axvline(mark, color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
+        axes.set_xlabel(x_label)
+        _x_ticks(axes, drawn[0].x, log_x)
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        if len(drawn) > 1:
+            axes.legend(loc="best", handlelength=2.2)
+        return inline(figure, name, says)
+
+
+def intervals(name: str, dots: Sequence[Dot], x_label: str, *, zero: bool = False, says: str = "") -> str:
+    """Values with their intervals, one row each, the first on top; ``zero`` draws the line of no difference."""
+    with panel(max(HEIGHT / 2, ROW * len(dots) + 50)) as (figure, axes):
+        for row, dot in enumerate(dots):
+            colour = SERIES[0] if dot.strong else SERIES[1]
+            ends = dot.interval
+            axes.plot([ends.low, ends.high], [row, row], color=colour, linewidth=2.4, solid_capstyle="butt")
+            axes.plot([ends.mean], [row], "o", color=colour, markersize=5)
+        if zero:
+            axes.axvline(0, color=INK, linewidth=0.8)
+        axes.set_yticks(range(len(dots)), [dot.label for dot in dots], color=INK)
+        axes.set_ylim(len(dots) - 0.5, -0.5)
+        axes.grid(visible=False, axis="y")
+        axes.spines["left"].set_visible(False)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.set_xlabel(x_label)
+        return inline(figure, name, says)
+
+
+def histogram(
+    name: str, edges: Sequence[int], counts: Sequence[int], x_label: str, y_label: str, says: str = ""
+) -> str:
+    """Bars of bins that double in width, so that each is as wide as the next."""
+    with panel() as (figure, axes):
+        places = np.arange(len(counts))
+        axes.bar(places + 0.5, counts, width=0.92, color=SERIES[0])
+        step = 1 + len(counts) // 9
+        shown = range(0, len(edges), step)
+        axes.set_xticks(list(shown), [_short(edges[place]) for place in shown])
+        axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+        axes.grid(visible=False, axis="x")
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        return inline(figure, name, says)
+
+
+def shares(
+    name: str, groups: Sequence[str], series: Mapping[str, Sequence[float]], x_label: str = "", says: str = ""
+) -> str:
+    """Bars side by side for each group: which share of each thing falls to it."""
+    with panel() as (figure, axes):
+        width = 0.84 / len(series)
+        for place, (label, values) in enumerate(series.items()):
+            at = np.arange(len(groups)) + (place - (len(series) - 1) / 2) * width
+            axes.bar(at, values, width=width * 0.92, color=SERIES[place], label=label)
+        axes.set_xticks(range(len(groups)), list(groups))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
+        axes.grid(visible=False, axis="x")
+        axes.set_xlabel(x_label)
+        axes.margins(y=0.3)
+        axes.legend(loc="upper right")
+        return inline(figure, name, says)
+
+
+def _line(axes: Axes, line: Line, place: int, markers: bool) -> None:
+    colour, dash = SERIES[place % len(SERIES)], DASHES[place % len(DASHES)]
+    axes.plot(
+        line.x, line.y, color=colour, linestyle=dash, marker="o" if markers and place == 0 else None, label=line.label
+    )
+    if line.low is not None and line.high is not None:
+        axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
+
+
+def _x_ticks(axes: Axes, x: Sequence[float], log_x: bool) -> None:
+    if not log_x:
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        return
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(list(x), [f"{value:g}" for value in x])
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _short(value: float) -> str:
+    for size, sign in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}{sign}"
+    return f"{value:g}"
