@@ -1,59 +1,162 @@
-"""``python -m registry``: what is registered, and why the champion is the champion."""
+"""``python -m registry``: what is registered, why the champion is the champion, and how to change that."""
 
 from __future__ import annotations
 
-import json
-from datetime import UTC, datetime
+from contextlib import ExitStack
 from typing import Annotated
 
 import typer
-from rich import box
 from rich.console import Console
-from rich.table import Column, Table
+from rich.filesize import decimal
+from rich.text import Text
 
 from data.errors import InputError
-from registry.register import decision_of
-from registry.store import CHAMPION, DIGEST_TAG, Store, Version
+from registry.records import Record, decision_of, reconcile_if_idle, records
+from registry.store import Store
+from registry.views import facts_table, metrics_table, paired_lines, records_table, versions_table
 
 app = typer.Typer(
-    add_completion=False, no_args_is_help=True, rich_markup_mode="rich", help="Look into the registry of models."
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="Look into the registry of models, and move the champion.",
 )
 
-Name = Annotated[str, typer.Option(help="The registered model's name; `list` without it shows all.")]
+AnyName = Annotated[str, typer.Option("--name", help="The registered model's name; all models where it is not given.")]
+Name = Annotated[str, typer.Option(help="The registered model's name.")]
 Uri = Annotated[
     str | None,
     typer.Option(help="sqlite:///path or http(s)://host of an MLflow server.", show_default="the local registry"),
 ]
+Which = Annotated[str, typer.Argument(metavar="VERSION", help="A version's number, or an alias such as champion.")]
+Why = Annotated[str, typer.Option(help="The reason; it is kept for ever.")]
 
 
 @app.command("list")
-def list_versions(name: Name = "", uri: Uri = None) -> None:
+def list_versions(name: AnyName = "", uri: Uri = None) -> None:
     """Show the versions of a model, or of all models."""
-    store = Store(uri)
-    names = [name] if name else store.names()
-    console = Console()
-    for model in names:
-        console.print(_table(model, store.versions(model), store.aliases(model)))
-    if not names:
-        console.print(f"Nothing is registered at {store.address} yet; `make train` registers a model.")
+    store, console = Store(uri), Console()
+    for model in _models(store, name):
+        reconcile_if_idle(store, model)
+        console.print(versions_table(model, store.versions(model), store.aliases(model)))
 
 
 @app.command()
-def show(
-    version: Annotated[str, typer.Argument(help="A version's number, or an alias such as champion.")],
+def show(version: Which, name: Name = "songgraph", uri: Uri = None) -> None:
+    """Show one version: where it comes from, its numbers, its records and the decision about it."""
+    store, console = Store(uri), Console()
+    reconcile_if_idle(store, name)
+    found = store.get(name, version)
+    console.print(facts_table(found, store.aliases(name)))
+    if about := [record for record in records(store, name) if found.version in (record.version, record.before)]:
+        console.print(records_table("records", about))
+    if decision := decision_of(found):
+        console.print_json(decision.model_dump_json())
+
+
+@app.command()
+def history(name: Name = "songgraph", uri: Uri = None) -> None:
+    """Show every decision and every move of the champion, newest first."""
+    store = Store(uri)
+    store.versions(name)
+    reconcile_if_idle(store, name)
+    Console().print(records_table(name, records(store, name)))
+
+
+@app.command()
+def compare(
+    version: Which,
+    other: Annotated[str, typer.Argument(metavar="OTHER", help="The version to compare it with.")],
     name: Name = "songgraph",
     uri: Uri = None,
 ) -> None:
-    """Show one version: where it comes from, its numbers and the decision about it."""
-    store = Store(uri)
-    found = store.get(name, version)
-    rows = Table("", Column(overflow="fold"), title=f"{name} {found.version}", show_header=False, box=box.SIMPLE)
-    for key, text in _facts(found, store.aliases(name)).items():
-        rows.add_row(key, text)
-    console = Console()
-    console.print(rows)
-    if decision := decision_of(found):
-        console.print_json(decision.model_dump_json())
+    """Show the numbers of two versions side by side, and what the gate finds on the same users."""
+    from evaluation.record import EvaluationRecord
+    from registry.gate import decide
+    from registry.history import verified
+
+    store, console = Store(uri), Console()
+    first, second = store.get(name, version), store.get(name, other)
+    with ExitStack() as opened:
+        ours, theirs = (opened.enter_context(store.files(found)) for found in (first, second))
+        for found in (first, second):
+            verified(store, found)
+        read = [EvaluationRecord.read(folder / "metrics.json") for folder in (ours, theirs)]
+        console.print(metrics_table(first, second, *read))
+        for line in paired_lines(first, second, decide(ours, second.version, theirs)):
+            console.print(Text(line), highlight=False)
+
+
+@app.command()
+def promote(
+    version: Which,
+    why: Why,
+    name: Name = "songgraph",
+    force: Annotated[
+        str | None,
+        typer.Option(help="Why the gate is overruled, for a rejected, in-sample or undecided version."),
+    ] = None,
+    uri: Uri = None,
+) -> None:
+    """Make a version champion; its whole bundle is verified first."""
+    from registry.history import promote as promote_version
+
+    _say_moved(promote_version(Store(uri), name, version, why, force), name)
+
+
+@app.command()
+def rollback(
+    why: Why,
+    name: Name = "songgraph",
+    to: Annotated[
+        str | None,
+        typer.Option(help="Another former champion.", show_default="the champion before the present one"),
+    ] = None,
+    uri: Uri = None,
+) -> None:
+    """Make the former champion champion again; its whole bundle is verified first."""
+    from registry.history import rollback as roll_back
+
+    _say_moved(roll_back(Store(uri), name, why, to), name)
+
+
+@app.command()
+def verify(
+    version: Annotated[str, typer.Argument(metavar="[VERSION]", help="A version's number or an alias.")] = "",
+    name: AnyName = "",
+    users: Annotated[int, typer.Option(min=1, help="Users of each version whose lists are computed again.")] = 50,
+    uri: Uri = None,
+) -> None:
+    """Hash every file of every version, or of one, and score a sample of users again."""
+    from registry.verification import verify_version
+
+    store, problems = Store(uri), []
+    for model in _models(store, name or ("songgraph" if version else "")):
+        for found in [store.get(model, version)] if version else store.versions(model):
+            checked = verify_version(store, found, users)
+            sound = f"{checked.files} files, {decimal(checked.num_bytes)}; lists of {checked.users} users scored again"
+            typer.echo(f"{model} {found.version}: {checked.problem or f'sound ({sound})'}")
+            problems += [f"{model} {found.version}"] if checked.problem else []
+    if problems:
+        raise InputError(f"Not sound: {', '.join(problems)}.")
+
+
+@app.command()
+def prune(
+    keep: Annotated[int, typer.Option(help="How many of the newest versions to keep, whatever their age.")],
+    older_than: Annotated[float, typer.Option(help="Days; younger versions are kept, whatever their number.")],
+    name: Name = "songgraph",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
+    uri: Uri = None,
+) -> None:
+    """Delete old versions and their files; never one that is or was champion."""
+    from registry.retention import prune as prune_versions
+    from registry.retention import removable
+
+    chosen = (removable if dry_run else prune_versions)(Store(uri), name, keep, older_than)
+    numbers = ", ".join(str(removal.version.version) for removal in chosen) or "none"
+    verb = "Would delete" if dry_run else "Deleted"
+    typer.echo(f"{verb} versions of {name}: {numbers} ({decimal(sum(removal.num_bytes for removal in chosen))}).")
 
 
 def main() -> None:
@@ -65,48 +168,16 @@ def main() -> None:
         raise SystemExit(1) from None
 
 
-def _table(name: str, versions: list[Version], aliases: dict[str, int]) -> Table:
-    metric = Column("metric", no_wrap=True)
-    table = Table("version", "alias", "registered", "trainer, log", metric, "decision", title=name, box=box.SIMPLE)
-    for version in reversed(versions):
-        decision = decision_of(version)
-        names = ", ".join(alias for alias, number in aliases.items() if number == version.version)
-        table.add_row(
-            str(version.version),
-            names,
-            _time(version).replace(" ", "\n"),
-            f"{version.tags.get('trainer', '')}\n{version.tags.get('source', '')}",
-            _metric(version).replace(" [", "\n["),
-            decision.outcome if decision else "undecided",
-        )
-    return table
+def _models(store: Store, name: str) -> list[str]:
+    names = [name] if name else store.names()
+    if not names:
+        typer.echo(f"Nothing is registered at {store.address} yet; `make train` registers a model.")
+    return names
 
 
-def _facts(version: Version, aliases: dict[str, int]) -> dict[str, str]:
-    decision = decision_of(version)
-    return {
-        "champion": "yes" if aliases.get(CHAMPION) == version.version else "no",
-        "registered": _time(version),
-        "metric": _metric(version),
-        "decision": decision.reason if decision else "undecided: the registration was interrupted; run it again",
-        "trainer": version.tags.get("trainer", ""),
-        "log": version.tags.get("source", ""),
-        "split": version.tags.get("split_digest", ""),
-        "bundle": version.tags.get(DIGEST_TAG, ""),
-        "run": version.run_id,
-        "files": version.source,
-    }
-
-
-def _time(version: Version) -> str:
-    return datetime.fromtimestamp(version.created_ms / 1000, UTC).strftime("%Y-%m-%d %H:%MZ")
-
-
-def _metric(version: Version) -> str:
-    if "metric_interval" not in version.tags:
-        return ""
-    interval = json.loads(version.tags["metric_interval"])
-    return f"{version.tags['metric']} {interval['mean']:.4f} [{interval['low']:.4f}, {interval['high']:.4f}]"
+def _say_moved(record: Record, name: str) -> None:
+    forced = f", forced: {record.forced}" if record.forced else ""
+    typer.echo(f"The champion of {name} is version {record.after}; it was {record.before or 'none'}{forced}.")
 
 
 if __name__ == "__main__":

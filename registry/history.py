@@ -159,7 +159,7 @@ def _by_person(kind: Kind, version: Version, champion: int | None, why: str) -> 
         why=why,
         by=whoami(),
         bundle=version.tags.get(DIGEST_TAG, ""),
-        decision=decision_of(version),
+        decision=decision_of(version) if kind == "promotion" else None,
         run=version.run_id,
     )
 

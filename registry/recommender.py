@@ -15,6 +15,7 @@ from data.errors import InputError
 from evaluation.fixed_point import on_song_grid, on_user_grid
 from registry.manifest import Manifest, verify_bundle
 
+VECTORS = "embeddings.safetensors"
 SEEN = {"all": ("train", "val", "test"), "train": ("train",), "none": ()}
 """Policy to the parts whose songs are hidden."""
 
@@ -25,9 +26,9 @@ class Recommender:
     Make one with ``Recommender.load(folder)`` or, from the registry, with ``registry.load("champion")``.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, vectors_file: str = VECTORS) -> None:
         self.manifest = manifest
-        vectors = load_file(folder / "embeddings.safetensors")
+        vectors = load_file(folder / vectors_file)
         self._users = vectors["user"]  # (U, D)
         self._songs = on_song_grid(vectors["song"])  # (S, D)
         self._user_ids = _column(folder / "users.parquet", "user_id")

@@ -1,0 +1,70 @@
+"""Deletes old versions, never a champion, so that a registry that grows every night does not fill the disk."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from data.errors import InputError
+from registry.history import champions
+from registry.records import Entry, carry_out, reconcile, records, whoami
+from registry.store import CHAMPION, DIGEST_TAG, Store, Version
+
+MS_PER_DAY = 24 * 60 * 60 * 1000
+
+
+@dataclass(frozen=True)
+class Removal:
+    """A version that is to be deleted, and what that frees."""
+
+    version: Version
+    num_bytes: int
+
+
+def removable(store: Store, name: str, keep: int, older_than_days: float) -> list[Removal]:
+    """The versions that neither count nor age keep, oldest first.
+
+    Kept are the newest ``keep`` versions, those that are younger, all that have an alias, all that are or ever were
+    champion, and those of which a record is still open.
+
+    Raises:
+        InputError: there is no such model, or ``keep`` or the age is too small.
+    """
+    if keep < 1:
+        raise InputError(f"--keep is {keep}; keep at least the newest version.")
+    if older_than_days < 0:
+        raise InputError(f"--older-than is {older_than_days:g}; give a number of days from 0.")
+    versions, kept = store.versions(name), _protected(store, name)
+    oldest_ms = time.time() * 1000 - older_than_days * MS_PER_DAY
+    chosen = [entry for entry in versions[:-keep] if entry.version not in kept and entry.created_ms < oldest_ms]
+    return [Removal(version, sum(store.sizes(version).values())) for version in chosen]
+
+
+def prune(store: Store, name: str, keep: int, older_than_days: float) -> list[Removal]:
+    """Delete the removable versions, each with a record; files that a killed deletion left are swept first.
+
+    A version leaves the registry before its files do, so that what can be loaded is always whole.
+
+    Raises:
+        InputError: as ``removable``, or the registry cannot be written.
+    """
+    with store.locked(name):
+        reconcile(store, name)
+        chosen = removable(store, name, keep, older_than_days)
+        for removal in chosen:
+            carry_out(store, removal.version, _entry(store, removal, keep, older_than_days))
+    return chosen
+
+
+def _protected(store: Store, name: str) -> set[int]:
+    past = records(store, name)
+    unfinished = {record.version for record in past if record.state == "intent" and record.version is not None}
+    return champions(past) | unfinished | set(store.aliases(name).values())
+
+
+def _entry(store: Store, removal: Removal, keep: int, older_than_days: float) -> Entry:
+    version = removal.version
+    champion = store.aliases(version.name).get(CHAMPION)
+    why = f"Never a champion, not among the newest {keep} and older than {older_than_days:g} days."
+    digest = version.tags.get(DIGEST_TAG, "")
+    return Entry("deletion", version.version, champion, champion, why, whoami(), digest, run=version.run_id)

@@ -1,0 +1,134 @@
+"""What ``python -m registry`` shows: tables of versions, facts, records and comparisons, readable at 80 columns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from rich import box
+from rich.table import Column, Table
+
+from evaluation.intervals import Interval
+from evaluation.record import EvaluationRecord
+from registry.decision import Decision
+from registry.records import FORCED_TAG, Record, decision_of
+from registry.store import CHAMPION, DIGEST_TAG, Version
+
+
+def versions_table(name: str, versions: Sequence[Version], aliases: Mapping[str, int]) -> Table:
+    """One row a version, newest first."""
+    metric = Column("metric", no_wrap=True)
+    table = Table("version", "alias", "registered", "trainer, log", metric, "decision", title=name, box=box.SIMPLE)
+    for version in reversed(versions):
+        names = ", ".join(alias for alias, number in aliases.items() if number == version.version)
+        table.add_row(
+            str(version.version),
+            names,
+            _time(version.created_ms).replace(" ", "\n"),
+            f"{version.tags.get('trainer', '')}\n{version.tags.get('source', '')}",
+            _metric(version).replace(" [", "\n["),
+            _outcome(version),
+        )
+    return table
+
+
+def facts_table(version: Version, aliases: Mapping[str, int]) -> Table:
+    """Where a version comes from, its number, and what was decided."""
+    table = Table("", Column(overflow="fold"), title=f"{version.name} {version.version}", show_header=False)
+    table.box = box.SIMPLE
+    for key, text in _facts(version, aliases).items():
+        table.add_row(key, text)
+    return table
+
+
+def records_table(title: str, records: Sequence[Record]) -> Table:
+    """One row a record, newest first; what was not carried out, or closed after a crash, says so."""
+    champion = Column("champion", no_wrap=True)
+    table = Table("when", "what", "version", champion, "by", "why", title=title, box=box.SIMPLE)
+    for record in reversed(records):
+        table.add_row(
+            _time(record.at_ms).replace(" ", "\n"),
+            _what(record),
+            "" if record.version is None else str(record.version),
+            f"{record.before or 'none'} → {record.after or 'none'}" if record.moves else str(record.before or "none"),
+            record.by.replace("@", "\n@"),
+            record.why if record.forced is None else f"{record.why}\nForced: {record.forced}",
+        )
+    return table
+
+
+def metrics_table(first: Version, second: Version, ours: EvaluationRecord, theirs: EvaluationRecord) -> Table:
+    """The metrics of two versions side by side, each on the users of its own night."""
+    title = f"{first.name}: {first.version} and {second.version}, each on its own users"
+    names = [Column(f"version {version.version}", no_wrap=True) for version in (first, second)]
+    table = Table("metric", *names, title=title, box=box.SIMPLE)
+    table.add_row("users", str(ours.num_users), str(theirs.num_users))
+    for metric in dict.fromkeys([*ours.metrics, *theirs.metrics]):
+        table.add_row(metric, *(_interval(record.metrics.get(metric)) for record in (ours, theirs)))
+    return table
+
+
+def paired_lines(first: Version, second: Version, decision: Decision) -> list[str]:
+    """What the gate finds when the second version stands in the champion's place."""
+    found = [f"If {first.version} were new and {second.version} champion, the gate would find on the same users:"]
+    if decision.against_champion is not None:
+        users = decision.compared_users or decision.common_users
+        pair = f"{_number(decision.challenger_value)} and {_number(decision.champion_value)}, " * (
+            decision.challenger_value is not None
+        )
+        found.append(f"{decision.metric} on {users} users: {pair}difference {_interval(decision.against_champion)}")
+    if decision.on_common is not None:
+        users = decision.common_users
+        found.append(f"{decision.metric} on {users} common users: difference {_interval(decision.on_common)}")
+    guarded = [guardrail.says for guardrail in decision.guardrails]
+    reasons = dict.fromkeys([decision.reason, *decision.reasons, *guarded])
+    return [*found, *filter(None, reasons)]
+
+
+def _facts(version: Version, aliases: Mapping[str, int]) -> dict[str, str]:
+    decision, forced = decision_of(version), version.tags.get(FORCED_TAG)
+    return {
+        "champion": "yes" if aliases.get(CHAMPION) == version.version else "no",
+        "registered": _time(version.created_ms),
+        "metric": _metric(version),
+        "decision": decision.reason if decision else "undecided: the registration was interrupted; run it again",
+        **({"forced": forced} if forced else {}),
+        "trainer": version.tags.get("trainer", ""),
+        "log": version.tags.get("source", ""),
+        "split": version.tags.get("split_digest", ""),
+        "bundle": version.tags.get(DIGEST_TAG, ""),
+        "run": version.run_id,
+        "files": version.source,
+    }
+
+
+def _outcome(version: Version) -> str:
+    decision = decision_of(version)
+    outcome = decision.outcome if decision else "undecided"
+    return f"{outcome},\nforced" if FORCED_TAG in version.tags else outcome
+
+
+def _what(record: Record) -> str:
+    what = record.decision.outcome if record.kind == "decision" and record.decision else record.kind
+    after_crash = "after a crash" if record.reconciled and record.state == "done" else ""
+    state = "" if record.state == "done" else record.state
+    return "\n".join(filter(None, [what, state, after_crash]))
+
+
+def _time(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%MZ")
+
+
+def _metric(version: Version) -> str:
+    if "metric_interval" not in version.tags:
+        return ""
+    return f"{version.tags['metric']} {_interval(Interval(**json.loads(version.tags['metric_interval'])))}"
+
+
+def _interval(interval: Interval | None) -> str:
+    return "" if interval is None else f"{interval.mean:.4f} [{interval.low:.4f}, {interval.high:.4f}]"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
