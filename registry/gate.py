@@ -1,27 +1,40 @@
-"""The gate: whether a new model, the challenger, takes the champion's place."""
+"""The gate: whether a new model, the challenger, takes the champion's place. The rule is explained in docs/gate.md.
+
+Torch is loaded only where two models are compared, so that a config with a gate is read without it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from registry import promotion
+from evaluation.intervals import paired_difference
+from evaluation.record import EvaluationRecord, read_per_user
+from registry.clean import why_not_clean
+from registry.data_checks import check_data
 from registry.decision import Decision, GateConfig
+from registry.judgement import SEED, Findings, interval_words, judge
+from registry.manifest import TWIN, Manifest, read_manifest, verify_files
+from registry.power import noise_between_seeds
 
+__all__ = ["COMPARED_FILES", "Decision", "GateConfig", "decide"]
+
+BASELINE = "popularity"
+EMBEDDINGS = "embeddings.safetensors"
+SONGS = "songs.parquet"
 COMPARED_FILES = (
     "manifest.json",
-    "metrics.json",
-    "per_user.parquet",
     "users.parquet",
-    "songs.parquet",
+    SONGS,
     "artists.parquet",
     "song_artists.parquet",
     "seen.parquet",
-    "embeddings.safetensors",
-    "twin_embeddings.safetensors",
+    EMBEDDINGS,
+    TWIN,
     "seeds.json",
-    "profile.json",
 )
 """The files of a champion's bundle that a decision reads, as far as its manifest names them."""
 
@@ -35,7 +48,11 @@ def decide(
     recent: Sequence[Mapping[str, Any]] = (),
     config: GateConfig = DEFAULTS,
 ) -> Decision:
-    """Compare a bundle with popularity and with the champion.
+    """Judge a bundle, by itself and against the champion.
+
+    It becomes champion when its numbers are out of sample and audited, its log looks like the last ones, it beats
+    popularity, and it is shown to be not worse than the champion on users and pairs that neither has seen. It is
+    rejected when it is shown to be worse. Everything else is held: the champion stays.
 
     Args:
         bundle: a verified bundle.
@@ -43,6 +60,124 @@ def decide(
         champion_bundle: a folder with ``COMPARED_FILES`` of its bundle, as far as it has them; they are verified here.
         recent: the profiles (``profile.json``) of the last versions, newest first.
         config: margins and limits.
+
+    Raises:
+        InputError: a file of the champion is missing or damaged.
     """
-    interim = promotion.decide(bundle, champion, champion_bundle)
-    return Decision.model_validate(interim.model_dump())
+    ours, record = _Bundle.of(bundle), EvaluationRecord.read(bundle / "metrics.json")
+    theirs = None if champion is None or champion_bundle is None else _Bundle.of(champion_bundle)
+    if theirs:
+        theirs.verify(COMPARED_FILES)
+    found = _in_sample(record) + _audit(ours) + _data(ours, theirs, recent, config)
+    found += _comparison(ours, theirs, record, champion, config) + _popularity(bundle, record, champion)
+    start = Decision(outcome="hold", reason="", metric=record.watched, users=record.num_users, champion=champion)
+    digests = {role: side.manifest.digest for role, side in (("challenger", ours), ("champion", theirs)) if side}
+    return found.concluded(start.model_copy(update={"compared": digests}))
+
+
+@dataclass(frozen=True)
+class _Bundle:
+    folder: Path
+    manifest: Manifest
+
+    @classmethod
+    def of(cls, folder: Path) -> Self:
+        return cls(folder, read_manifest(folder))
+
+    def verify(self, names: Iterable[str]) -> None:
+        """Hash those of the files that the manifest names."""
+        verify_files(self.folder, self.manifest, [name for name in names if name in self.manifest.files])
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        """A JSON file, or None where the bundle has none of this name."""
+        if name not in self.manifest.files:
+            return None
+        content: dict[str, Any] = json.loads((self.folder / name).read_text(encoding="utf-8"))
+        return content
+
+    @property
+    def measured(self) -> str:
+        """The embeddings that stand behind the metrics: the twin's, where the published ones have seen everything."""
+        return TWIN if self.manifest.facts.refit else EMBEDDINGS
+
+
+def _in_sample(record: EvaluationRecord) -> Findings:
+    doubt = "its numbers are in-sample and say nothing about new listens"
+    return Findings(doubts=(doubt,) if record.in_sample else ())
+
+
+def _audit(ours: _Bundle) -> Findings:
+    audit = ours.read("audit.json")
+    if audit is None:
+        return Findings(doubts=("no audit for leaks was recorded",))
+    if audit.get("passed") is True:
+        return Findings(notes=("the audit for leaks was passed",))
+    failed = [str(check.get("says") or check.get("name")) for check in audit.get("checks", ()) if not check["passed"]]
+    return Findings(doubts=(f"the audit found a leak: {'; '.join(failed).rstrip('.') or 'it does not say which'}",))
+
+
+def _data(ours: _Bundle, theirs: _Bundle | None, recent: Sequence[Mapping[str, Any]], config: GateConfig) -> Findings:
+    profile = ours.read("profile.json")
+    if profile is None:
+        return Findings(doubts=("no profile of its log was recorded, so its data cannot be checked",))
+    songs = (ours.folder / SONGS, theirs.folder / SONGS) if theirs else None
+    checks = check_data(profile, recent, songs, config)
+    doubts = tuple(f"its data is unusual: {check.says}" for check in checks if not check.passed)
+    usual = tuple(check.says for check in checks if check.passed)
+    return Findings(doubts, notes=usual, figures={"data_checks": checks})
+
+
+def _popularity(bundle: Path, record: EvaluationRecord, champion: int | None) -> Findings:
+    if record.watched not in record.baselines.get(BASELINE, {}):
+        return Findings(lacks=("it was not measured beside popularity",))
+    table = bundle / "per_user.parquet"
+    model, baseline = (read_per_user(table, f"{prefix}{record.watched}")[1] for prefix in ("", f"{BASELINE} "))
+    gap = paired_difference(model, baseline, SEED)
+    shown, figures = f"{record.watched} {interval_words(gap)}", {"against_popularity": gap}
+    if gap.low <= 0:
+        return Findings(lacks=(f"it does not clearly beat popularity: {shown}",), figures=figures)
+    alone = ", and there is no champion" if champion is None else ""
+    return Findings(merits=(f"it beats popularity{alone}: {shown}",), figures=figures)
+
+
+def _comparison(
+    ours: _Bundle, theirs: _Bundle | None, record: EvaluationRecord, champion: int | None, config: GateConfig
+) -> Findings:
+    if champion is None:
+        return Findings()
+    if theirs is None:
+        return _no_clean_comparison(champion, "its files were not given")
+    return _against(ours, theirs, record, champion, config)
+
+
+def _against(ours: _Bundle, theirs: _Bundle, record: EvaluationRecord, champion: int, config: GateConfig) -> Findings:
+    if ours.manifest.facts.source == "synthetic" and theirs.manifest.facts.source == "log":
+        return Findings(doubts=(f"it learned from a made-up log and champion {champion} from a real one",))
+    if problem := why_not_clean(ours.manifest, theirs.manifest):
+        return _no_clean_comparison(champion, problem)
+    from registry.comparison import compare
+
+    comparison = compare(ours.folder, theirs.folder, record.k, (ours.measured, theirs.measured))
+    if not len(comparison.watched):
+        return _no_clean_comparison(champion, "there is no test pair that the champion has not seen")
+    judged = judge(comparison, record.watched, champion, _noise(ours, theirs, record.watched), config)
+    return judged + _twins(ours, theirs)
+
+
+def _no_clean_comparison(champion: int, why: str) -> Findings:
+    return Findings(doubts=(f"no clean comparison with champion {champion}: {why}",))
+
+
+def _noise(ours: _Bundle, theirs: _Bundle, metric: str) -> float | None:
+    """By the challenger's own seeds or, where it was trained with too few, by the champion's."""
+    seeds = (side.read("seeds.json") for side in (ours, theirs))
+    measured = (noise_between_seeds(found, metric) for found in seeds if found is not None)
+    return next((noise for noise in measured if noise is not None), None)
+
+
+def _twins(ours: _Bundle, theirs: _Bundle) -> Findings:
+    refitted = [role for role, side in (("challenger", ours), ("champion", theirs)) if side.manifest.facts.refit]
+    if not refitted:
+        return Findings()
+    says = f"{' and '.join(refitted)} compared by the twin, which was trained without the held-out listens"
+    return Findings(notes=(says,), figures={"twins": True})

@@ -19,11 +19,15 @@ from torch_geometric.data import HeteroData
 from evaluation.ranking import dot_product
 from evaluation.results import write_results
 from registry.bundle import assemble_bundle
+from registry.gate import GateConfig
 from registry.store import Store
 
 NUM_USERS, NUM_SONGS, NUM_ARTISTS = 40, 30, 4
 
 MakeBundle = Callable[..., Path]
+
+LENIENT = GateConfig(margin=0.5, detectable_loss=0.95, guardrail_margin=0.9)
+"""For so few users that a gate with its own margins would hold everything."""
 
 
 def training_graph(seed: int = 0, masks: bool = True) -> HeteroData:
@@ -87,9 +91,25 @@ def write_parts(
     vectors = embeddings(graph, quality)
     score, part = dot_product(vectors["user"], vectors["song"]), "train" if in_sample else "test"
     write_results(score, graph, vocabularies, evaluation, part=part, k=k, list_length=10)
-    split = {"strategy": "random", "salt": seed, "test_ratio": 0.15}
+    split = {"strategy": "random", "salt": seed, "val_ratio": 0.15, "test_ratio": 0.15}
     parts = {"model": model, "vocabularies": vocabularies, "evaluation": evaluation, "graph": graph}
-    return {**parts, "source": source, "split": split}
+    return {**parts, "source": source, "split": split, **write_stages(root / "stages")}
+
+
+def write_stages(folder: Path) -> dict[str, Path]:
+    """A passed audit and the profile of a log of these users and songs."""
+    profile = {"plays": 1000, "pairs": NUM_USERS * 6, "users": NUM_USERS, "songs": NUM_SONGS, "rejected_share": 0.0}
+    contents = {"audit": {"passed": True, "checks": []}, "profile": profile}
+    folder.mkdir()
+    for name, content in contents.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return {name: folder / f"{name}.json" for name in contents}
+
+
+@pytest.fixture
+def lenient() -> GateConfig:
+    """A gate for which 40 users are enough."""
+    return LENIENT
 
 
 @pytest.fixture

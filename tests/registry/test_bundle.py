@@ -24,7 +24,7 @@ def test_the_same_inputs_give_the_same_digest(make_bundle) -> None:
 
 def test_the_manifest_says_what_the_weights_have_seen(make_bundle) -> None:
     facts = verify_bundle(make_bundle(seed=3)).facts
-    assert facts.seen_splits == ({"strategy": "random", "salt": 3, "test_ratio": 0.15},)
+    assert facts.seen_splits == ({"strategy": "random", "salt": 3, "val_ratio": 0.15, "test_ratio": 0.15},)
     assert (facts.source, facts.trainer, facts.in_sample) == ("log", "advanced", False)
     assert verify_bundle(make_bundle(trainer="simple")).facts.in_sample
 
