@@ -24,7 +24,7 @@ from evaluation.baselines import popularity
 from evaluation.beyond_accuracy import Catalogue
 from evaluation.evaluate import Evaluation
 from evaluation.exposure import THIRDS, popularity_groups
-from evaluation.intervals import Interval, bootstrap_mean, paired_difference
+from evaluation.intervals import Interval, bootstrap_means
 from evaluation.parts import part_edges, sample_users
 from evaluation.ranking import Score, rank, rows_of
 from evaluation.significance import LEVEL, holm, sign_flip_p_value
@@ -230,21 +230,22 @@ def _judged_anew(model: Evaluation, pairs: Tensor, score: Score, compared: bool)
 
 def _slice(dimension: str, group: Group, judged: Judged, model: Evaluation) -> Slice:
     recall = judged.recall(group.inside, judged.found)
-    start = Slice(
+    columns = {"recall": recall}
+    if judged.found_by_baseline is not None:
+        columns["difference"] = recall - judged.recall(group.inside, judged.found_by_baseline)
+    intervals = bootstrap_means(columns, model.seed)
+    return Slice(
         dimension=dimension,
         name=group.name,
         description=group.description,
         users=len(recall),
         pairs=int(group.inside.sum()),
         metric=model.watched,
-        interval=bootstrap_mean(recall, model.seed),
+        interval=intervals["recall"],
+        baseline=judged.baseline,
+        difference=intervals.get("difference"),
+        p=sign_flip_p_value(columns["difference"], model.seed) if "difference" in columns else None,
     )
-    if judged.found_by_baseline is None:
-        return start
-    other = judged.recall(group.inside, judged.found_by_baseline)
-    difference = paired_difference(recall, other, model.seed)
-    p = sign_flip_p_value(recall - other, model.seed)
-    return start.model_copy(update={"baseline": judged.baseline, "difference": difference, "p": p})
 
 
 def _corrected(found: list[Slice]) -> list[Slice]:

@@ -50,7 +50,7 @@ def test_test_metrics_are_of_the_best_weights(make_trainer, tiny_graph):
     results = trainer.train(tiny_graph, 12)
     graph = trainer.prepare(tiny_graph)
     assert results["test"] == trainer.ranking_metrics(graph, "test")
-    assert sorted(results["test"]) == ["hit_rate@5", "mrr@5", "ndcg@5", "precision@5", "recall@5"]
+    assert sorted(results["test"]) == ["hit_rate@5", "map@5", "mrr@5", "ndcg@5", "precision@5", "recall@5"]
     best = results["history"][results["best_epoch"] - 1]
     assert trainer.ranking_metrics(graph, "val")["recall@5"] == results["best_metric"] == best["recall@5"]
 
