@@ -18,8 +18,8 @@ class Cell:
     """Classes of the style sheet: ``number``, ``code``, ``strong``, ``muted``, ``good``, ``bad``."""
     share: float | None = None
     """Length of a bar behind the text, from 0 to 1; none draws no bar."""
-    detail: str = ""
-    """A second, smaller line."""
+    details: Sequence[str] = ()
+    """Further, smaller lines."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class Table:
     caption: str = ""
     folded: bool = False
     """Whether it is closed until someone opens it; the caption is what one then sees."""
+    narrow: bool = False
+    """Whether two of them fit beside each other on a wide page."""
     block: str = "table"
 
 
@@ -103,7 +105,7 @@ def number(text: str, kind: str = "") -> Cell:
 def settings_table(caption: str, values: Mapping[str, Any], folded: bool = True) -> Table:
     """A table of names and values; nested tables get dotted names."""
     rows = [(Cell(name, "code"), Cell(_plain(value), "code")) for name, value in sorted(flat(values).items())]
-    return Table(("key", "value"), rows, caption, folded)
+    return Table(("key", "value"), rows, caption, folded, narrow=True)
 
 
 def _plain(value: Any) -> str:

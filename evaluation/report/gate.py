@@ -27,6 +27,11 @@ COUNTS = {
     "common_users": "users that both know",
     "needed_users": "users that the power calculation asks for",
 }
+FACTS = {
+    "better": "the model is better than the champion, above the noise",
+    "twins": "twins, trained without the held-out listens, were compared in place of refitted models",
+    "forced": "a person decided against or without the gate",
+}
 
 
 def gate(sources: Sources) -> Section:
@@ -68,6 +73,7 @@ def _compared(decision: Mapping[str, Any]) -> Table:
     rows += [
         [Cell(says), number(count(value))] for key, says in COUNTS.items() if (value := decision.get(key)) is not None
     ]
+    rows += [[Cell(says), Cell("yes")] for key, says in FACTS.items() if decision.get(key)]
     rows += [
         [Cell(f"bundle of the {role}"), Cell(digest, "code")] for role, digest in decision.get("compared", {}).items()
     ]

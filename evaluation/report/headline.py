@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from evaluation.intervals import Interval
 from evaluation.record import EvaluationRecord
 from evaluation.report.sources import Sources, read_json
 from evaluation.report.words import as_interval, count, decimal, ends, gap, gap_kind, percent
@@ -60,12 +59,12 @@ def model_name(sources: Sources) -> str:
     return str(read_json(sources.model / "config.json", {}).get("model_config", {}).get("architecture", "model"))
 
 
-def best_baseline(record: EvaluationRecord) -> tuple[str, Interval] | None:
-    """Name and interval of the baseline with the greatest watched metric; the first of equals, None without any."""
+def ranked_baselines(record: EvaluationRecord) -> list[str]:
+    """Names of the baselines that have the watched metric, the best first."""
     measured = {
         name: metrics[record.watched] for name, metrics in record.baselines.items() if record.watched in metrics
     }
-    return max(measured.items(), key=lambda item: item[1].mean) if measured else None
+    return sorted(measured, key=lambda name: -measured[name].mean)
 
 
 def _what(sources: Sources) -> str:
@@ -81,8 +80,8 @@ def _sentence(record: EvaluationRecord) -> str:
     songs = f"the model's first {record.k}, with all {count(record.num_songs)} songs ranked"
     if record.in_sample:
         return (
-            f"In-sample: of the songs that each of {users} users listened to, {share} are among {songs}. It was trained "
-            "on all of them, so this says nothing about new songs."
+            f"In-sample: of the songs that each of {users} users listened to, {share} are among {songs}. It was "
+            "trained on all of them, so this says nothing about new songs."
         )
     return f"Of the songs held out from each of {users} users, {share} are among {songs}."
 
@@ -93,13 +92,15 @@ def _value(record: EvaluationRecord) -> Tile:
 
 
 def _best(record: EvaluationRecord) -> Tile:
-    best = best_baseline(record)
-    if best is None:
+    ranked = ranked_baselines(record)
+    if not ranked:
         return Tile("Best baseline", "none", "no baseline was measured")
-    name, value = best
-    difference = record.differences.get(name, {}).get(record.watched)
+    value, difference = (
+        beside.get(ranked[0], {}).get(record.watched) for beside in (record.baselines, record.differences)
+    )
     against = f"model {gap(difference)}" if difference else "not compared by user"
-    return Tile(f"Best baseline: {name}", decimal(value.mean), against, gap_kind(difference) if difference else "")
+    kind = gap_kind(difference) if difference else ""
+    return Tile(f"Best baseline: {ranked[0]}", decimal(value.mean) if value else "", against, kind)
 
 
 def _champion(record: EvaluationRecord, decision: Mapping[str, Any]) -> Tile:

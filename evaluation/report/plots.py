@@ -12,10 +12,11 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from evaluation.intervals import Interval
 from evaluation.report.svg import HEIGHT, INK, MUTED, SERIES, inline, panel
 
-ROW = 20.0
+ROW = 24.0
 """Points that a row of a plot of intervals takes."""
 DASHES = ("-", (0, (4, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 """Lines differ by more than their colour."""
+PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.0f} %")
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,21 @@ class Dot:
 
 
 def lines(
-    name: str, drawn: Sequence[Line], x_label: str, *, log_x: bool = False, mark: float | None = None, says: str = ""
+    name: str,
+    drawn: Sequence[Line],
+    x_label: str,
+    *,
+    log_x: bool = False,
+    share: bool = False,
+    mark: float | None = None,
+    says: str = "",
 ) -> str:
-    """Lines over one x; the first is the model's.
+    """Lines over one x; the first is the model's, with its band.
 
     Args:
         name: of the figure, different from all others of a page.
         log_x: whether each doubling of x is as wide as the next, with a tick at every x of the first line.
+        share: whether y is a share, written as a percentage.
         mark: an x to point out, for example the best epoch.
     """
     with panel() as (figure, axes):
@@ -57,6 +66,8 @@ def lines(
         axes.set_xlabel(x_label)
         _x_ticks(axes, drawn[0].x, log_x)
         axes.yaxis.set_major_locator(MaxNLocator(5))
+        if share:
+            axes.yaxis.set_major_formatter(PERCENT)
         if len(drawn) > 1:
             axes.legend(loc="best", handlelength=2.2)
         return inline(figure, name, says)
@@ -110,7 +121,7 @@ def shares(
             axes.bar(at, values, width=width * 0.92, color=SERIES[place], label=label)
         axes.set_xticks(range(len(groups)), list(groups))
         axes.yaxis.set_major_locator(MaxNLocator(5))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
+        axes.yaxis.set_major_formatter(PERCENT)
         axes.grid(visible=False, axis="x")
         axes.set_xlabel(x_label)
         axes.margins(y=0.3)
@@ -123,7 +134,7 @@ def _line(axes: Axes, line: Line, place: int, markers: bool) -> None:
     axes.plot(
         line.x, line.y, color=colour, linestyle=dash, marker="o" if markers and place == 0 else None, label=line.label
     )
-    if line.low is not None and line.high is not None:
+    if place == 0 and line.low is not None and line.high is not None:
         axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
 
 
@@ -132,8 +143,18 @@ def _x_ticks(axes: Axes, x: Sequence[float], log_x: bool) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         return
     axes.set_xscale("log", base=2)
-    axes.set_xticks(list(x), [f"{value:g}" for value in x])
+    shown = _apart(x)
+    axes.set_xticks(shown, [f"{value:g}" for value in shown])
     axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _apart(x: Sequence[float]) -> list[float]:
+    """Of rising values those whose labels do not touch on a scale of doublings."""
+    shown: list[float] = []
+    for value in x:
+        if not shown or value >= 1.6 * shown[-1]:
+            shown.append(value)
+    return shown
 
 
 def _short(value: float) -> str:

@@ -81,8 +81,8 @@ def _sizes(profile: Mapping[str, Any]) -> Table:
     days = f"{profile['first_day']} to {profile['last_day']}" if profile.get("first_day") else "the log has no times"
     rows = [[Cell(name.replace("_", "-")), number(count(profile[name]))] for name in SIZES]
     density = profile["pairs"] / max(profile["users"] * profile["songs"], 1)
-    rows += [[Cell("density"), number(percent(density))], [Cell("days"), Cell(days)]]
-    return Table(("what", "count"), rows, "What is in the graph")
+    rows += [[Cell("density"), number(percent(density))], [Cell("days"), number(days)]]
+    return Table(("what", "count"), rows, "What is in the graph", narrow=True)
 
 
 def _rows(profile: Mapping[str, Any]) -> Table:
@@ -95,7 +95,7 @@ def _rows(profile: Mapping[str, Any]) -> Table:
     cells = [
         [Cell(name, kind), number(count(value)), number(_share(value, fate["read"]))] for name, value, kind in rows
     ]
-    return Table(("rows", "count", "share"), cells, "What became of the log's rows")
+    return Table(("rows", "count", "share"), cells, "What became of the log's rows", narrow=True)
 
 
 def _share(part: int, whole: int) -> str:

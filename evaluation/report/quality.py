@@ -3,34 +3,53 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evaluation.intervals import Interval
-from evaluation.record import EvaluationRecord
+from evaluation.record import IN_SAMPLE, EvaluationRecord
 from evaluation.report.blocks import Block, Cell, Figures, Section, Table, number
-from evaluation.report.headline import model_name
+from evaluation.report.headline import model_name, ranked_baselines
 from evaluation.report.plots import Dot, Line, intervals, lines
 from evaluation.report.readings import section
 from evaluation.report.sources import Sources, read_json
 from evaluation.report.words import as_interval, count, decimal, ends, gap, gap_kind, with_ends
 
 MAX_EPOCHS_DRAWN = 400
+ACCURACY = {"recall", "ndcg", "precision", "mrr", "map", "hit_rate"}
+MEANINGS = {
+    "recall": "share of a user's held-out songs in the list",
+    "ndcg": "the same, early places counting more",
+    "precision": "share of the list that is held out",
+    "mrr": "1 / place of the first hit",
+    "map": "mean precision at the places of hits",
+    "hit_rate": "share of users with a hit",
+    "coverage": "share of all songs that are in any list",
+    "gini": "0: all songs as often, 1: one song only",
+    "novelty": "bits of surprise of a listed song",
+    "artist_diversity": "share of pairs in a list without a common artist",
+    "embedding_diversity": "1 - mean cosine of the pairs in a list",
+    "average_popularity": "train listeners of a listed song",
+    "artist_share": "largest share of a list that one artist holds",
+}
+"""What a newcomer wants to know; the formulas are in docs/metrics.md."""
 
 
 def numbers(sources: Sources) -> Section:
     """Every metric, beside the baselines."""
     record = sources.record()
     blocks: list[Block] = [Figures(_watched_panels(record, model_name(sources)))] if record.baselines else []
-    blocks.append(_metric_table(record, model_name(sources)))
-    if conventions := getattr(record, "conventions", {}):
-        blocks.append(_convention_table(conventions))
+    blocks += _metric_tables(record, model_name(sources))
+    if record.conventions:
+        blocks.append(_convention_table(record.conventions))
     return section("numbers", blocks)
 
 
 def against_k(sources: Sources) -> Section:
     """Recall and NDCG as the list grows."""
-    found = {model_name(sources): sources.evaluation} | dict(sources.baselines)
+    ranked = [name for name in ranked_baselines(sources.record()) if name in sources.baselines]
+    found = {model_name(sources): sources.evaluation} | {name: sources.baselines[name] for name in ranked}
     curves = {name: read_json(folder / "curves.json", {}) for name, folder in found.items()}
     curves = {name: values for name, values in curves.items() if values}
     if not read_json(sources.evaluation / "curves.json", {}):
@@ -45,8 +64,9 @@ def slices(sources: Sources) -> Section:
     found = read_json(sources.evaluation / "slices.json", [])
     if not found:
         return section("slices", absent="This evaluation kept no slices.")
-    dimensions = list(dict.fromkeys(row["dimension"] for row in found))
-    panels = [(name, _slice_panel(name, place, found)) for place, name in enumerate(dimensions)]
+    counted = Counter(row["dimension"] for row in found)
+    divided = [name for name, slices in counted.items() if slices > 1]
+    panels = [(name.capitalize(), _slice_panel(name, place, found)) for place, name in enumerate(divided)]
     return section("slices", [Figures(panels), _slice_table(found)])
 
 
@@ -82,12 +102,10 @@ def between_seeds(sources: Sources) -> Section | None:
 
 def _watched_panels(record: EvaluationRecord, model: str) -> list[tuple[str, str]]:
     watched = record.watched
-    values = {name: metrics[watched] for name, metrics in record.baselines.items() if watched in metrics}
-    ordered = sorted(values.items(), key=lambda item: -item[1].mean)
-    dots = [Dot(model, record.metrics[watched], strong=True), *(Dot(name, value) for name, value in ordered)]
-    gaps = [
-        Dot(name, record.differences[name][watched], strong=True) for name, _ in ordered if name in record.differences
-    ]
+    ranked = ranked_baselines(record)
+    values = [Dot(name, record.baselines[name][watched]) for name in ranked]
+    dots = [Dot(model, record.metrics[watched], strong=True), *values]
+    gaps = [Dot(name, record.differences[name][watched], strong=True) for name in ranked if name in record.differences]
     return [
         (watched, intervals("watched", dots, watched, says=f"{watched} of the model and each baseline")),
         (
@@ -97,25 +115,51 @@ def _watched_panels(record: EvaluationRecord, model: str) -> list[tuple[str, str
     ]
 
 
-def _metric_table(record: EvaluationRecord, model: str) -> Table:
-    rows = [_metric_row(record, metric, value) for metric, value in record.metrics.items()]
-    caption = f"All metrics on {count(record.num_users)} users: mean (95 % interval), and model minus baseline"
-    return Table(("metric", model, *record.baselines), rows, caption)
+def _metric_tables(record: EvaluationRecord, model: str) -> list[Table]:
+    """Accuracy at the watched k, at the others, and what the lists are like beside being right."""
+    users, k = count(record.num_users), f"@{record.k}"
+    accurate = [metric for metric in record.metrics if _what(metric) in ACCURACY]
+    watched = [metric for metric in accurate if metric.endswith(k)]
+    others = [metric for metric in accurate if not metric.endswith(k)]
+    beyond = [metric for metric in record.metrics if metric not in accurate]
+    tables = [
+        _metric_table(record, watched, model, f"Accuracy at {record.k}, {users} users"),
+        _metric_table(record, beyond, model, f"Beyond accuracy: what the first {record.k} songs are like"),
+        _metric_table(record, others, model, "Accuracy at other lengths of the list", folded=True),
+    ]
+    return [table for table in tables if table.rows]
 
 
-def _metric_row(record: EvaluationRecord, metric: str, value: Interval) -> list[Cell]:
-    row = [Cell(metric, "strong" if metric == record.watched else ""), number(with_ends(value))]
-    for name, metrics in record.baselines.items():
+def _metric_table(
+    record: EvaluationRecord, metrics: Sequence[str], model: str, caption: str, folded: bool = False
+) -> Table:
+    rows = [_metric_row(record, metric) for metric in metrics]
+    return Table(("metric", model, *ranked_baselines(record)), rows, caption, folded)
+
+
+def _metric_row(record: EvaluationRecord, metric: str) -> list[Cell]:
+    value, what = record.metrics[metric], _what(metric)
+    strong = "strong" if metric == record.watched else ""
+    row = [Cell(metric, strong, details=(MEANINGS.get(what, ""),)), _number_cell(value)]
+    for name in ranked_baselines(record):
         difference = record.differences.get(name, {}).get(metric)
-        beside = with_ends(metrics[metric]) if metric in metrics else ""
-        row.append(
-            Cell(
-                beside,
-                f"number {gap_kind(difference) if difference else ''}",
-                detail=gap(difference) if difference else "",
-            )
-        )
+        row.append(_number_cell(record.baselines[name].get(metric), difference, judged=what in ACCURACY))
     return row
+
+
+def _number_cell(value: Interval | None, difference: Interval | None = None, judged: bool = False) -> Cell:
+    """A mean, its interval, and the model minus it; green or red only where more is better."""
+    if value is None:
+        return number("")
+    kind = gap_kind(difference) if difference and judged else ""
+    return Cell(
+        decimal(value.mean), f"number {kind}".strip(), details=(ends(value), gap(difference) if difference else "")
+    )
+
+
+def _what(metric: str) -> str:
+    """The name without its prefix and k, for example "recall"."""
+    return metric.removeprefix(IN_SAMPLE).partition("@")[0]
 
 
 def _convention_table(conventions: Mapping[str, Mapping[str, Interval]]) -> Table:
@@ -144,22 +188,20 @@ def _slice_panel(dimension: str, place: int, found: Sequence[Mapping[str, Any]])
 
 
 def _slice_table(found: Sequence[Mapping[str, Any]]) -> Table:
-    head = ("dimension", "slice", "users", "pairs", "metric", "model", "minus baseline", "p after Holm")
+    head = ("dimension", "slice", "users", "pairs", found[0]["metric"], "model minus baseline", "p after Holm")
     return Table(head, [_slice_row(row) for row in found], "Every slice")
 
 
 def _slice_row(row: Mapping[str, Any]) -> list[Cell]:
     difference, p = as_interval(row.get("difference")), row.get("p_holm")
-    against = f"{gap(difference)}, {row['baseline']}" if difference else ""
-    kind = gap_kind(difference) if difference and row.get("differs") else ""
+    kind = gap_kind(difference) if difference and row["differs"] else ""
     return [
         Cell(row["dimension"]),
-        Cell(row["name"]),
+        Cell(row["name"], details=(row.get("description", ""),)),
         number(count(row["users"])),
         number(count(row["pairs"])),
-        Cell(row["metric"]),
         number(with_ends(_sure(row["interval"]))),
-        number(against, kind),
+        Cell(gap(difference) if difference else "", f"number {kind}".strip(), details=(row.get("baseline") or "",)),
         number("" if p is None else f"{p:.3f}" if p >= 0.001 else "< 0.001"),
     ]
 
@@ -173,10 +215,14 @@ def _by_epoch(history: Sequence[Mapping[str, Any]]) -> dict[str, list[Line]]:
     rate = _epoch_line(history, "lr")
     panels = {
         "Training": [line for line in kept if "@" not in line.label],
-        "Validation": shown,
+        "Validation": sorted(shown, key=lambda line: "recall" not in line.label),
         "Learning rate": [rate] if len(set(rate.y)) > 1 else [],
     }
-    return {title: drawn for title, drawn in panels.items() if drawn}
+    return {_panel_title(title, drawn): drawn for title, drawn in panels.items() if drawn}
+
+
+def _panel_title(title: str, drawn: Sequence[Line]) -> str:
+    return f"{title}: {drawn[0].label}" if len(drawn) == 1 and title != "Learning rate" else title
 
 
 def _epoch_line(history: Sequence[Mapping[str, Any]], name: str) -> Line:

@@ -9,18 +9,18 @@ from evaluation.report.blocks import Block, Section
 READINGS = {
     "numbers": (
         "Numbers",
-        "A dot is the mean over users, its bar the 95 % bootstrap interval. A difference is measured on the same users; "
-        "it is green or red where its whole interval lies on one side of zero.",
+        "A dot is the mean over users, its bar the 95 % bootstrap interval. Differences are measured on the same "
+        "users; one is green or red where its whole interval lies on one side of zero.",
     ),
     "seeds": (
         "Between seeds",
-        "The same configuration was trained with {seeds} seeds. The intervals cover the choice of users and of the seed; "
-        "sd is the standard deviation between seeds, and a difference of that size is noise.",
+        "The same configuration was trained with {seeds} seeds. The intervals cover the choice of users and of the "
+        "seed; sd is the standard deviation between seeds, and a difference of that size is noise.",
     ),
     "k": (
         "Metric against k",
-        "How the metrics grow with the length k of the list; each step to the right is twice as long. Bands are 95 % "
-        "intervals over users.",
+        "How the metrics grow with the length k of the list, on a scale where each doubling is as wide as the next. "
+        "The band is the model's 95 % interval over users.",
     ),
     "slices": (
         "Slices",
@@ -30,8 +30,8 @@ READINGS = {
     ),
     "popularity": (
         "Popularity",
-        "Songs in order of their train listeners. Where recommended places stand above listens, the model shows such "
-        "songs more often than people play them.",
+        "Songs in order of their train listeners, in groups that hold equal shares of the train listens. Where the "
+        "first {k} places stand above the listens, the model shows such songs more often than people play them.",
     ),
     "listeners": (
         "A dozen listeners",
@@ -63,8 +63,8 @@ READINGS = {
     ),
     "lineage": (
         "Lineage",
-        "Each line is a SHA-256 over contents, so the same digest is the same data; a stage's key covers everything that "
-        "its result was made from, code included.",
+        "Each line is a SHA-256 over contents, so the same digest is the same data; a stage's key covers everything "
+        "that its result was made from, code included.",
     ),
     "stages": (
         "Stages",

@@ -28,7 +28,7 @@ STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "songgraph",
     "font.family": "DejaVu Sans",
-    "font.size": 9.0,
+    "font.size": 10.5,
     "text.parse_math": False,
     "axes.unicode_minus": True,
     "text.color": INK,
@@ -50,9 +50,9 @@ STYLE = {
     "lines.linewidth": 1.8,
     "lines.markersize": 4.0,
     "legend.frameon": False,
-    "legend.fontsize": 8.5,
+    "legend.fontsize": 10.0,
 }
-WIDTH, HEIGHT = 360.0, 240.0
+WIDTH, HEIGHT = 380.0, 250.0
 """Points; on a page, a panel is about as wide in pixels."""
 
 

@@ -34,13 +34,17 @@ def gap_kind(interval: Interval) -> str:
 
 
 def decimal(value: float) -> str:
-    """Four decimals, fewer for large numbers."""
-    return f"{value:.4f}" if abs(value) < 100 else f"{value:,.1f}"
+    """Four decimals, fewer from 10 on."""
+    return f"{value:,.{_decimals(value)}f}"
 
 
 def signed(value: float) -> str:
     """With a sign, and a true minus."""
-    return f"{value:+.4f}".replace("-", "\N{MINUS SIGN}")
+    return f"{value:+,.{_decimals(value)}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _decimals(value: float) -> int:
+    return 4 if abs(value) < 10 else 2 if abs(value) < 100 else 1
 
 
 def percent(share: float) -> str:
