@@ -8,7 +8,14 @@ from hypothesis.extra.numpy import arrays
 
 import evaluation.intervals as intervals
 from data.errors import InputError
-from evaluation.intervals import bootstrap_mean, bootstrap_means, paired_difference
+from evaluation.intervals import (
+    bootstrap_mean,
+    bootstrap_means,
+    centred_interval,
+    paired_difference,
+    paired_differences,
+    user_resamples,
+)
 
 VALUES = arrays(np.float64, st.integers(1, 40), elements=st.floats(0, 1))
 
@@ -53,6 +60,27 @@ def test_a_pair_cancels_what_is_common() -> None:
     users = np.random.default_rng(2).random(500)
     difference = paired_difference(users + 0.01, users, seed=0)
     assert (difference.low, difference.high) == pytest.approx((0.01, 0.01))
+
+
+def test_paired_columns_are_those_that_both_have() -> None:
+    values = np.random.default_rng(4).random((3, 40))
+    found = paired_differences({"a": values[0], "b": values[1]}, {"b": values[2], "c": values[0]}, seed=5)
+    assert found == {"b": paired_difference(values[1], values[2], seed=5)}
+
+
+def test_resamples_are_shares_of_the_same_users_for_the_same_seed() -> None:
+    shares = np.concatenate(list(user_resamples(7, seed=1, samples=20)))
+    assert shares.shape == (20, 7)
+    assert shares.sum(axis=1) == pytest.approx(np.ones(20))
+    assert (shares * 7 == np.rint(shares * 7)).all()
+    assert np.array_equal(shares, np.concatenate(list(user_resamples(7, seed=1, samples=20))))
+    assert not np.array_equal(shares, np.concatenate(list(user_resamples(7, seed=2, samples=20))))
+
+
+def test_a_centred_interval_lies_around_the_estimate_whatever_the_bias() -> None:
+    resampled = np.random.default_rng(0).normal(0.3, 0.01, size=5000)
+    found = centred_interval(0.5, resampled)
+    assert (found.low, found.mean, found.high) == pytest.approx((0.4804, 0.5, 0.5196), abs=1e-3)
 
 
 def test_other_users_cannot_be_paired() -> None:

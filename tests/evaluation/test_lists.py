@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch_geometric.data import HeteroData
 
+from data.errors import InputError
 from evaluation import lists
-from evaluation.lists import write_lists
+from evaluation.lists import read_lists, write_lists
+from evaluation.ranking import rank
 
 FALLING = torch.arange(6.0).neg().repeat(5, 1)
 
@@ -55,3 +57,32 @@ def test_writing_in_batches_of_users_changes_no_row(
     monkeypatch.setattr(lists, "USERS_AT_ONCE", 1)
     write_lists(lambda users: FALLING[users], graph, *vocabularies, tmp_path / "parts.parquet")
     assert pq.read_table(tmp_path / "whole.parquet").equals(pq.read_table(tmp_path / "parts.parquet"))
+
+
+def test_what_was_written_is_read_back_for_the_users_asked_for(
+    graph: HeteroData, vocabularies: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "lists.parquet"
+    write_lists(lambda users: FALLING[users], graph, *vocabularies, path)
+    monkeypatch.setattr(lists, "ROWS_AT_ONCE", 3)
+    found = read_lists(path, pa.array(["u2", "u4", "u0"]), vocabularies[1], 5)
+    train = graph["user", "listens", "song"].edge_index[:, graph["user", "listens", "song"].train_mask]
+    expected = rank(lambda users: FALLING[users], torch.tensor([2, 0]), train, 5)
+    assert torch.equal(found.items[[0, 2]], expected.items)
+    assert torch.equal(found.scores[[0, 2]], expected.scores)
+    assert found.items[1].tolist() == [-1] * 5  # u4 has no list
+
+
+def test_lists_of_another_catalogue_are_refused(
+    graph: HeteroData, vocabularies: tuple[Path, Path], tmp_path: Path
+) -> None:
+    write_lists(lambda users: FALLING[users], graph, *vocabularies, tmp_path / "lists.parquet", k=1)
+    pq.write_table(pa.table({"track_id": ["t0", "t1"]}), tmp_path / "other.parquet")
+    with pytest.raises(InputError, match="The lists name the song 't2', which the vocabulary lacks"):
+        read_lists(tmp_path / "lists.parquet", pa.array(["u0"]), tmp_path / "other.parquet", 1)
+
+
+def test_damaged_lists_are_refused(vocabularies: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "lists.parquet").write_bytes(b"PAR1")
+    with pytest.raises(InputError, match="not a readable table of lists; evaluate again"):
+        read_lists(tmp_path / "lists.parquet", pa.array(["u0"]), vocabularies[1], 1)

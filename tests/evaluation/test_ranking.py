@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -103,3 +105,33 @@ def test_no_users_have_no_lists() -> None:
 def test_scores_of_a_model_in_training_are_ranked_without_gradients() -> None:
     weights = torch.ones(2, 3, requires_grad=True)
     assert not rank(lambda users: weights[users] * 2, torch.arange(2), None, 2).scores.requires_grad
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("size", [1, 7, 1024, None])
+def test_a_gpu_ranks_as_a_cpu_does_at_any_batch_size(size: int | None) -> None:
+    generator = torch.Generator().manual_seed(0)
+    user, song = torch.randn(200, 64, generator=generator), torch.randn(3000, 64, generator=generator)
+    song[1500:] = song[:1500] + 1e-7 * torch.randn(1500, 64, generator=generator)  # near ties, and exact ones
+    hidden = torch.stack([torch.arange(200), torch.randint(3000, (200,), generator=generator)])
+    here, there = dot_product(user, song), dot_product(user.cuda(), song.cuda())
+    expected, found = (rank(score, torch.arange(200), hidden, 100, size) for score in (here, there))
+    assert torch.equal(expected.items, found.items)
+    assert torch.equal(expected.scores, found.scores)
+    ties = torch.randint(4, (200, 3000), generator=generator).float()
+    expected, found = (rank(table(scores), torch.arange(200), hidden, 100, size) for scores in (ties, ties.cuda()))
+    assert torch.equal(expected.items, found.items)
+
+
+@given(st.sampled_from([1, 3, 10]), st.integers(1, 40))
+def test_a_batch_is_all_that_is_held_of_the_scores(batch_size: int, num_users: int) -> None:
+    alive: list[weakref.ref[Tensor]] = []
+
+    def score(users: Tensor) -> Tensor:
+        assert sum(ref() is not None for ref in alive) <= 1  # the batch before may still be there, none before it
+        scores = torch.rand(len(users), 50)
+        alive.append(weakref.ref(scores))
+        assert len(users) <= batch_size
+        return scores
+
+    rank(score, torch.arange(num_users), None, 5, batch_size)
