@@ -1,0 +1,58 @@
+"""The seeds stage: several trainings that differ by their seed only, and what they say together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from data.errors import InputError
+from tasks.config import RunConfig
+from tasks.ref import Ref
+from tasks.stage import Stage
+from trainers.config import TrainingConfig
+
+
+def _compare(folder: Path, config: Mapping[str, Any], **evaluations: Path) -> Mapping[str, Any]:
+    from evaluation.seeds import compare_evaluations
+
+    record = compare_evaluations(list(evaluations.values()), config["seeds"])
+    record.write(folder / "seeds.json")
+    watched = record.metrics[record.metric]
+    return {"seeds": len(record.seeds), "metric": record.metric, "mean": watched.mean, "sd": watched.sd}
+
+
+SEEDS = Stage("seeds", 1, _compare, code=("evaluation.seeds",))
+
+
+def runs_by_seed(run: RunConfig) -> list[RunConfig]:
+    """The run once for each of its ``seeds``, counting up from its ``training.seed``.
+
+    The first is the run itself, so that it finds the results of a run with one seed. Its model is the one to register:
+    chosen before anything is measured, never by what is measured. Only the training's seed differs: all have one split,
+    one sample of users to evaluate, and one name.
+
+    Raises:
+        InputError: several seeds are asked for, and ``training.seed`` is no whole number to count up from.
+    """
+    return [run, *(_with_seed(run, _first_seed(run) + offset) for offset in range(1, run.seeds))]
+
+
+def compare_seeds(run: RunConfig, evaluations: Sequence[Ref]) -> Ref | None:
+    """Compare the evaluations of ``runs_by_seed``, in its order; the folder holds ``seeds.json``. None for one seed."""
+    if run.seeds == 1:
+        return None
+    seeds = [_first_seed(run) + offset for offset in range(run.seeds)]
+    inputs = {f"evaluation_{place}": ref for place, (_, ref) in enumerate(zip(seeds, evaluations, strict=True))}
+    return SEEDS(run, {"seeds": seeds}, **inputs)
+
+
+def _with_seed(run: RunConfig, seed: int) -> RunConfig:
+    return run.model_copy(update={"training": {**run.training, "seed": seed}})
+
+
+def _first_seed(run: RunConfig) -> int:
+    seed = run.training.get("seed", TrainingConfig.model_fields["seed"].default)
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise InputError(f"training.seed is {seed!r}; give a whole number, from which --seeds counts up.")
+    return seed
