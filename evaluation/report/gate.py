@@ -8,7 +8,7 @@ from typing import Any
 from evaluation.report.blocks import Block, Cell, Note, Section, Table, number
 from evaluation.report.readings import section
 from evaluation.report.sources import Sources, read_json
-from evaluation.report.words import as_interval, count, decimal, gap, gap_kind
+from evaluation.report.words import as_interval, count, decimal, gap, gap_kind, signed, signed_ends
 
 INTERVALS = {
     "against_popularity": "model minus popularity",
@@ -54,7 +54,8 @@ def audit(sources: Sources) -> Section | None:
     found = read_json(folder / "bundle" / "audit.json", {}) if folder else {}
     if not found:
         return None
-    blocks: list[Block] = [_checks(found["checks"], "Checks for leaks")]
+    canary = [{"name": "canary", **found["canary"]}] if found.get("canary") else []
+    blocks: list[Block] = [_checks([*found["checks"], *canary], "Checks for leaks")]
     blocks += [Note(str(text)) for text in found.get("cannot_say", [])]
     return section("audit", blocks)
 
@@ -82,7 +83,9 @@ def _compared(decision: Mapping[str, Any]) -> Table:
 
 def _interval_row(says: str, values: Mapping[str, Any]) -> list[Cell]:
     found = as_interval(values)
-    return [Cell(says), number(gap(found), gap_kind(found)) if found else Cell("")]
+    if found is None:
+        return [Cell(says), Cell("")]
+    return [Cell(says), Cell(signed(found.mean), f"number {gap_kind(found)}", details=(signed_ends(found),))]
 
 
 def _guardrails(found: Sequence[Mapping[str, Any]]) -> Table:

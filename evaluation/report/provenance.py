@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from evaluation.report.blocks import Block, Cell, Figures, Section, Table, number, settings_table
+from evaluation.report.blocks import Cell, Figures, Section, Table, number, settings_table
 from evaluation.report.plots import histogram
 from evaluation.report.readings import section
 from evaluation.report.sources import STAGE_MANIFEST, Sources, read_json
@@ -25,7 +26,11 @@ def data(sources: Sources) -> Section:
     profile = read_json(sources.graph / "profile.json", {})
     if not profile:
         return section("data", absent="This graph was built without a profile.")
-    panels = [(title, _degree_panel(kind, profile)) for kind, (title, _) in DEGREES.items() if profile[f"{kind}s"]]
+    panels = [
+        (title.capitalize(), _degree_panel(kind, profile))
+        for kind, (title, _) in DEGREES.items()
+        if profile[f"{kind}s"]
+    ]
     return section("data", [_sizes(profile), _rows(profile), Figures(panels), _quantiles(profile)])
 
 
@@ -37,7 +42,7 @@ def configs(sources: Sources) -> Section:
         for key, title in (("model_config", "Model"), ("training_config", f"Trainer: {model.get('trainer', '')}"))
         if model.get(key)
     ]
-    manifests = {name: manifest for name, manifest in _manifests(sources).items() if name != "model"}
+    manifests = _manifests(sources)
     told = [
         settings_table(f"Stage: {name}", manifest["config"])
         for name, manifest in manifests.items()
@@ -48,20 +53,18 @@ def configs(sources: Sources) -> Section:
 
 def lineage(sources: Sources) -> Section:
     """Digests from the log to the registered version."""
-    manifests = _manifests(sources)
+    manifests, bundle = _manifests(sources), _bundle(sources)
     log = manifests.get("listens", {}).get("inputs", {}).get("log", {})
-    rows = [_digest_row("log", "", "", log["sha256"])] if log else []
+    rows = [_digest_row("log", log["sha256"])] if log else []
     rows += [
-        _digest_row(name, ", ".join(manifest.get("inputs", {})), manifest.get("key", ""), manifest["sha256"])
-        for name, manifest in manifests.items()
+        _digest_row(name, found["sha256"], found.get("key", ""), found.get("inputs", ()))
+        for name, found in manifests.items()
     ]
-    rows.append(_digest_row("split", "", "", sources.record().split_digest))
-    bundle = read_json(sources.registration / "bundle" / STAGE_MANIFEST, {}) if sources.registration else {}
-    rows += [_digest_row("bundle", "model, evaluation", "", bundle["digest"])] if bundle else []
-    blocks: list[Block] = [Table(("what", "made from", "key", "SHA-256"), rows, "From the log to the version")]
-    if versions := _versions(sources, bundle):
-        blocks.append(settings_table("Versions", versions, folded=False))
-    return section("lineage", blocks)
+    rows.append(_digest_row("split", sources.record().split_digest))
+    rows += [_digest_row("bundle", bundle["digest"])] if bundle else []
+    versions = {"metric contract": sources.record().metric_version, **bundle.get("facts", {}).get("versions", {})}
+    digests = Table(("what", "SHA-256 and key", "made from"), rows, "From the log to the version")
+    return section("lineage", [digests, settings_table("Versions", versions, folded=False)])
 
 
 def stages(sources: Sources) -> Section:
@@ -123,19 +126,31 @@ def _plain(value: float) -> str:
 
 
 def _manifests(sources: Sources) -> dict[str, dict[str, Any]]:
-    """The manifests of stages by name; folders that no stage wrote have none."""
+    """The manifests of stages by name, and those of what else the registered version was made from, for example the
+    audit; a folder that no stage wrote has none."""
     found = {name: read_json(folder / STAGE_MANIFEST, {}) for name, folder in sources.stages().items()}
-    return {name: manifest for name, manifest in found.items() if manifest}
+    known = set(map(str, sources.stages().values()))
+    registered = found.get("registration", {}).get("inputs", {})
+    more = {name: ref["path"] for name, ref in registered.items() if ref.get("path") and ref["path"] not in known}
+    found = {**{name: read_json(Path(path) / STAGE_MANIFEST, {}) for name, path in more.items()}, **found}
+    return {name: manifest for name, manifest in sorted(found.items(), key=_by_start) if manifest}
 
 
-def _digest_row(what: str, made_from: str, key: str, sha256: str) -> list[Cell]:
-    return [Cell(what), Cell(made_from.replace("_", " "), "muted"), Cell(key, "code"), Cell(sha256, "code")]
+def _by_start(item: tuple[str, Mapping[str, Any]]) -> float:
+    started: float = item[1].get("started", 0.0)
+    return started
 
 
-def _versions(sources: Sources, bundle: Mapping[str, Any]) -> dict[str, str]:
-    """Versions of what the numbers depend on."""
-    libraries = bundle.get("facts", {}).get("versions", {})
-    return {"metric contract": str(sources.record().metric_version), **libraries}
+def _bundle(sources: Sources) -> dict[str, Any]:
+    """The manifest of the registered bundle; empty for a run that registered nothing."""
+    folder = sources.registration
+    found: dict[str, Any] = read_json(folder / "bundle" / STAGE_MANIFEST, {}) if folder else {}
+    return found
+
+
+def _digest_row(what: str, sha256: str, key: str = "", made_from: Iterable[str] = ()) -> list[Cell]:
+    said = ", ".join(name.replace("_", " ") for name in made_from)
+    return [Cell(what), Cell(sha256, "code", details=(f"key {key}" if key else "",)), Cell(said, "muted")]
 
 
 def _stage_row(name: str, manifest: Mapping[str, Any], longest: float, widest: float) -> list[Cell]:

@@ -82,7 +82,7 @@ def inline(figure: Figure, name: str, says: str) -> str:
 
 def _adapted(drawing: str, name: str) -> str:
     """Ids that no other figure has, and the page's font and colours."""
-    drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
+    drawing = re.sub(r"<(metadata|style)\b.*?</\1>", "", drawing, flags=re.DOTALL)
     drawing = re.sub(r"<!--.*?-->\s*", "", drawing, flags=re.DOTALL)
     drawing = re.sub(r'\bid="', f'id="{name}-', drawing)
     drawing = re.sub(r'xlink:href="#', f'href="#{name}-', drawing)

@@ -25,7 +25,12 @@ def ends(interval: Interval) -> str:
 
 def gap(interval: Interval) -> str:
     """A difference, for example "+0.0949 (+0.0796 to +0.1119)"."""
-    return f"{signed(interval.mean)} ({signed(interval.low)} to {signed(interval.high)})"
+    return f"{signed(interval.mean)} ({signed_ends(interval)})"
+
+
+def signed_ends(interval: Interval) -> str:
+    """For example "+0.0796 to +0.1119"."""
+    return f"{signed(interval.low)} to {signed(interval.high)}"
 
 
 def gap_kind(interval: Interval) -> str:
