@@ -43,7 +43,8 @@ def compare_seeds(run: RunConfig, evaluations: Sequence[Ref]) -> Ref | None:
     if run.seeds == 1:
         return None
     seeds = [_first_seed(run) + offset for offset in range(run.seeds)]
-    inputs = {f"evaluation_{place}": ref for place, (_, ref) in enumerate(zip(seeds, evaluations, strict=True))}
+    paired = zip(seeds, evaluations, strict=True)
+    inputs: dict[str, Any] = {f"evaluation_{place}": ref for place, (_, ref) in enumerate(paired)}
     return SEEDS(run, {"seeds": seeds}, **inputs)
 
 

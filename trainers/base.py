@@ -177,7 +177,7 @@ class BaseTrainer(ABC):
         return {"loss": total / pairs.shape[1]}
 
     def ranking_metrics(self, graph: HeteroData, part: Literal["train", "val", "test"]) -> dict[str, float]:
-        """Recall, NDCG, precision, MRR and hit rate at ``eval_k`` of a part, on the run's sample of users."""
+        """Recall, NDCG, precision, MRR, MAP and hit rate at ``eval_k`` of a part, for the run's sample of users."""
         embeddings = self.embeddings(graph)
         config = self.config
         return evaluate(dot_product(*embeddings), graph, part, config.eval_k, config.num_eval_users, config.seed).mean()
