@@ -10,7 +10,9 @@ from data.errors import InputError
 from tasks.config import RunConfig
 from tasks.ref import Ref
 from tasks.stage import Stage
-from trainers.config import TrainingConfig
+
+DEFAULT_SEED = 0
+"""The trainers' own, see ``trainers/config.py``."""
 
 
 def _compare(folder: Path, config: Mapping[str, Any], **evaluations: Path) -> Mapping[str, Any]:
@@ -53,7 +55,7 @@ def _with_seed(run: RunConfig, seed: int) -> RunConfig:
 
 
 def _first_seed(run: RunConfig) -> int:
-    seed = run.training.get("seed", TrainingConfig.model_fields["seed"].default)
+    seed = run.training.get("seed", DEFAULT_SEED)
     if not isinstance(seed, int) or isinstance(seed, bool):
         raise InputError(f"training.seed is {seed!r}; give a whole number, from which --seeds counts up.")
     return seed

@@ -19,8 +19,9 @@ from evaluation.seeds import SeedsRecord
 from tasks.config import RunConfig, load_run_config
 from tasks.key import key_of
 from tasks.ref import Ref
-from tasks.seeds import compare_seeds, runs_by_seed
+from tasks.seeds import DEFAULT_SEED, compare_seeds, runs_by_seed
 from tasks.stage import Stage, executor
+from trainers.config import TrainingConfig
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +76,7 @@ def test_only_the_seed_of_the_training_differs(monkeypatch: pytest.MonkeyPatch) 
 def test_seeds_count_up_from_the_default() -> None:
     first, second = runs_by_seed(load_run_config(None, {"seeds": 2}))
     assert (first.training, second.training) == ({}, {"seed": 1})
+    assert TrainingConfig().seed == DEFAULT_SEED
 
 
 def test_one_seed_is_the_run_itself_with_nothing_to_compare(evaluations: list[Ref]) -> None:
