@@ -25,6 +25,8 @@ from evaluation.report.words import decimal, plural
 PEOPLE = 12
 SHOWN = 10
 """Songs that a list shows at most."""
+RECOMMENDED = 20
+"""Likewise of recommended songs, of which as many as count in the watched metric are shown up to here."""
 SEED = 0
 TIMES = "\N{MULTIPLICATION SIGN}"
 
@@ -56,10 +58,10 @@ def sample_listeners(sources: Sources) -> Section:
     recall = dict(zip(*read_per_user(sources.evaluation / "per_user.parquet", record.watched), strict=True))
     users = _draw(graph, _indices(sources.graph / "users.parquet", "user_id", list(recall)))
     ids = _taken(sources.graph / "users.parquet", "user_id", users)
-    heard, recommended = _heard(graph, users, record), _recommended(sources, ids)
+    heard, recommended = _heard(graph, users, record), _recommended(sources, ids, record.k)
     names = _names(sources, _all_songs(heard.values(), recommended.values()))
     people = [
-        _listener(user_id, heard[user], recommended.get(user_id, []), names, record, float(recall[user_id]))
+        _listener(user_id, heard[user], recommended[user_id], names, record, float(recall[user_id]))
         for user_id, user in zip(ids, users, strict=True)
     ]
     return section("listeners", [Listeners(people)], found=found)
@@ -101,9 +103,9 @@ def _plays(graph: HeteroData) -> Tensor:
     return plays
 
 
-def _recommended(sources: Sources, ids: Sequence[str]) -> dict[str, list[int]]:
-    """The first songs of each user's list by user id, as song indices, best first."""
-    few = [("user_id", "in", list(ids)), ("rank", "<=", SHOWN)]
+def _recommended(sources: Sources, ids: Sequence[str], k: int) -> dict[str, list[int]]:
+    """The first k songs of each user's list by user id, as song indices, best first."""
+    few = [("user_id", "in", list(ids)), ("rank", "<=", k)]
     lists = pq.read_table(sources.evaluation / "lists.parquet", filters=few).sort_by(
         [("user_id", "ascending"), ("rank", "ascending")]
     )
@@ -133,19 +135,20 @@ def _history(plays: Mapping[int, int], names: Names) -> list[Song]:
 
 
 def _list(recommended: Sequence[int], relevant: Collection[int], names: Names) -> list[Song]:
-    return [names.song(song, found=song in relevant) for song in recommended]
+    shown = [names.song(song, found=song in relevant) for song in recommended[:RECOMMENDED]]
+    return shown + _more(len(recommended), RECOMMENDED)
 
 
 def _held_out(test: Sequence[int], recommended: Sequence[int], names: Names) -> list[Song]:
     place = {song: rank for rank, song in enumerate(recommended, start=1)}
-    ordered = sorted(test, key=lambda song: place.get(song, SHOWN + 1))[:SHOWN]
+    ordered = sorted(test, key=lambda song: place.get(song, len(place) + 1))[:SHOWN]
     return [names.song(song, f"at {place[song]}" if song in place else "", song in place) for song in ordered] + _more(
         len(test)
     )
 
 
-def _more(number: int) -> list[Song]:
-    return [Song(f"and {number - SHOWN:,} more", "")] if number > SHOWN else []
+def _more(number: int, shown: int = SHOWN) -> list[Song]:
+    return [Song(f"and {number - shown:,} more", "")] if number > shown else []
 
 
 def _all_songs(heard: Iterable[Heard], recommended: Iterable[Sequence[int]]) -> list[int]:

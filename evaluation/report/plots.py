@@ -16,6 +16,7 @@ ROW = 24.0
 """Points that a row of a plot of intervals takes."""
 DASHES = ("-", (0, (4, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 """Lines differ by more than their colour."""
+ROUND = {1, 2, 5, 10, 20, 50, 100, 200, 500, 1000}
 PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.0f} %")
 
 
@@ -149,7 +150,9 @@ def _x_ticks(axes: Axes, x: Sequence[float], log_x: bool) -> None:
 
 
 def _apart(x: Sequence[float]) -> list[float]:
-    """Of rising values those whose labels do not touch on a scale of doublings."""
+    """Of rising values the round ones, or those whose labels do not touch on a scale of doublings."""
+    if len(found := [value for value in x if value in ROUND]) > 2:
+        return found
     shown: list[float] = []
     for value in x:
         if not shown or value >= 1.6 * shown[-1]:

@@ -129,11 +129,14 @@ def _manifests(sources: Sources) -> dict[str, dict[str, Any]]:
     """The manifests of stages by name, and those of what else the registered version was made from, for example the
     audit; a folder that no stage wrote has none."""
     found = {name: read_json(folder / STAGE_MANIFEST, {}) for name, folder in sources.stages().items()}
-    known = set(map(str, sources.stages().values()))
     registered = found.get("registration", {}).get("inputs", {})
-    more = {name: ref["path"] for name, ref in registered.items() if ref.get("path") and ref["path"] not in known}
+    more = {name: ref["path"] for name, ref in registered.items() if ref.get("path") and _plain_name(name) not in found}
     found = {**{name: read_json(Path(path) / STAGE_MANIFEST, {}) for name, path in more.items()}, **found}
     return {name: manifest for name, manifest in sorted(found.items(), key=_by_start) if manifest}
+
+
+def _plain_name(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _by_start(item: tuple[str, Mapping[str, Any]]) -> float:
@@ -149,7 +152,7 @@ def _bundle(sources: Sources) -> dict[str, Any]:
 
 
 def _digest_row(what: str, sha256: str, key: str = "", made_from: Iterable[str] = ()) -> list[Cell]:
-    said = ", ".join(name.replace("_", " ") for name in made_from)
+    said = ", ".join(map(_plain_name, made_from))
     return [Cell(what), Cell(sha256, "code", details=(f"key {key}" if key else "",)), Cell(said, "muted")]
 
 

@@ -19,9 +19,9 @@ from evaluation.report.words import as_interval, count, decimal, ends, gap, gap_
 MAX_EPOCHS_DRAWN = 400
 ACCURACY = {"recall", "ndcg", "precision", "mrr", "map", "hit_rate"}
 MEANINGS = {
-    "recall": "share of a user's held-out songs in the list",
+    "recall": "share of a user's songs to find that are in the list",
     "ndcg": "the same, early places counting more",
-    "precision": "share of the list that is held out",
+    "precision": "share of the list that was to be found",
     "mrr": "1 / place of the first hit",
     "map": "mean precision at the places of hits",
     "hit_rate": "share of users with a hit",
@@ -237,7 +237,12 @@ def _is_number(value: Any) -> bool:
 
 def _seed_row(name: str, values: Mapping[str, Any]) -> list[Cell]:
     found = _sure(values)
-    fixed = [Cell(name), number(decimal(found.mean)), number(ends(found)), number(decimal(values["sd"]))]
+    fixed = [
+        Cell(name),
+        number(decimal(found.mean)),
+        number(ends(found)),
+        number("" if values["sd"] is None else decimal(values["sd"])),
+    ]
     return [*fixed, *(number(decimal(value)) for value in values["per_seed"])]
 
 

@@ -31,6 +31,8 @@ STYLE = {
     "font.size": 10.5,
     "text.parse_math": False,
     "axes.unicode_minus": True,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
     "text.color": INK,
     "axes.edgecolor": LINE,
     "axes.labelcolor": MUTED,
