@@ -15,6 +15,7 @@ import scipy.sparse as sparse
 import torch
 from scipy.stats import rankdata
 from torch import Tensor
+from torch.nn.functional import normalize
 from torch_geometric.data import HeteroData
 
 from data.graph import BY
@@ -113,10 +114,9 @@ def embedding_diversity(items: Tensor, vectors: Tensor) -> Tensor:
     Denominator: the pairs of filled places (0 where there is none). Smyth and McClave, "Similarity vs. diversity"
     (2001); Ziegler et al. (2005).
     """
-    unit = torch.nn.functional.normalize(vectors.double(), dim=1)
-    unit = torch.cat([unit, unit.new_zeros(1, unit.shape[1])])  # the last row stands for an empty place
-    cosines = [_sum_of_cosines(unit[part]) for part in _parts(items, items.shape[1] * unit.shape[1])]
-    return _share_of_pairs(_pairs(items) - torch.cat(cosines), items)
+    parts = _parts(items, items.shape[1] * vectors.shape[1])
+    cosines = torch.cat([_sum_of_cosines(part, vectors) for part in parts])
+    return _share_of_pairs(_pairs(items) - cosines, items)
 
 
 def coverage(exposure: np.ndarray, num_songs: int) -> np.ndarray:
@@ -242,8 +242,9 @@ def _most_of_one(items: Tensor, artists: _Artists) -> Tensor:
     return counts.new_zeros(len(items)).scatter_reduce(0, cell // artists.total, counts, "amax")
 
 
-def _sum_of_cosines(unit: Tensor) -> Tensor:
-    """(N,) cosines of the pairs of k unit vectors (N, k, D): |sum|^2 has each pair twice, and each vector itself."""
+def _sum_of_cosines(items: Tensor, vectors: Tensor) -> Tensor:
+    """(N,) cosines of the pairs of k songs: of unit vectors |sum|^2 has each pair twice, and each vector itself."""
+    unit = normalize(vectors[items.clamp(min=0)].double(), dim=2) * (items >= 0)[:, :, None]  # (N, k, D)
     return (unit.sum(dim=1).square().sum(dim=1) - unit.square().sum(dim=(1, 2))) / 2
 
 
