@@ -27,6 +27,12 @@ def variant(pristine: Path, folder: Path, number: int, in_sample: bool = False) 
 
 
 @pytest.fixture
+def make_variant() -> Callable[..., Path]:
+    """Write the same files as another bundle."""
+    return variant
+
+
+@pytest.fixture
 def decided(pristine: Path, tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch) -> Decided:
     """Register the bundle of a number, with the gate's outcome given."""
 
