@@ -16,12 +16,11 @@ import torch
 from torch import Tensor
 
 from evaluation.beyond_accuracy import artist_diversity
+from evaluation.exposure import THIRDS, popularity_groups
 from evaluation.metrics import hits_and_sizes, recall
 from evaluation.ranking import rows_of
 from registry.sides import Side, read_sides
 
-TAIL_SHARE = 0.2
-"""The tail is the least heard songs, which together hold this share of the train listens."""
 COLD_SHARE = 0.25
 """Cold users are those with the fewest train songs; about this share of them."""
 
@@ -79,7 +78,7 @@ def compare(challenger: Path, champion: Path, k: int, vectors: tuple[str, str]) 
     guarded = {
         "coverage": _coverage(lists, ours.songs.size),
         "tail recall": _recall(lists, users, relevant[:, _in_tail(ours, relevant[1])]),
-        "cold recall": _recall(lists, users, relevant[:, _is_cold(ours, users, relevant[0])]),
+        "cold users' recall": _recall(lists, users, relevant[:, _is_cold(ours, users, relevant[0])]),
         "artist diversity": _diversity(lists, torch.isin(users, known), by),
     }
     common = _on_common(sides, relevant[:, torch.isin(relevant[0], known)], hidden, k)
@@ -151,13 +150,10 @@ def _listed(items: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _in_tail(ours: Side, songs: Tensor) -> Tensor:
-    """(R,) whether each song is in the tail, by the challenger's distinct train listeners."""
+    """(R,) whether each song is among the least heard, which hold a third of the challenger's train listens."""
     listeners = torch.bincount(ours.pairs["train"][1], minlength=ours.songs.size)
-    order = torch.argsort(listeners, stable=True)  # least heard first
-    below = torch.cumsum(listeners[order], dim=0) <= TAIL_SHARE * int(listeners.sum())
-    in_tail = torch.zeros(ours.songs.size, dtype=torch.bool)
-    in_tail[order[below]] = True
-    return in_tail[songs]
+    group = popularity_groups(listeners.numpy(), len(THIRDS))
+    return torch.from_numpy(group == THIRDS.index("tail"))[songs]
 
 
 def _is_cold(ours: Side, users: Tensor, of_pairs: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ class GateConfig(Config):
     power: float = Field(0.9, gt=0.5, lt=1)
     """Probability with which such a loss has to be found."""
     guardrail_margin: float = Field(0.1, gt=0, lt=1)
-    """Share of the champion's coverage, tail recall, cold recall or diversity that may be lost."""
+    """Share of the champion's coverage, tail recall, cold users' recall or diversity that may be lost."""
     max_volume_loss: float = Field(0.2, ge=0, le=1)
     """Largest share by which plays, pairs or users may lie below the median of the last versions."""
     max_volume_gain: float = Field(1.0, ge=0)
@@ -48,7 +48,7 @@ class Guardrail(Config):
     """A quantity that must not fall while the watched metric rises."""
 
     name: str
-    """coverage, tail recall, cold recall or artist diversity."""
+    """coverage, tail recall, cold users' recall or artist diversity."""
     users: int
     """Users it was measured on; 0 where there are none, and then it was skipped."""
     challenger: float | None = None

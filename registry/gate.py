@@ -112,8 +112,9 @@ def _audit(ours: _Bundle) -> Findings:
         return Findings(doubts=("no audit for leaks was recorded",))
     if audit.get("passed") is True:
         return Findings(notes=("the audit for leaks was passed",))
-    failed = [str(check.get("says") or check.get("name")) for check in audit.get("checks", ()) if not check["passed"]]
-    return Findings(doubts=(f"the audit found a leak: {'; '.join(failed).rstrip('.') or 'it does not say which'}",))
+    looked_at = [*audit.get("checks", ()), audit.get("canary") or {"passed": True}]
+    failed = " ".join(str(check.get("says")) for check in looked_at if not check.get("passed"))
+    return Findings(doubts=(f"the audit found a leak: {failed.rstrip('.') or 'it does not say which'}",))
 
 
 def _data(ours: _Bundle, theirs: _Bundle | None, recent: Sequence[Mapping[str, Any]], config: GateConfig) -> Findings:
