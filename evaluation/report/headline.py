@@ -83,7 +83,18 @@ def _sentence(record: EvaluationRecord) -> str:
             f"In-sample: of the songs that each of {users} users listened to, {share} are among {songs}. It was "
             "trained on all of them, so this says nothing about new songs."
         )
-    return f"Of the songs held out from each of {users} users, {share} are among {songs}."
+    return f"Of the songs held out from each of {users} users, {share} are among {songs}.{_against_best(record)}"
+
+
+def _against_best(record: EvaluationRecord) -> str:
+    """One more sentence, where a baseline was compared with."""
+    best = next(iter(ranked_baselines(record)), "")
+    difference = record.differences.get(best, {}).get(record.watched)
+    if difference is None:
+        return ""
+    if difference.low > 0 or difference.high < 0:
+        return f" It is {'better' if difference.low > 0 else 'worse'} than the best baseline, {best}."
+    return f" No difference to the best baseline, {best}, is shown."
 
 
 def _value(record: EvaluationRecord) -> Tile:
