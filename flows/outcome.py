@@ -12,10 +12,15 @@ from tasks.ref import Ref
 from tasks.store import read_manifest
 
 
-def finished(run: RunConfig, *results: Ref) -> State:
-    """The flow's final state; its data says of each stage whether it ran, why, how long, and where its files are."""
-    stages = [_stage(ref) for ref in results]
-    outcome = {"name": run.name, "trainer": run.trainer, "stages": stages, "cached": all(ref.cached for ref in results)}
+def finished(run: RunConfig, *results: Ref | None) -> State:
+    """The flow's final state; its data says of each stage whether it ran, why, how long, and where its files are.
+
+    Args:
+        results: of the stages, in their order; None for one that the run does not ask for.
+    """
+    stages = [_stage(ref) for ref in results if ref]
+    cached = all(stage["cached"] for stage in stages)
+    outcome = {"name": run.name, "trainer": run.trainer, "stages": stages, "cached": cached}
     if outcome["cached"]:
         return Completed(name="Cached", message="Nothing new: every stage was cached.", data=outcome)
     ran = ", ".join(stage["stage"] for stage in stages if not stage["cached"])

@@ -12,24 +12,32 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from data.project import project_root
+from data.project import artifacts_folder, project_root
 
 INDENT = " " * 12
 
 
 def print_summary(outcome: Mapping[str, Any], console: Console) -> None:
-    """Print what ``flows.outcome`` kept of a run."""
-    stages = {stage["stage"]: stage for stage in outcome["stages"]}
+    """Print what ``flows.outcome`` kept of a run; of several seeds, the first, whose model is registered."""
+    stages = {stage["stage"]: stage for stage in reversed(outcome["stages"])}
     console.print()
     console.print(_stage_table(outcome["stages"]))
     if "evaluate" in stages:
         console.print()
-        record = json.loads((Path(stages["evaluate"]["folder"]) / "metrics.json").read_text(encoding="utf-8"))
-        console.print(_metric_table(record, stages["train"]["counts"].get("model", "model")))
-        console.print(_what_was_measured(record), style="dim", highlight=False, soft_wrap=True)
+        _print_numbers(stages, console)
     console.print()
     for line in _closing_lines(outcome, stages):
         console.print(_indented(line, console.width), markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_numbers(stages: Mapping[str, Mapping[str, Any]], console: Console) -> None:
+    record = json.loads((Path(stages["evaluate"]["folder"]) / "metrics.json").read_text(encoding="utf-8"))
+    model = stages["train"]["counts"].get("model", "model")
+    console.print(_metric_table(record, model))
+    for line in (_further_metrics(record, model), _what_was_measured(record)):
+        console.print(line, style="dim", highlight=False)
+    if "seeds" in stages:
+        console.print(_between_seeds(stages["seeds"]["counts"]), style="dim", highlight=False)
 
 
 def _stage_table(stages: list[Mapping[str, Any]]) -> Table:
@@ -47,14 +55,30 @@ def _what_was_measured(record: Mapping[str, Any]) -> str:
 
 
 def _metric_table(record: Mapping[str, Any], model: str) -> Table:
+    """A row for the model and one for each baseline: recall and NDCG at the k that decides."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    baselines = record["baselines"]
-    for heading in ("metric", model, *baselines):
+    prefix, k = "in_sample_" if record["in_sample"] else "", record["k"]
+    shown = [f"{prefix}{name}@{k}" for name in ("recall", "ndcg")]
+    for heading in ("model", *shown):
         table.add_column(heading, no_wrap=True)
-    for metric, interval in record["metrics"].items():
-        others = (_number(values[metric]) for values in baselines.values())
-        table.add_row(metric, _number(interval), *others)
+    for name, metrics in {model: record["metrics"], **record["baselines"]}.items():
+        table.add_row(name, *(_number(metrics[metric]) for metric in shown))
     return table
+
+
+def _further_metrics(record: Mapping[str, Any], model: str) -> str:
+    """The model's other numbers at the k that decides, in a few lines."""
+    last = f"@{record['k']}"
+    names = [
+        name for name in record["metrics"] if name.endswith(last) and "recall@" not in name and "ndcg@" not in name
+    ]
+    told = (f"{name.removesuffix(last)} {record['metrics'][name]['mean']:.4g}" for name in names)
+    return f"{model} {last}: {', '.join(told)}"
+
+
+def _between_seeds(counts: Mapping[str, Any]) -> str:
+    metric, mean, sd = counts["metric"], counts["mean"], counts["sd"]
+    return f"{counts['seeds']} seeds: {metric} {mean:.4f} on average, standard deviation between seeds {sd:.4f}"
 
 
 def _number(interval: Mapping[str, float]) -> str:
@@ -70,6 +94,8 @@ def _closing_lines(outcome: Mapping[str, Any], stages: Mapping[str, Mapping[str,
         lines.append(f"Registered  {outcome['name']} version {registered['version']}: {registered['decision']}")
     if "graph" in stages:
         lines.append(f"Graph       {_short(str(project_root() / 'data' / 'graph.pt'))}")
+    if "report" in stages:
+        lines.append(f"Report      {_short(str(artifacts_folder() / 'reports' / outcome['name']) + '.html')}")
     folders = (("Model", "train"), ("Evaluation", "evaluate"))
     return lines + [f"{label:<11} {_short(stages[name]['folder'])}" for label, name in folders if name in stages]
 

@@ -10,13 +10,18 @@ from prefect.client.schemas.objects import State
 from flows.command_line import command
 from flows.outcome import finished
 from flows.quiet import bad_input_in_a_sentence
+from tasks.audit import audit
+from tasks.baselines import fit_baselines
 from tasks.config import load_run_config
-from tasks.evaluate import evaluate
+from tasks.evaluate import evaluate_models
 from tasks.graph import build_graph, publish_latest
 from tasks.ingest import find_log, ingest
+from tasks.refit import refit
 from tasks.register import register
+from tasks.report import publish_report, write_report
+from tasks.seeds import compare_seeds
 from tasks.split import split
-from tasks.train import train_model
+from tasks.train import train_models
 
 
 @flow(name="train", persist_result=True, result_serializer="json")
@@ -46,10 +51,19 @@ def train(
     graph = build_graph(run, listens)
     publish_latest(graph)
     training_graph = split(run, graph, listens)
-    model = train_model(run, training_graph, graph)
-    evaluation = evaluate(run, model, training_graph, graph)
-    version = register(run, log, model, evaluation, training_graph, graph)
-    return finished(run, listens, graph, training_graph, model, evaluation, version)
+    audited = audit(run, training_graph, graph, listens)
+    models = train_models(run, training_graph, graph)
+    baselines = fit_baselines(run, training_graph, graph, models[0])
+    evaluations = evaluate_models(run, models, training_graph, graph, baselines)
+    seeds = compare_seeds(run, evaluations)
+    refitted = refit(run, models[0], graph)
+    version = register(run, log, models[0], evaluations[0], training_graph, graph, audited, seeds, refitted)
+    report = write_report(run, listens, graph, training_graph, models[0], evaluations[0], baselines, version, seeds)
+    publish_report(run, report)
+    return finished(
+        run, listens, graph, training_graph, audited, *models, *baselines.values(), *evaluations, seeds, refitted,
+        version, report,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from data.project import checkout, project_root
 from data.split import SplitConfig
 from data.synthetic.log import SyntheticConfig
 from data.weights import WeightConfig
+from registry.decision import GateConfig
 
 _VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}")
 
@@ -36,6 +37,8 @@ class EvaluationConfig(Config):
     """Seed of the sample of users and of the bootstrap."""
     more_ks: tuple[PositiveInt, ...] = ()
     """Lengths of the list to report beside ``training.eval_k``."""
+    conventions: tuple[Literal["lightgcn", "min_k", "kgat"], ...] = ()
+    """Other papers' ways to count, reported beside the contract's, so that their tables can be met."""
 
 
 class RunConfig(Config):
@@ -68,17 +71,26 @@ class RunConfig(Config):
     refit: bool = False
     """Whether the winning configuration is trained once more on all listens, and that model is published."""
     gate: Table = Field(default_factory=dict)
-    """When a new model takes the champion's place (see ``registry/gate.py``)."""
+    """When a new model takes the champion's place (see ``registry/decision.py``)."""
     timeout_minutes: float | None = Field(None, gt=0)
     """A stage that takes longer fails; none means no limit."""
 
     _variables: tuple[str, ...] = PrivateAttr(())
+    _variant: str = PrivateAttr("")
+
+    @property
+    def remembered_as(self) -> str:
+        """The name under which stages remember what they used last: one of its own for each further seed."""
+        return f"{self.name}{self._variant}"
 
     def uses_synthetic_log(self) -> bool:
         return not self.ingest.get("events")
 
     def synthetic_config(self) -> SyntheticConfig:
         return SyntheticConfig.parse(self.synthetic, "synthetic")
+
+    def gate_config(self) -> GateConfig:
+        return GateConfig.parse(self.gate, "gate")
 
     def weight_config(self) -> WeightConfig:
         return WeightConfig.parse(self.weights, "weights")
@@ -138,7 +150,7 @@ def load_run_config(
         merged = _merge(merged, layer or {})
     run = RunConfig.parse(_expanded(merged), "the run's config")
     run._variables = tuple(sorted({match["name"] for match in _VARIABLE.finditer(json.dumps(merged, default=str))}))
-    for check in (run.synthetic_config, run.weight_config, run.split_config):
+    for check in (run.synthetic_config, run.weight_config, run.split_config, run.gate_config):
         check()
     if not run.uses_synthetic_log():
         run.ingest_config()

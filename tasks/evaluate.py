@@ -1,13 +1,14 @@
-"""Stage 5: score the model on the held-out pairs, beside the popularity baseline, and keep every user's list."""
+"""Score the model on the held-out pairs beside its baselines, and keep every user's list."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tasks.config import RunConfig
 from tasks.ref import Ref
+from tasks.seeds import runs_by_seed
 from tasks.stage import Stage
 from tasks.train import graph_file, trained_on_everything
 
@@ -16,7 +17,7 @@ DEFAULT_K = 10
 
 
 def _evaluate(
-    folder: Path, config: Mapping[str, Any], model: Path, training_graph: Path, graph: Path
+    folder: Path, config: Mapping[str, Any], model: Path, training_graph: Path, graph: Path, **baselines: Path
 ) -> Mapping[str, Any]:
     from data.graph import load_graph
     from evaluation.ranking import dot_product
@@ -25,21 +26,43 @@ def _evaluate(
 
     in_sample = trained_on_everything(model)
     scored_graph = load_graph(graph_file(in_sample, training_graph, graph))
-    score = dot_product(*load_embeddings(model))
-    record = write_results(score, scored_graph, graph, folder, part="train" if in_sample else "test", **config)
+    embeddings = load_embeddings(model)
+    record = write_results(
+        dot_product(*embeddings),
+        scored_graph,
+        graph,
+        folder,
+        part="train" if in_sample else "test",
+        baselines=baselines or None,
+        song_vectors=embeddings.song,
+        **config,
+    )
     return {"users": record.num_users, **{name: interval.mean for name, interval in record.metrics.items()}}
 
 
-EVALUATE = Stage("evaluate", 1, _evaluate, code=("evaluation.results", "trainers.saved"))
+EVALUATE = Stage("evaluate", 2, _evaluate, code=("evaluation.results", "trainers.saved"))
 
 
-def evaluate(run: RunConfig, model: Ref, training_graph: Ref, graph: Ref) -> Ref:
-    """Score the chosen model; the folder holds ``metrics.json``, ``per_user.parquet`` and ``lists.parquet``."""
+def evaluation_config(run: RunConfig) -> dict[str, Any]:
+    """On whom and how long lists are measured: the same for the model and its baselines."""
     chosen = run.evaluation
-    config = {
+    return {
         "k": run.training.get("eval_k", DEFAULT_K),
         "ks": chosen.more_ks,
         "num_users": chosen.num_eval_users,
         "seed": chosen.seed,
     }
-    return EVALUATE(run, config, model=model, training_graph=training_graph, graph=graph)
+
+
+def evaluate(run: RunConfig, model: Ref, training_graph: Ref, graph: Ref, baselines: Mapping[str, Ref]) -> Ref:
+    """Score the chosen model beside its baselines; see ``evaluation.results.write_results`` for the folder."""
+    config = {**evaluation_config(run), "conventions": run.evaluation.conventions}
+    return EVALUATE(run, config, model=model, training_graph=training_graph, graph=graph, **baselines)
+
+
+def evaluate_models(
+    run: RunConfig, models: Sequence[Ref], training_graph: Ref, graph: Ref, baselines: Mapping[str, Ref]
+) -> list[Ref]:
+    """The evaluation of each seed's model, in the order of ``train_models``."""
+    seeded = zip(runs_by_seed(run), models, strict=True)
+    return [evaluate(one, model, training_graph, graph, baselines) for one, model in seeded]

@@ -12,9 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 from data.errors import InputError
+from tasks.audit import audit
+from tasks.baselines import fit_baselines
 from tasks.check import refuse_early
 from tasks.config import RunConfig, load_run_config
-from tasks.evaluate import evaluate
+from tasks.evaluate import evaluate_models
 from tasks.graph import build_graph
 from tasks.ingest import find_log, ingest
 from tasks.key import KeyParts
@@ -38,12 +40,13 @@ from tasks.options import (
     training_tables,
 )
 from tasks.ref import Files, Ref
+from tasks.refit import refit
 from tasks.register import register
+from tasks.report import write_report
+from tasks.seeds import compare_seeds
 from tasks.split import split
 from tasks.stage import Stage, executor
-from tasks.train import train_model
-
-STAGES = ("ingest", "graph", "split", "train", "evaluate", "register")
+from tasks.train import train_models
 
 
 @dataclass(frozen=True)
@@ -67,13 +70,25 @@ def explain(run: RunConfig) -> list[Verdict]:
         listens = ingest(run, log)
         graph = build_graph(run, listens)
         training_graph = split(run, graph, listens)
-        model = train_model(run, training_graph, graph)
-        evaluation = evaluate(run, model, training_graph, graph)
-        register(run, log, model, evaluation, training_graph, graph)
+        audited = audit(run, training_graph, graph, listens)
+        models = train_models(run, training_graph, graph)
+        baselines = fit_baselines(run, training_graph, graph, models[0])
+        evaluations = evaluate_models(run, models, training_graph, graph, baselines)
+        seeds = compare_seeds(run, evaluations)
+        refitted = refit(run, models[0], graph)
+        version = register(run, log, models[0], evaluations[0], training_graph, graph, audited, seeds, refitted)
+        write_report(run, listens, graph, training_graph, models[0], evaluations[0], baselines, version, seeds)
     known = {verdict.stage for verdict in verdicts}
     waiting = verdicts[-1].stage
-    later = [Verdict(stage, "depends", f"on {waiting}") for stage in STAGES if stage not in known]
+    later = [Verdict(stage, "depends", f"on {waiting}") for stage in stages_of(run) if stage not in known]
     return verdicts + later
+
+
+def stages_of(run: RunConfig) -> list[str]:
+    """The stages that a run goes through, in order; each of several seeds trains and evaluates."""
+    before = ["ingest", "graph", "split", "audit", "train", "baselines", "evaluate"]
+    asked = {"seeds": run.seeds > 1, "refit": run.refit}
+    return [*before, *(stage for stage, wanted in asked.items() if wanted), "register", "report"]
 
 
 @contextmanager
@@ -85,7 +100,7 @@ def _looking_up(verdicts: list[Verdict]) -> Iterator[None]:
     ) -> Ref:
         ref, problem = stage.look_up(parts)
         if ref is None:
-            verdicts.append(Verdict(stage.name, "will run", stage.why(parts, problem, run.name)))
+            verdicts.append(Verdict(stage.name, "will run", stage.why(parts, problem, run.remembered_as)))
             raise _WillRun
         verdicts.append(Verdict(stage.name, "cached"))
         return ref

@@ -1,4 +1,4 @@
-"""Stage 1: the events become one row a user, song and day, with vocabularies; bad rows are rejected and counted."""
+"""The events become one row a user, song and day, with vocabularies; bad rows are rejected and counted."""
 
 from __future__ import annotations
 

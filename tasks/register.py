@@ -1,4 +1,4 @@
-"""Stage 6: bundle everything that belongs to the model, register it as a version, and promote it if it is better."""
+"""Bundle everything that belongs to the model, register it as a version, and ask the gate."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tasks.config import RunConfig
 from tasks.ingest import Log
 from tasks.key import LIBRARIES
 from tasks.ref import Ref
+from tasks.split import decided_split
 from tasks.stage import Stage
 from tasks.store import read_manifest, write_json
 from tasks.train import graph_file, trained_on_everything
@@ -25,10 +26,14 @@ def _register(
     evaluation: Path,
     training_graph: Path,
     graph: Path,
+    audit: Path,
     lineage: Mapping[str, str],
+    seeds: Path | None = None,
+    refit: Path | None = None,
 ) -> Mapping[str, Any]:
     from data.graph import load_graph
     from registry.bundle import assemble_bundle
+    from registry.decision import GateConfig
     from registry.register import register as register_bundle
 
     bundle = folder / "bundle"
@@ -39,20 +44,26 @@ def _register(
         evaluation=evaluation,
         graph=load_graph(graph_file(trained_on_everything(model), training_graph, graph)),
         source=config["source"],
-        split=config["split"],
+        split=decided_split(config["split"], training_graph),
         lineage=lineage,
         versions={name: version(name) for name in LIBRARIES},
+        profile=graph / "profile.json",
+        audit=audit / "audit.json",
+        seeds=seeds / "seeds.json" if seeds else None,
+        refit=refit,
     )
-    registered = register_bundle(bundle, config["name"])
+    registered = register_bundle(bundle, config["name"], gate=GateConfig.parse(config["gate"], "gate"))
     decision = registered.decision
     told = {
         "name": registered.name,
         "version": registered.version,
         "run_id": registered.run_id,
         "champion": registered.champion,
+        "outcome": decision.outcome,
         "decision": decision.reason,
     }
     write_json(folder / "registration.json", told)
+    write_json(folder / "decision.json", decision.model_dump(mode="json"))
     return told
 
 
@@ -64,26 +75,43 @@ def _still_registered(ref: Ref) -> bool:
 
 REGISTER = Stage(
     "register",
-    2,
+    3,
     _register,
     code=("registry.bundle", "registry.register", "data.training_graph"),  # what a version says of its split
     valid=_still_registered,
 )
 
 
-def register(run: RunConfig, log: Log, model: Ref, evaluation: Ref, training_graph: Ref, graph: Ref) -> Ref:
-    """Register the model under the run's name; the folder holds ``registration.json`` and the bundle."""
+def register(
+    run: RunConfig,
+    log: Log,
+    model: Ref,
+    evaluation: Ref,
+    training_graph: Ref,
+    graph: Ref,
+    audit: Ref,
+    seeds: Ref | None = None,
+    refit: Ref | None = None,
+) -> Ref:
+    """Register the model under the run's name and let the gate decide.
+
+    The folder holds ``registration.json``, ``decision.json`` and the bundle.
+    """
     config = {
         "name": run.name,
         "uri": without_credentials(resolve_uri()),
         "source": "synthetic" if log.synthetic else "log",
         "split": run.split_config().model_dump(mode="json"),
+        "gate": run.gate_config().model_dump(mode="json"),
     }
+    optional = {"seeds": seeds, "refit": refit}
     inputs: dict[str, Any] = {
         "model": model,
         "evaluation": evaluation,
         "training_graph": training_graph,
         "graph": graph,
+        "audit": audit,
+        **{name: ref for name, ref in optional.items() if ref},
     }
     lineage = {"log": log.files.sha256, **{name: ref.sha256 for name, ref in inputs.items()}}
     return REGISTER.working(partial(_register, lineage=lineage))(run, config, **inputs)

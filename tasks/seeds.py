@@ -37,7 +37,7 @@ def runs_by_seed(run: RunConfig) -> list[RunConfig]:
     Raises:
         InputError: several seeds are asked for, and ``training.seed`` is no whole number to count up from.
     """
-    return [run, *(_with_seed(run, _first_seed(run) + offset) for offset in range(1, run.seeds))]
+    return [run, *(_with_seed(run, offset) for offset in range(1, run.seeds))]
 
 
 def compare_seeds(run: RunConfig, evaluations: Sequence[Ref]) -> Ref | None:
@@ -50,8 +50,10 @@ def compare_seeds(run: RunConfig, evaluations: Sequence[Ref]) -> Ref | None:
     return SEEDS(run, {"seeds": seeds}, **inputs)
 
 
-def _with_seed(run: RunConfig, seed: int) -> RunConfig:
-    return run.model_copy(update={"training": {**run.training, "seed": seed}})
+def _with_seed(run: RunConfig, offset: int) -> RunConfig:
+    other = run.model_copy(update={"training": {**run.training, "seed": _first_seed(run) + offset}})
+    other._variant = f"+seed-{offset}"  # no name holds a plus: a stage tells this seed's last run from the others'
+    return other
 
 
 def _first_seed(run: RunConfig) -> int:

@@ -1,4 +1,4 @@
-"""Stage 3: every listen is marked train, validation or test, and everything a trainer reads comes from train rows."""
+"""Every listen is marked train, validation or test, and everything a trainer reads comes from train rows."""
 
 from __future__ import annotations
 
@@ -33,11 +33,10 @@ def _split(folder: Path, config: Mapping[str, Any], graph: Path, listens: Path) 
 SPLIT = Stage("split", 2, _split, code=("data.training_graph",))
 
 
-def decided_split(run: RunConfig, training_graph: Path) -> dict[str, Any]:
-    """The split's config, with the days that were decided on this log: what a model of it has seen."""
+def decided_split(config: Mapping[str, Any], training_graph: Path) -> dict[str, Any]:
+    """The split's config with the days that were decided on this log, under ``temporal``: what a model has seen."""
     counts = read_manifest(training_graph)["counts"]
-    days = {key: counts[key] for key in ("val_from", "test_from") if key in counts}
-    return run.split_config().model_dump(mode="json") | days
+    return {**config, **{key: counts[key] for key in ("val_from", "test_from") if key in counts}}
 
 
 def split(run: RunConfig, graph: Ref, listens: Ref) -> Ref:

@@ -154,7 +154,7 @@ def run_stage(
 
 
 def _used(stage: Stage, run: RunConfig, parts: KeyParts, ref: Ref) -> Ref:
-    stage.store.remember(stage.name, key_of(parts), run.name, parts)
+    stage.store.remember(stage.name, key_of(parts), run.remembered_as, parts)
     return ref.told(cached=True, why="")
 
 
@@ -162,7 +162,7 @@ def _compute(
     stage: Stage, run: RunConfig, config: dict[str, Any], parts: KeyParts, inputs: dict[str, Ref | Files], problem: str
 ) -> Ref:
     check_trainer(run)
-    key, why = key_of(parts), stage.why(parts, problem, run.name)
+    key, why = key_of(parts), stage.why(parts, problem, run.remembered_as)
     logger.info("%-10s runs: %s", stage.name, why)
     started = time.time()
     forget_peak()
@@ -179,7 +179,7 @@ def _compute(
             "seconds": round(time.time() - started, 3),
             "peak_mib": peak_mib(),
         }
-        return stage.store.publish(scratch, stage.name, key, run.name, manifest).told(cached=False, why=why)
+        return stage.store.publish(scratch, stage.name, key, run.remembered_as, manifest).told(cached=False, why=why)
 
 
 def _in_a_sentence(error: OSError, stage: str) -> OSError | InputError:

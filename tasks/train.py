@@ -1,4 +1,4 @@
-"""Stage 4: train the model with the chosen trainer; a run that was killed goes on from its last epoch."""
+"""Train the model with the chosen trainer; a run that was killed goes on from its last epoch."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from data.project import artifacts_folder
 from tasks.check import chosen_modules
 from tasks.config import RunConfig
 from tasks.ref import Ref
+from tasks.seeds import runs_by_seed
 from tasks.stage import Stage
 from tasks.store import write_json
 
@@ -63,3 +64,8 @@ def train_model(run: RunConfig, training_graph: Ref, graph: Ref) -> Ref:
     """Train; the folder holds weights, embeddings, config, history and the trainer's own results."""
     stage = TRAIN.working(partial(_train, name=run.name))
     return stage(run, train_config(run), code=chosen_modules(run), training_graph=training_graph, graph=graph)
+
+
+def train_models(run: RunConfig, training_graph: Ref, graph: Ref) -> list[Ref]:
+    """A model for each of the run's seeds; the first is the one that is registered."""
+    return [train_model(seeded, training_graph, graph) for seeded in runs_by_seed(run)]

@@ -73,6 +73,11 @@ def test_only_the_seed_of_the_training_differs(monkeypatch: pytest.MonkeyPatch) 
     assert run.training == {"seed": 7, "lr": 0.1}
 
 
+def test_each_seed_is_remembered_apart_from_the_others() -> None:
+    names = [run.remembered_as for run in runs_by_seed(load_run_config(None, {"seeds": 3, "name": "songs"}))]
+    assert names == ["songs", "songs+seed-1", "songs+seed-2"]
+
+
 def test_seeds_count_up_from_the_default() -> None:
     first, second = runs_by_seed(load_run_config(None, {"seeds": 2}))
     assert (first.training, second.training) == ({}, {"seed": 1})

@@ -1,0 +1,45 @@
+"""Before training: look for held-out listens in whatever the trainer can reach, and refuse to train on a leak."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tasks.check import chosen_modules
+from tasks.config import RunConfig
+from tasks.ref import Ref
+from tasks.stage import Stage
+
+
+def _audit(
+    folder: Path, config: Mapping[str, Any], training_graph: Path, graph: Path, listens: Path
+) -> Mapping[str, Any]:
+    from data.graph import load_graph
+    from evaluation.audit.auditor import audit_graph, read_listens
+    from trainers.canary import TrainerProbe
+
+    probe = TrainerProbe(config["trainer"], config["model"], config["training"])
+    divided = load_graph(training_graph / "training_graph.pt")
+    found = audit_graph(divided, read_listens(listens), probe, seed=config["training"].get("seed", 0))
+    if probe.trains_on_everything:
+        found = found.knowing_less(audit_graph(load_graph(graph / "graph.pt")).cannot_say)
+    found.require()
+    found.write(folder / "audit.json")
+    return {"checks": len(found.checks), "canary": found.canary.says if found.canary else "not run"}
+
+
+AUDIT = Stage("audit", 1, _audit, code=("evaluation.audit.auditor", "trainers.canary"))
+
+
+def audit(run: RunConfig, training_graph: Ref, graph: Ref, listens: Ref) -> Ref:
+    """Audit the training graph and the run's trainer on it; the folder holds ``audit.json``.
+
+    Args:
+        graph: the whole graph, which is what a trainer that trains on everything reads.
+
+    Raises:
+        InputError: something leaks; every leak is named.
+    """
+    config = run.model_dump(mode="json", include={"trainer", "model", "training"})
+    return AUDIT(run, config, code=chosen_modules(run), training_graph=training_graph, graph=graph, listens=listens)
