@@ -9,14 +9,19 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from data.errors import InputError
+from registry.history import promote, records, rollback
 from registry.loading import load
 from registry.location import exists
-from registry.register import register
+from registry.register import attach, register
+from registry.retention import prune
+from registry.store import Store
+from registry.verification import verify_version
 
 pytestmark = pytest.mark.slow
 
@@ -67,3 +72,38 @@ def test_register_load_and_promote(make_bundle, server: str) -> None:
     assert not exists("other", 1, server)
     with pytest.raises(InputError, match="has no version or alias '9'; it has 1, 2, champion"):
         load(9, "music", server)
+
+
+def test_history_rollback_and_retention(make_bundle, server: str, tmp_path: Path) -> None:
+    report = tmp_path / "report.html"
+    report.write_text("<p>better</p>")
+    for quality in (1.0, 2.0, 0.6, 0.7):
+        register(make_bundle(quality=quality), "music", server)
+    store = Store(server)
+    attach("music", 1, report, server)
+    assert [entry.path for entry in store._client.list_artifacts(store.get("music", 1).run_id)] == [
+        "bundle",
+        "report.html",
+    ]
+    before = store.aliases("music")["champion"]
+    promote(store, "music", 4, "it is needed", force="as the gate may have rejected it")
+    assert rollback(store, "music", "bad lists").after == before
+    assert verify_version(store, store.get("music", "champion")).problem is None
+    run = store.get("music", 3).run_id
+    assert [removal.version.version for removal in prune(store, "music", 1, 0)][-1:] == [3]
+    assert 3 not in store.numbers("music")
+    assert store._client.list_artifacts(run) == []
+    assert load(4, "music", server).num_users == 40
+    assert {record.state for record in records(store, "music")} == {"done"}
+
+
+def test_two_at_once_take_turns(make_bundle, server: str) -> None:
+    bundle, other = make_bundle(quality=1.0), make_bundle(quality=2.0)
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(lambda path: register(path, "music", server), [bundle, other, bundle, other]))
+    assert sorted(entry.version for entry in done) == [1, 1, 2, 2]
+    store = Store(server)
+    moves = [record for record in records(store, "music") if record.moves]
+    assert [record.before for record in moves] == [None, *(record.after for record in moves[:-1])]
+    assert moves[-1].after == store.aliases("music")["champion"]
+    assert store.runs("music/turns") == []

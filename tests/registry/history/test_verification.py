@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from registry.manifest import Manifest, read_manifest
+from registry.register import register
+from registry.store import Store
+from registry.verification import verify_version
+
+
+@pytest.mark.parametrize("choices", [{}, {"trainer": "simple"}])
+def test_a_sound_version_is_hashed_and_scored_again(make_bundle, uri: str, choices: dict[str, str]) -> None:
+    register(make_bundle(**choices), "music", uri)
+    store = Store(uri)
+    checked = verify_version(store, store.get("music", 1), num_users=7)
+    assert (checked.problem, checked.users) == (None, 7)
+    assert checked.files == len(store.sizes(store.get("music", 1))) - 1
+    assert verify_version(store, store.get("music", 1), num_users=1000).users == 40
+
+
+def test_every_flipped_byte_is_found_by_name(decided, store: Store) -> None:
+    decided(1)
+    version = store.get("music", 1)
+    with store.files(version) as folder:
+        for path in sorted(folder.iterdir()):
+            whole = path.read_bytes()
+            flipped = bytearray(whole)
+            flipped[len(flipped) // 2] ^= 1
+            path.write_bytes(flipped)
+            problem = verify_version(store, version).problem
+            assert problem is not None, path.name
+            assert path.name in problem
+            path.write_bytes(whole)
+    assert verify_version(store, version).problem is None
+
+
+def signed_again(folder: Path) -> Path:
+    Manifest.of(folder, read_manifest(folder).facts).write(folder)
+    return folder
+
+
+def test_lists_that_the_vectors_do_not_give_are_found(bundle: Path, uri: str) -> None:
+    """Every digest is right; only scoring again shows it."""
+    lists = pq.read_table(bundle / "lists.parquet")
+    scores = np.where(pc.equal(lists["user_id"], "u07").to_numpy(zero_copy_only=False), 0.5, lists["score"].to_numpy())
+    pq.write_table(lists.set_column(3, "score", pa.array(scores.astype(np.float32))), bundle / "lists.parquet")
+    register(signed_again(bundle), "music", uri)
+    store = Store(uri)
+    problem = verify_version(store, store.get("music", 1)).problem
+    assert problem is not None
+    assert "lists.parquet holds another list for user 'u07'" in problem
+
+
+def test_a_refit_is_scored_by_its_twin_whose_lists_they_are(bundle: Path, uri: str) -> None:
+    vectors = load_file(bundle / "embeddings.safetensors")
+    (bundle / "embeddings.safetensors").replace(bundle / "twin_embeddings.safetensors")
+    save_file({name: -values for name, values in vectors.items()}, bundle / "embeddings.safetensors")
+    register(signed_again(bundle), "music", uri)
+    store = Store(uri)
+    assert verify_version(store, store.get("music", 1)).problem is None
