@@ -65,7 +65,8 @@ def check_messages(seen: HeteroData, pairs: GraphPairs) -> Check:
 
 def check_held_out_attributes(graph: HeteroData, pairs: GraphPairs) -> Check:
     """Held-out edges and their reverses carry no weight, no plays, no times."""
-    reverse = contains(pairs.held_out, pairs.keys_of(graph[REV_LISTENS].edge_index.flip(0)))
+    held_out_keys = pairs.keys[pairs.in_held_out].unique()
+    reverse = contains(held_out_keys, pairs.keys_of(graph[REV_LISTENS].edge_index.flip(0)))
     carried = {
         f"{edge[1]}.{name}": int(_carries(value.cpu()[held_out]).sum())
         for edge, held_out in ((LISTENS, pairs.in_held_out), (REV_LISTENS, reverse))

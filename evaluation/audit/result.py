@@ -75,6 +75,10 @@ class Audit(Config):
         passed = all(check.passed for check in checks) and (canary is None or canary.passed)
         return cls(passed=passed, checks=checks, canary=canary, cannot_say=cannot_say, digests=digests or {})
 
+    def knowing_less(self, cannot_say: tuple[str, ...]) -> Self:
+        """The same with further sentences about what is not known."""
+        return self.model_copy(update={"cannot_say": (*self.cannot_say, *cannot_say)})
+
     def refusal(self) -> str:
         """Every leak that was found, as the text of an error; empty where the audit passed."""
         found = [check.says for check in self.checks if not check.passed]
