@@ -13,7 +13,7 @@ from rich.text import Text
 from data.errors import InputError
 from registry.records import Record, decision_of, reconcile_if_idle, records
 from registry.store import Store
-from registry.views import facts_table, metrics_table, paired_lines, records_table, versions_table
+from registry.views import decision_table, facts_table, metrics_table, paired_lines, records_table, versions_table
 
 app = typer.Typer(
     add_completion=False,
@@ -51,7 +51,7 @@ def show(version: Which, name: Name = "songgraph", uri: Uri = None) -> None:
     if about := [record for record in records(store, name) if found.version in (record.version, record.before)]:
         console.print(records_table("records", about))
     if decision := decision_of(found):
-        console.print_json(decision.model_dump_json())
+        console.print(decision_table(decision))
 
 
 @app.command()

@@ -168,13 +168,15 @@ def _decide_against(
             return decide(bundle, number, champion_bundle, recent, gate)
     except InputError as error:
         logger.warning("Champion %s of %s cannot be compared with: %s", number, name, error)
-        alone = decide(bundle, recent=recent, config=gate)
-        if alone.outcome != "promote":
-            return alone.model_copy(update={"champion": number})
-        reason = f"Held: champion {number} cannot be compared with. {error}"
-        return alone.model_copy(
-            update={"outcome": "hold", "reason": reason, "reasons": (reason, *alone.reasons), "champion": number}
-        )
+        return _without_champion(decide(bundle, recent=recent, config=gate), number, error)
+
+
+def _without_champion(alone: Decision, number: int, error: InputError) -> Decision:
+    """A champion that cannot be read keeps its place; what else speaks against the new version stays on record."""
+    reason = f"Held: champion {number} cannot be compared with. {error}"
+    outcome = "hold" if alone.outcome == "promote" else alone.outcome
+    found = {"outcome": outcome, "reason": reason, "reasons": (reason, *alone.reasons), "champion": number}
+    return alone.model_copy(update=found)
 
 
 def _recent_profiles(store: Store, version: Version) -> list[Mapping[str, Any]]:

@@ -11,7 +11,7 @@ from rich.table import Column, Table
 
 from evaluation.intervals import Interval
 from evaluation.record import EvaluationRecord
-from registry.decision import Decision
+from registry.decision import DataCheck, Decision, Guardrail
 from registry.records import FORCED_TAG, Record, decision_of
 from registry.store import CHAMPION, DIGEST_TAG, Version
 
@@ -36,7 +36,7 @@ def versions_table(name: str, versions: Sequence[Version], aliases: Mapping[str,
 def facts_table(version: Version, aliases: Mapping[str, int]) -> Table:
     """Where a version comes from, its number, and what was decided."""
     table = Table("", Column(overflow="fold"), title=f"{version.name} {version.version}", show_header=False)
-    table.box = box.SIMPLE
+    table.box, table.pad_edge = box.SIMPLE, False  # a digest fits into a line
     for key, text in _facts(version, aliases).items():
         table.add_row(key, text)
     return table
@@ -55,6 +55,15 @@ def records_table(title: str, records: Sequence[Record]) -> Table:
             record.by.replace("@", "\n@"),
             record.why if record.forced is None else f"{record.why}\nForced: {record.forced}",
         )
+    return table
+
+
+def decision_table(decision: Decision) -> Table:
+    """All that the gate found, field by field; what it did not look at is left out."""
+    table = Table("", Column(overflow="fold"), title="decision", show_header=False, box=box.SIMPLE)
+    for key in type(decision).model_fields:
+        if text := _text(getattr(decision, key)):
+            table.add_row(key, text)
     return table
 
 
@@ -81,9 +90,8 @@ def paired_lines(first: Version, second: Version, decision: Decision) -> list[st
     if decision.on_common is not None:
         users = decision.common_users
         found.append(f"{decision.metric} on {users} common users: difference {_interval(decision.on_common)}")
-    guarded = [guardrail.says for guardrail in decision.guardrails]
-    reasons = dict.fromkeys([decision.reason, *decision.reasons, *guarded])
-    return [*found, *filter(None, reasons)]
+    rest = decision.reasons[1:]  # what decided comes first, and is the reason
+    return [*found, decision.reason, *rest]
 
 
 def _facts(version: Version, aliases: Mapping[str, int]) -> dict[str, str]:
@@ -128,6 +136,19 @@ def _metric(version: Version) -> str:
 
 def _interval(interval: Interval | None) -> str:
     return "" if interval is None else f"{interval.mean:.4f} [{interval.low:.4f}, {interval.high:.4f}]"
+
+
+def _text(value: object) -> str:
+    """A field of a decision in words; empty where it holds nothing."""
+    if isinstance(value, Interval):
+        return _interval(value)
+    if isinstance(value, Guardrail | DataCheck):
+        return f"{value.name}: {value.says}" if value.says else value.name
+    if isinstance(value, tuple):
+        return "\n".join(map(_text, value))
+    if isinstance(value, Mapping):
+        return "\n".join(f"{key} {text}" for key, text in value.items())
+    return f"{value:.6g}" if isinstance(value, float) else "" if value is None else str(value)
 
 
 def _number(value: float | None) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import subprocess
@@ -9,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+import registry.register
 from data.errors import InputError
+from registry.bundle import assemble_bundle
+from registry.decision import GateConfig
 from registry.loading import load
 from registry.location import exists
 from registry.register import decision_of, register
@@ -59,21 +63,46 @@ def test_a_worse_model_is_registered_but_not_champion(make_bundle, uri: str) -> 
     assert "worse than champion 1" in decision.reason
 
 
-def test_an_old_champion_registered_again_does_not_come_back(make_bundle, uri: str) -> None:
+def test_an_old_champion_registered_again_does_not_come_back(make_bundle, uri: str, lenient: GateConfig) -> None:
     old = make_bundle(quality=0.8)
     register(old, "music", uri)
-    assert register(make_bundle(quality=2.0), "music", uri).is_champion
+    assert register(make_bundle(quality=2.0), "music", uri, gate=lenient).is_champion
     again = register(old, "music", uri)
     assert (again.version, again.champion) == (1, 2)
 
 
-def test_an_alias_that_was_moved_back_by_hand_stays(make_bundle, uri: str) -> None:
+def test_an_alias_that_was_moved_back_by_hand_stays(make_bundle, uri: str, lenient: GateConfig) -> None:
     better = make_bundle(quality=2.0)
     register(make_bundle(quality=1.0), "music", uri)
-    assert register(better, "music", uri).champion == 2
+    assert register(better, "music", uri, gate=lenient).champion == 2
     store = Store(uri)
     store.point("champion", store.get("music", 1))
     assert register(better, "music", uri).champion == 1
+
+
+def test_the_log_is_compared_with_the_last_five_that_have_a_profile(
+    make_bundle, make_parts, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(8):
+        parts = make_parts(quality=1.0 + number)
+        profile = {"plays": 1000 + number, "pairs": 240, "users": 40, "songs": 30, "rejected_share": 0.0}
+        parts["profile"].write_text(json.dumps(profile))
+        if number == 5:
+            del parts["profile"]
+        assemble_bundle(tmp_path / f"bundle{number}", **parts)
+        register(tmp_path / f"bundle{number}", "music", uri)
+    store = Store(uri)
+    with store.files(store.get("music", 4)) as folder:
+        (folder / "profile.json").write_text("{}")
+    seen = []
+    plain = registry.register.decide
+    monkeypatch.setattr(
+        registry.register, "decide", lambda *given, **named: (seen.append(given[3]), plain(*given, **named))[1]
+    )
+    with caplog.at_level(logging.WARNING):
+        register(make_bundle(quality=12.0), "music", uri)
+    assert [profile["plays"] for profile in seen[0]] == [1007, 1006, 1004, 1002, 1001]
+    assert "The profile of version 4 of music is not compared with" in caplog.text
 
 
 def test_in_sample_models_leave_no_champion(make_bundle, uri: str) -> None:
@@ -117,14 +146,14 @@ def test_a_damaged_champion_is_refused_and_not_replaced_blindly(
     register(make_bundle(quality=0.8), "music", uri)
     store = Store(uri)
     with store.files(store.get("music", 1)) as folder:
-        (folder / "per_user.parquet").write_bytes(b"PAR1")
-    with pytest.raises(InputError, match=r"per_user\.parquet is damaged"):
+        (folder / "seen.parquet").write_bytes(b"PAR1")
+    with pytest.raises(InputError, match=r"seen\.parquet is damaged"):
         load("champion", "music", uri)
     with caplog.at_level(logging.WARNING):
         done = register(make_bundle(quality=2.0), "music", uri)
     assert done.champion == 1
     assert "champion 1 cannot be compared with" in done.decision.reason
-    assert "per_user.parquet is damaged" in caplog.text
+    assert "seen.parquet is damaged" in caplog.text
 
 
 def test_another_versions_bundle_is_refused(make_bundle, uri: str) -> None:

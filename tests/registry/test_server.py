@@ -26,8 +26,9 @@ from registry.verification import verify_version
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def server(empty_database: Path, tmp_path: Path) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def server(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    tmp_path = tmp_path_factory.mktemp("server")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -78,32 +79,32 @@ def test_history_rollback_and_retention(make_bundle, server: str, tmp_path: Path
     report = tmp_path / "report.html"
     report.write_text("<p>better</p>")
     for quality in (1.0, 2.0, 0.6, 0.7):
-        register(make_bundle(quality=quality), "music", server)
+        register(make_bundle(quality=quality), "speech", server)
     store = Store(server)
-    attach("music", 1, report, server)
-    assert [entry.path for entry in store._client.list_artifacts(store.get("music", 1).run_id)] == [
+    attach("speech", 1, report, server)
+    assert [entry.path for entry in store._client.list_artifacts(store.get("speech", 1).run_id)] == [
         "bundle",
         "report.html",
     ]
-    before = store.aliases("music")["champion"]
-    promote(store, "music", 4, "it is needed", force="as the gate may have rejected it")
-    assert rollback(store, "music", "bad lists").after == before
-    assert verify_version(store, store.get("music", "champion")).problem is None
-    run = store.get("music", 3).run_id
-    assert [removal.version.version for removal in prune(store, "music", 1, 0)][-1:] == [3]
-    assert 3 not in store.numbers("music")
+    before = store.aliases("speech")["champion"]
+    promote(store, "speech", 4, "it is needed", force="as the gate may have rejected it")
+    assert rollback(store, "speech", "bad lists").after == before
+    assert verify_version(store, store.get("speech", "champion")).problem is None
+    run = store.get("speech", 3).run_id
+    assert [removal.version.version for removal in prune(store, "speech", 1, 0)][-1:] == [3]
+    assert 3 not in store.numbers("speech")
     assert store._client.list_artifacts(run) == []
-    assert load(4, "music", server).num_users == 40
-    assert {record.state for record in records(store, "music")} == {"done"}
+    assert load(4, "speech", server).num_users == 40
+    assert {record.state for record in records(store, "speech")} == {"done"}
 
 
 def test_two_at_once_take_turns(make_bundle, server: str) -> None:
     bundle, other = make_bundle(quality=1.0), make_bundle(quality=2.0)
     with ThreadPoolExecutor(4) as pool:
-        done = list(pool.map(lambda path: register(path, "music", server), [bundle, other, bundle, other]))
+        done = list(pool.map(lambda path: register(path, "noise", server), [bundle, other, bundle, other]))
     assert sorted(entry.version for entry in done) == [1, 1, 2, 2]
     store = Store(server)
-    moves = [record for record in records(store, "music") if record.moves]
+    moves = [record for record in records(store, "noise") if record.moves]
     assert [record.before for record in moves] == [None, *(record.after for record in moves[:-1])]
-    assert moves[-1].after == store.aliases("music")["champion"]
-    assert store.runs("music/turns") == []
+    assert moves[-1].after == store.aliases("noise")["champion"]
+    assert store.runs("noise/turns") == []
