@@ -15,7 +15,7 @@ class Cell:
 
     text: str
     kind: str = "text"
-    """Classes of the style sheet: ``number``, ``code``, ``strong``, ``muted``, ``good``, ``bad``."""
+    """Classes of the style sheet: number, code, strong, muted, good, bad; below, where the last line is good or bad."""
     share: float | None = None
     """Length of a bar behind the text, from 0 to 1; none draws no bar."""
     details: Sequence[str] = ()

@@ -61,7 +61,9 @@ def audit(sources: Sources) -> Section | None:
 
 
 def _others(decision: Mapping[str, Any]) -> list[str]:
-    return [reason for reason in decision.get("reasons", []) if reason != decision["reason"]]
+    """The reasons that the decision's own sentence does not give already."""
+    told = decision["reason"].casefold()
+    return [reason for reason in decision.get("reasons", []) if reason.casefold() not in told]
 
 
 def _compared(decision: Mapping[str, Any]) -> Table:

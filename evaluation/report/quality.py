@@ -152,9 +152,8 @@ def _number_cell(value: Interval | None, difference: Interval | None = None, jud
     if value is None:
         return number("")
     kind = gap_kind(difference) if difference and judged else ""
-    return Cell(
-        decimal(value.mean), f"number {kind}".strip(), details=(ends(value), gap(difference) if difference else "")
-    )
+    below = (ends(value), gap(difference) if difference else "")
+    return Cell(decimal(value.mean), f"number below {kind}".strip(), details=below)
 
 
 def _what(metric: str) -> str:

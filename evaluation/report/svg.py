@@ -28,7 +28,7 @@ STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "songgraph",
     "font.family": "DejaVu Sans",
-    "font.size": 10.5,
+    "font.size": 11.5,
     "text.parse_math": False,
     "axes.unicode_minus": True,
     "figure.facecolor": "none",
@@ -52,7 +52,7 @@ STYLE = {
     "lines.linewidth": 1.8,
     "lines.markersize": 4.0,
     "legend.frameon": False,
-    "legend.fontsize": 10.0,
+    "legend.fontsize": 11.0,
 }
 WIDTH, HEIGHT = 380.0, 250.0
 """Points; on a page, a panel is about as wide in pixels."""
