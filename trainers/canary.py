@@ -48,7 +48,7 @@ class TrainerProbe(Probe):
     def __call__(self, graph: HeteroData) -> Digests:
         """Train ``EPOCHS`` epochs on a graph of a few thousand pairs; see ``Probe.__call__``."""
         counts = {f"num_{kind}s": int(graph[kind].num_nodes) for kind in ("user", "song", "artist")}
-        watched: Any = type("Watched", (_Watched, trainer_class(self.trainer)), {})
+        watched: Any = type("Watched", (_Watched, trainer_class(self.trainer)), {"__module__": __name__})
         with TemporaryDirectory() as folder, _quiet():
             trainer = watched({**self.model_config, **counts}, self._less_work(counts["num_songs"]), folder)
             trainer.train(graph, num_epochs=EPOCHS)
