@@ -65,7 +65,7 @@ class CosineItemKNN(ItemKNN):
 class BM25ItemKNN(ItemKNN):
     """Similarity of two songs: the product of their columns of listeners, weighted as words are by BM25.
 
-    With w the confidence of a listen, L the song's sum of them over the mean of all songs, and n the user's songs of N::
+    With w the confidence of a listen, L the song's sum of them over the mean of all songs, n the user's songs of N::
 
         bm25 = w (K1 + 1) / (w + K1 (1 - B + B L)) * log(N / (1 + n))
 
@@ -83,7 +83,7 @@ class BM25ItemKNN(ItemKNN):
 
 
 def _without_diagonal(similarity: csr_matrix) -> csr_matrix:
-    """A song says nothing about itself: with its own similarity, what was heard would come first wherever it is shown."""
+    """A song says nothing about itself, or what was heard would come first wherever it is shown."""
     entries = similarity.tocoo()
     others = entries.row != entries.col
     return csr_matrix((entries.data[others], (entries.row[others], entries.col[others])), shape=similarity.shape)
