@@ -17,7 +17,7 @@ ROW = 24.0
 DASHES = ("-", (0, (4, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 """Lines differ by more than their colour."""
 ROUND = {1, 2, 5, 10, 20, 50, 100, 200, 500, 1000}
-PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.0f} %")
+PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.3g} %")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from evaluation.report.headline import model_name, ranked_baselines
 from evaluation.report.plots import Dot, Line, intervals, lines
 from evaluation.report.readings import section
 from evaluation.report.sources import Sources, read_json
-from evaluation.report.words import as_interval, count, decimal, ends, gap, gap_kind, with_ends
+from evaluation.report.words import as_interval, count, decimal, ends, gap, gap_kind, signed, signed_ends, with_ends
 
 MAX_EPOCHS_DRAWN = 400
 ACCURACY = {"recall", "ndcg", "precision", "mrr", "map", "hit_rate"}
@@ -96,7 +96,7 @@ def between_seeds(sources: Sources) -> Section | None:
     head = ("metric", "mean", "95 % interval", "sd between seeds", *(f"seed {seed}" for seed in found["seeds"]))
     blocks: list[Block] = [Table(head, rows, "Metrics over seeds")]
     if found.get("differences"):
-        blocks.append(_seed_differences(found))
+        blocks.append(_seed_differences(found["differences"]))
     return section("seeds", blocks, seeds=count(len(found["seeds"])))
 
 
@@ -245,13 +245,20 @@ def _seed_row(name: str, values: Mapping[str, Any]) -> list[Cell]:
     return [*fixed, *(number(decimal(value)) for value in values["per_seed"])]
 
 
-def _seed_differences(found: Mapping[str, Any]) -> Table:
+def _seed_differences(differences: Mapping[str, Mapping[str, Any]]) -> Table:
+    metrics = dict.fromkeys(metric for found in differences.values() for metric in found)
     rows = [
-        [Cell(baseline), Cell(metric), number(gap(_sure(values)), gap_kind(_sure(values)))]
-        for baseline, metrics in found["differences"].items()
-        for metric, values in metrics.items()
+        [Cell(metric), *(_gap_cell(found.get(metric), metric) for found in differences.values())] for metric in metrics
     ]
-    return Table(("baseline", "metric", "model minus baseline"), rows, "Differences over users and seeds")
+    return Table(("metric", *differences), rows, "Model minus baseline, over users and seeds")
+
+
+def _gap_cell(values: Mapping[str, Any] | None, metric: str) -> Cell:
+    if values is None:
+        return number("")
+    found = _sure(values)
+    kind = gap_kind(found) if _what(metric) in ACCURACY else ""
+    return Cell(signed(found.mean), f"number {kind}".strip(), details=(signed_ends(found),))
 
 
 def _sure(values: Mapping[str, Any]) -> Interval:

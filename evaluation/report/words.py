@@ -7,6 +7,8 @@ from typing import Any
 
 from evaluation.intervals import Interval
 
+MINUS = "\N{MINUS SIGN}"
+
 
 def as_interval(values: Mapping[str, Any] | None) -> Interval | None:
     """An interval that was read from JSON; None stays None."""
@@ -40,12 +42,12 @@ def gap_kind(interval: Interval) -> str:
 
 def decimal(value: float) -> str:
     """Four decimals, fewer from 10 on."""
-    return f"{value:,.{_decimals(value)}f}"
+    return f"{value:,.{_decimals(value)}f}".replace("-", MINUS)
 
 
 def signed(value: float) -> str:
     """With a sign, and a true minus."""
-    return f"{value:+,.{_decimals(value)}f}".replace("-", "\N{MINUS SIGN}")
+    return f"{value:+,.{_decimals(value)}f}".replace("-", MINUS)
 
 
 def _decimals(value: float) -> int:
