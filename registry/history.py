@@ -7,10 +7,21 @@ from dataclasses import replace
 
 from data.errors import InputError
 from registry.manifest import Manifest, verify_bundle
-from registry.records import MAX_WORDS, Entry, Kind, Record, carry_out, decision_of, reconcile, records, whoami
+from registry.records import (
+    MAX_WORDS,
+    Entry,
+    Kind,
+    Record,
+    carry_out,
+    decision_of,
+    line_of_champions,
+    reconcile,
+    records,
+    whoami,
+)
 from registry.store import CHAMPION, DIGEST_TAG, Store, Version
 
-__all__ = ["champions", "line_of_champions", "promote", "records", "rollback", "verified"]
+__all__ = ["champions", "promote", "records", "rollback", "verified"]
 
 
 def promote(store: Store, name: str, which: int | str, why: str, force: str | None = None) -> Record:
@@ -57,8 +68,8 @@ def rollback(store: Store, name: str, why: str, to: int | str | None = None) -> 
     """
     with store.locked(name):
         reconcile(store, name)
-        past, champion = records(store, name), store.aliases(name).get(CHAMPION)
-        target = _former(store, name, past, champion) if to is None else _chosen(store, name, past, champion, to)
+        champion = store.aliases(name).get(CHAMPION)
+        target = _former(store, name, champion) if to is None else _chosen(store, name, champion, to)
         return carry_out(store, target, _by_person("rollback", target, champion, why))
 
 
@@ -80,21 +91,9 @@ def verified(store: Store, version: Version) -> Manifest:
     return manifest
 
 
-def line_of_champions(past: Sequence[Record]) -> list[int]:
-    """The champions that led to the present one, oldest first; a rollback takes back what came after its target."""
-    line: list[int] = []
-    for record in past:
-        if record.state == "done" and record.moves and record.after is not None:
-            if record.kind == "rollback" and record.after in line:
-                del line[len(line) - line[::-1].index(record.after) :]
-            elif line[-1:] != [record.after]:
-                line.append(record.after)
-    return line
-
-
-def _former(store: Store, name: str, past: Sequence[Record], champion: int | None) -> Version:
+def _former(store: Store, name: str, champion: int | None) -> Version:
     """The champion before the present one, verified."""
-    line = line_of_champions(past)
+    line = line_of_champions(store, name)
     before = next((number for number in reversed(line) if number != champion), None)
     if before is None:
         raise InputError(
@@ -104,16 +103,16 @@ def _former(store: Store, name: str, past: Sequence[Record], champion: int | Non
         version = store.get(name, before)
         verified(store, version)
     except InputError as error:
-        choice = _sound(store, name, champions(past) - {before, champion})
+        choice = _sound(store, name, champions(records(store, name)) - {before, champion})
         raise InputError(
             f"Version {before}, the champion before {_named(champion)}, is of no use. {error} {choice}"
         ) from None
     return version
 
 
-def _chosen(store: Store, name: str, past: Sequence[Record], champion: int | None, to: int | str) -> Version:
+def _chosen(store: Store, name: str, champion: int | None, to: int | str) -> Version:
     """A former champion that a person chose, verified."""
-    version, former = store.get(name, to), champions(past) - {champion}
+    version, former = store.get(name, to), champions(records(store, name)) - {champion}
     if version.version not in former:
         raise InputError(
             f"Version {version.version} of '{name}' is no former champion; these are {_listed(former)}. "

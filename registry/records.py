@@ -27,6 +27,9 @@ STATES: dict[str, State] = {"RUNNING": "intent", "FINISHED": "done", "KILLED": "
 MAX_WORDS = 4000
 """Characters of a reason, and of one piece of a decision; MLflow cuts a run's tag at 8000, some databases earlier."""
 
+MAX_LINE = 100
+"""How many former champions a rollback can go back through, one after the other."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -69,11 +72,28 @@ class Record(Entry):
     """Whether a crash left it open, and the next start closed it."""
     at_ms: int = 0
     """When it was intended; later records have later times."""
+    line: tuple[int, ...] = ()
+    """The champions that led to this one, oldest first, once it is done; kept so that a rollback reads one record."""
 
 
 def records(store: Store, name: str, newest: int | None = None) -> list[Record]:
     """The records of a model, oldest first; only the newest of them, where asked."""
     return [_record(run) for run in store.runs(_experiment(name), newest=newest)]
+
+
+def line_of_champions(store: Store, name: str) -> tuple[int, ...]:
+    """The champions that led to the present one, oldest first; a rollback takes back what came after its target."""
+    last = _last_move(store, name)
+    return last.line if last else ()
+
+
+def extended(line: tuple[int, ...], entry: Entry) -> tuple[int, ...]:
+    """The line after one more move."""
+    if not entry.moves or entry.after is None or line[-1:] == (entry.after,):
+        return line
+    if entry.kind == "rollback" and entry.after in line:
+        return line[: len(line) - line[::-1].index(entry.after)]
+    return (*line, entry.after)[-MAX_LINE:]
 
 
 def decision_of(version: Version) -> Decision | None:
@@ -142,11 +162,16 @@ def _happened(store: Store, record: Record, name: str, champion: int | None) -> 
 
 def _note_outside(store: Store, name: str, champion: int | None) -> Iterator[Record]:
     """A champion that no record made: moved in MLflow's UI, by another client, or before there were records."""
-    moves = store.runs(_experiment(name), "tags.moves = 'true' and attributes.status = 'FINISHED'", newest=1)
-    last = _record(moves[0]).after if moves else None
+    move = _last_move(store, name)
+    last = move.after if move else None
     if champion != last:
         why = "The champion was found moved by something that keeps no records, such as MLflow's UI."
         yield _close(store, name, _open(store, name, Entry("outside", champion, last, champion, why, whoami())))
+
+
+def _last_move(store: Store, name: str) -> Record | None:
+    moves = store.runs(_experiment(name), "tags.moves = 'true' and attributes.status = 'FINISHED'", newest=1)
+    return _record(moves[0]) if moves else None
 
 
 def _open(store: Store, name: str, entry: Entry) -> Record:
@@ -154,7 +179,9 @@ def _open(store: Store, name: str, entry: Entry) -> Record:
     last = store.runs(_experiment(name), newest=1)
     at_ms = max(time.time_ns() // 1_000_000, last[0].start_ms + 1 if last else 0)
     title = f"{entry.decision.outcome if entry.decision else entry.kind} {entry.version or ''}".strip()
-    return _record(store.open_run(_experiment(name), title, _tags(entry), at_ms))
+    line = extended(line_of_champions(store, name), entry)
+    tags = {**_tags(entry), "line": " ".join(map(str, line))}
+    return _record(store.open_run(_experiment(name), title, tags, at_ms))
 
 
 def _close(store: Store, name: str, record: Record, happened: bool | None = None) -> Record:
@@ -207,6 +234,7 @@ def _record(run: Run) -> Record:
         state=STATES.get(run.status, "abandoned"),
         reconciled="reconciled" in tags,
         at_ms=run.start_ms,
+        line=tuple(map(int, tags.get("line", "").split())),
     )
 
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import InputError
-from registry.history import champions, line_of_champions, promote, records, rollback
+from registry.history import champions, promote, records, rollback
 from registry.loading import load
-from registry.records import Record, decision_of
+from registry.records import Record, decision_of, extended
 from registry.store import Store
 
 
@@ -231,6 +231,18 @@ def test_a_lost_bundle_does_not_stop_a_rollback_from_it(decided, store: Store) -
     assert rollback(store, "music", "its files are gone").after == 1
 
 
+def test_a_crash_leaves_the_line_as_it_was(decided, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in (1, 2, 3):
+        decided(number)
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "point", _interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            rollback(store, "music", "bad")
+    assert rollback(store, "music", "bad").after == 2
+    assert [record.state for record in records(store, "music")[3:]] == ["abandoned", "done"]
+    assert rollback(store, "music", "bad").after == 1
+
+
 def moved(before: int | None, after: int, kind: str = "decision", state: str = "done") -> Record:
     return Record(kind, after, before, after, "", "", state=state)  # type: ignore[arg-type]
 
@@ -238,21 +250,26 @@ def moved(before: int | None, after: int, kind: str = "decision", state: str = "
 @given(st.lists(st.one_of(st.integers(1, 5), st.none()), max_size=12))
 def test_the_line_is_a_stack_of_promotions(steps: list[int | None]) -> None:
     """A number promotes, none rolls back; the line is the stack of what was not taken back."""
-    past: list[Record] = []
+    line: tuple[int, ...] = ()
     stack: list[int] = []
     for step in steps:
         if step is not None and stack[-1:] != [step]:
-            past.append(moved(stack[-1] if stack else None, step))
+            line = extended(line, moved(stack[-1] if stack else None, step))
             stack.append(step)
         elif step is None and len(stack) > 1:
-            target = next(number for number in reversed(line_of_champions(past)) if number != stack[-1])
-            past.append(moved(stack[-1], target, "rollback"))
-            stack.pop()
-            assert stack[-1] == target
-        assert line_of_champions(past) == stack
+            champion = stack.pop()
+            assert next(number for number in reversed(line) if number != champion) == stack[-1]
+            line = extended(line, moved(champion, stack[-1], "rollback"))
+        assert list(line) == stack
+
+
+def test_a_rollback_reads_the_same_line_after_a_hundred_promotions() -> None:
+    line: tuple[int, ...] = ()
+    for number in range(1, 150):
+        line = extended(line, moved(number - 1, number))
+    assert (len(line), line[-2:]) == (100, (148, 149))
 
 
 def test_a_move_that_was_abandoned_counts_nowhere() -> None:
     past = [moved(None, 1), moved(1, 2, state="abandoned"), moved(1, 3, state="intent")]
-    assert line_of_champions(past) == [1]
     assert champions(past) == {1, 3}
