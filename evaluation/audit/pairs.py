@@ -53,6 +53,12 @@ class GraphPairs:
         return torch.cat([self.keys[:0], *lists]).unique()
 
     @cached_property
+    def validation(self) -> Tensor:
+        """Sorted numbers of the pairs that choose among epochs and models, and of the new users beside them."""
+        apart = [self.keys_of(self.store[NEW_USERS[0]])] if NEW_USERS[0] in self.store else []
+        return torch.cat([self.keys[self.parts[1]], *apart]).unique()
+
+    @cached_property
     def held_out(self) -> Tensor:
         """Sorted numbers of the pairs that must not be reached."""
         return torch.cat([self.keys[self.in_held_out], self.new_users]).unique()

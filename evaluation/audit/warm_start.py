@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import torch
+from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from data.errors import InputError
@@ -18,39 +19,42 @@ from evaluation.audit.pairs import GraphPairs, contains
 from evaluation.audit.result import Check, check
 
 Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 
-LEARNED_FROM = ("train", "val")
-"""Parts that a model has seen: it learned from one, and was chosen by the other."""
+CHOSEN_BY = "val"
+"""The part that a model did not learn from, but was chosen by."""
 
 
 def check_warm_start(graph: HeteroData, source: Path) -> Check:
-    """No pair that is held out now was learned from by a model whose weights are taken over.
+    """No pair that is held out now was seen by a model whose weights are taken over.
 
-    Pairs are matched by the hashes of their ids, since node numbers change from night to night.
+    Seen is what it learned from, and, of today's test pairs, also what it was chosen by. A validation pair of then may
+    be one of now: it chooses twice, and teaches nothing. Pairs are matched by the hashes of their ids, since node
+    numbers change from night to night.
 
     Args:
         graph: the training graph with masks and id hashes.
         source: the bundle of that model. ``users.parquet``, ``songs.parquet`` and ``seen.parquet`` are read, and its
-            manifest, if there is one: a model that was trained on everything has seen its test pairs too.
+            manifest: a model that was trained on everything has learned from its test pairs too.
 
     Raises:
         InputError: a file of the bundle is missing or unreadable, or the graph has no id hashes.
     """
-    seen = _read(source / "seen.parquet")
-    if not saw_everything(source):
-        seen = seen.filter(pc.is_in(seen["part"], value_set=pa.array(LEARNED_FROM)))
-    return check_seen_pairs(graph, *(_hashes(source, kind, seen) for kind in ("user", "song")))
+    known = _read(source / "seen.parquet")
+    hashes = [_hashes(source, kind, known) for kind in ("user", "song")]
+    part = np.array(known["part"].to_pylist(), dtype=str)
+    learned = np.ones(len(part), dtype=bool) if saw_everything(source) else part == "train"
+    return check_seen_pairs(graph, np.stack(hashes), learned, (part == CHOSEN_BY) & ~learned)
 
 
-def check_seen_pairs(graph: HeteroData, user_hashes: Ints, song_hashes: Ints) -> Check:
-    """The same, of pairs (K,) that are given by the hashes of their users and songs."""
-    import torch
-
+def check_seen_pairs(graph: HeteroData, hashes: Ints, learned: Mask, chosen_by: Mask) -> Check:
+    """The same of pairs given by the hashes (2, K) of their user and song, and how each was seen (K,)."""
     pairs = GraphPairs(graph)
-    rows = [_rows(graph, kind, wanted) for kind, wanted in (("user", user_hashes), ("song", song_hashes))]
-    known = (rows[0] >= 0) & (rows[1] >= 0)
-    seen = torch.from_numpy(np.stack(rows)[:, known])
-    found = int(contains(pairs.keys_of(seen).unique(), pairs.held_out).sum())
+    nodes = np.stack([_nodes(graph, kind, wanted) for kind, wanted in zip(("user", "song"), hashes, strict=True)])
+    there = (nodes >= 0).all(axis=0)
+    taught = contains(_keys(pairs, nodes[:, there & learned]), pairs.held_out)
+    chose = contains(_keys(pairs, nodes[:, there & chosen_by]), pairs.held_out)
+    found = int((taught | (chose & ~contains(pairs.validation, pairs.held_out))).sum())
     clean = "The model that this one starts from has seen no pair that is held out now."
     leak = "The model that this one starts from has seen {found} pairs that are held out now."
     return check("warm start", found, clean, leak)
@@ -66,16 +70,20 @@ def unknown_of(source: Path) -> tuple[str, ...]:
     """What the bundle does not tell about what its weights have seen."""
     said = "Of the days and plays behind the pairs that the earlier model saw, the audit knows nothing."
     earlier = len(_facts(source).get("seen_splits", ())) - 1
-    chain = f"The earlier model was itself warmed from {earlier} others, whose pairs are not in its bundle."
+    chain = f"The earlier model was itself warmed from {earlier} more, whose pairs are not in its bundle."
     return (said, chain) if earlier > 0 else (said,)
 
 
 def _facts(source: Path) -> dict[str, Any]:
     try:
         facts: dict[str, Any] = json.loads((source / "manifest.json").read_text(encoding="utf-8"))["facts"]
-    except FileNotFoundError:
-        return {}
+    except (OSError, ValueError, LookupError):
+        raise _refused(source / "manifest.json") from None
     return facts
+
+
+def _keys(pairs: GraphPairs, nodes: Ints) -> Tensor:
+    return pairs.keys_of(torch.from_numpy(nodes)).unique()
 
 
 def _hashes(source: Path, kind: str, seen: pa.Table) -> Ints:
@@ -84,7 +92,7 @@ def _hashes(source: Path, kind: str, seen: pa.Table) -> Ints:
     return hashes[seen[kind].to_numpy()]
 
 
-def _rows(graph: HeteroData, kind: str, wanted: Ints) -> Ints:
+def _nodes(graph: HeteroData, kind: str, wanted: Ints) -> Ints:
     """(K,) the node of each hash, -1 where the graph has none."""
     if "id_hash" not in graph[kind]:
         raise InputError(f"The {kind} nodes of the graph have no id_hash, by which pairs of two runs are matched.")
@@ -98,6 +106,8 @@ def _read(path: Path) -> pa.Table:
     try:
         return pq.read_table(path)
     except (OSError, pa.ArrowInvalid):
-        raise InputError(
-            f"{path} cannot be read; give the folder of a bundle, as `python -m registry` names it."
-        ) from None
+        raise _refused(path) from None
+
+
+def _refused(path: Path) -> InputError:
+    return InputError(f"{path} cannot be read; give the folder of a bundle, as `python -m registry show` names it.")
