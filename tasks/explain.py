@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -59,33 +60,52 @@ class Verdict:
 
 
 class _WillRun(Exception):  # noqa: N818  (no error: the answer was found)
-    """Ends the look-up: what comes after depends on a result that is not there yet."""
+    """Ends the look-up: what comes after depends on what is in a result that is not there yet."""
+
+
+@dataclass(frozen=True)
+class _Pending(Ref):
+    """What a stage will give once it has run: others can be told to wait for it, but nobody can look into it."""
+
+    stage: str = ""
+
+    @property
+    def value(self) -> Path:
+        raise _WillRun
 
 
 def explain(run: RunConfig) -> list[Verdict]:
     """One verdict a stage: cached, will run (and which parts of its key changed), or depends on an earlier one."""
     verdicts: list[Verdict] = []
-    with _looking_up(verdicts):
-        log = find_log(run)
-        listens = ingest(run, log)
-        graph = build_graph(run, listens)
-        training_graph = split(run, graph, listens)
-        audited = audit(run, training_graph, graph, listens)
-        models = train_models(run, training_graph, graph)
-        baselines = fit_baselines(run, training_graph, graph, models[0])
-        evaluations = evaluate_models(run, models, training_graph, graph, baselines)
-        seeds = compare_seeds(run, evaluations)
-        refitted = refit(run, models[0], graph)
-        version = register(run, log, models[0], evaluations[0], training_graph, graph, audited, seeds, refitted)
-        write_report(run, listens, graph, training_graph, models[0], evaluations[0], baselines, version, seeds)
-    known = {verdict.stage for verdict in verdicts}
-    waiting = verdicts[-1].stage
-    later = [Verdict(stage, "depends", f"on {waiting}") for stage in stages_of(run) if stage not in known]
-    return verdicts + later
+    try:
+        with _looking_up(verdicts):
+            _go_through(run)
+    except _WillRun:
+        known = {verdict.stage for verdict in verdicts}
+        waiting = next(verdict.stage for verdict in reversed(verdicts) if verdict.verdict == "will run")
+        later = [Verdict(stage, "depends", f"on {waiting}") for stage in stages_of(run) if stage not in known]
+        return verdicts + later
+    return verdicts
+
+
+def _go_through(run: RunConfig) -> None:
+    """The stages of ``flows.train``, in its order."""
+    log = find_log(run)
+    listens = ingest(run, log)
+    graph = build_graph(run, listens)
+    training_graph = split(run, graph, listens)
+    audited = audit(run, training_graph, graph, listens)
+    models = train_models(run, training_graph, graph)
+    baselines = fit_baselines(run, training_graph, graph, models[0])
+    evaluations = evaluate_models(run, models, training_graph, graph, baselines)
+    seeds = compare_seeds(run, evaluations)
+    refitted = refit(run, models[0], graph)
+    version = register(run, log, models[0], evaluations[0], training_graph, graph, audited, seeds, refitted)
+    write_report(run, listens, graph, training_graph, models[0], evaluations[0], baselines, version, seeds)
 
 
 def stages_of(run: RunConfig) -> list[str]:
-    """The stages that a run goes through, in order; each of several seeds trains and evaluates."""
+    """The stages that a run goes through, in order, with one word for all baselines."""
     before = ["ingest", "graph", "split", "audit", "train", "baselines", "evaluate"]
     asked = {"seeds": run.seeds > 1, "refit": run.refit}
     return [*before, *(stage for stage, wanted in asked.items() if wanted), "register", "report"]
@@ -93,25 +113,32 @@ def stages_of(run: RunConfig) -> list[str]:
 
 @contextmanager
 def _looking_up(verdicts: list[Verdict]) -> Iterator[None]:
-    """Within, stages are looked up and not run; the first that is not stored ends the block."""
+    """Within, stages are looked up and not run; whoever looks into a result that is not there raises _WillRun."""
 
     def look_up(
         stage: Stage, run: RunConfig, config: dict[str, Any], parts: KeyParts, inputs: dict[str, Ref | Files]
     ) -> Ref:
-        ref, problem = stage.look_up(parts)
-        if ref is None:
-            verdicts.append(Verdict(stage.name, "will run", stage.why(parts, problem, run.remembered_as)))
-            raise _WillRun
-        verdicts.append(Verdict(stage.name, "cached"))
-        return ref
+        ref, verdict = _verdict(stage, run, parts, inputs)
+        verdicts.append(verdict)
+        return ref or _Pending("", "", stage=stage.name)
 
     token = executor.set(look_up)
     try:
         yield
-    except _WillRun:
-        return
     finally:
         executor.reset(token)
+
+
+def _verdict(
+    stage: Stage, run: RunConfig, parts: KeyParts, inputs: Mapping[str, Ref | Files]
+) -> tuple[Ref | None, Verdict]:
+    waiting = [ref.stage for ref in inputs.values() if isinstance(ref, _Pending)]
+    if waiting:
+        return None, Verdict(stage.name, "depends", f"on {waiting[0]}")
+    ref, problem = stage.look_up(parts)
+    if ref is None:
+        return None, Verdict(stage.name, "will run", stage.why(parts, problem, run.remembered_as))
+    return ref, Verdict(stage.name, "cached")
 
 
 def main(

@@ -21,7 +21,7 @@ from registry.store import Store
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
-SMALL_MODEL = {"model": {"architecture": "lightgcn", "embedding_dim": 8}}
+SMALL_MODEL = {"model": {"architecture": "lightgcn", "embedding_dim": 8}, "baselines": "none"}
 
 NOT_OURS = ("MLFLOW_TRACKING_URI", "SONGGRAPH_EVENTS", "SONGGRAPH_BENCH_DATA")
 """Variables of the person who runs the tests that would change what the tests do."""

@@ -16,7 +16,9 @@ import pytest
 
 from tasks import digest, outside
 
-STAGES = ["ingest", "graph", "split", "train", "evaluate", "register"]
+BASELINES = ["popularity", "recent-popularity", "item-knn-cosine", "item-knn-bm25"]
+AFTER_SPLIT = ["audit", "train", "baseline-popularity", "evaluate", "register", "report"]
+STAGES = ["ingest", "graph", "split", *AFTER_SPLIT]
 
 
 def test_the_first_run_registers_a_version_and_the_second_has_nothing_to_do(run_train: Callable, home: Path) -> None:
@@ -79,7 +81,7 @@ def append_a_listen(log: Path) -> None:
 def test_another_seed_of_the_training_leaves_the_split_alone(run_train: Callable) -> None:
     run_train()
     again = run_train(training={"seed": 1})
-    assert list(again.ran) == ["train", "evaluate", "register"]
+    assert list(again.ran) == ["audit", "train", "evaluate", "register", "report"]
     assert again.ran["train"] == "config training.seed: not set → 1"
 
 
@@ -102,7 +104,8 @@ def test_a_changed_line_of_the_split_runs_the_split_and_what_follows(run_train: 
     run_train()
     edit_source("data.split", "\nROUNDS = 3\n")
     again = run_train()
-    assert again.ran == dict.fromkeys(["split", "train", "evaluate", "register"], "code data.split")
+    assert list(again.ran) == ["split", *AFTER_SPLIT]
+    assert set(again.ran.values()) == {"code data.split"}
     assert again.counts["register"]["version"] == 1  # the same bundle is the same version
 
 
@@ -133,7 +136,8 @@ def test_a_version_that_is_gone_from_the_registry_is_registered_again(
 ) -> None:
     run_train()
     shutil.copyfile(registry_tables, home / "artifacts" / "mlflow" / "mlflow.db")
-    assert run_train().ran == {"register": "what the stored result points to is gone"}
+    gone = "what the stored result points to is gone"
+    assert run_train().ran == {"register": gone, "report": "input registration"}
 
 
 CACHED_RUN = """

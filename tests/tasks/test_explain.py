@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from tasks import explain as explaining
+from tasks.audit import audit
+from tasks.baselines import fit_baselines
 from tasks.config import RunConfig, load_run_config
 from tasks.evaluate import evaluate
 from tasks.explain import Verdict, explain
@@ -22,7 +24,8 @@ from tasks.split import split
 from tasks.stage import executor
 from tasks.train import train_model
 
-STAGES = ["synthesize", "ingest", "graph", "split", "train", "evaluate", "register"]
+BEFORE_TRAIN = ["synthesize", "ingest", "graph", "split", "audit", "train"]
+STAGES = [*BEFORE_TRAIN, "baselines", "evaluate", "register", "report"]
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +36,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def config(**changed: Any) -> RunConfig:
-    tiny = {"synthetic": {"preset": "tiny"}, "model": {"architecture": "lightgcn", "embedding_dim": 8}}
+    model = {"architecture": "lightgcn", "embedding_dim": 8}
+    tiny = {"synthetic": {"preset": "tiny"}, "model": model, "baselines": "none"}
     return load_run_config(None, tiny, {"num_epochs": 1}, changed)
 
 
@@ -57,13 +61,15 @@ def without_prefect() -> Iterator[None]:
 
 
 def run_until_evaluated(run: RunConfig) -> dict[str, Ref]:
-    """All stages but the last, whose registry takes seconds to make."""
+    """All stages but the last two: the registry takes seconds to make."""
     with without_prefect():
         listens = ingest(run, find_log(run))
         graph = build_graph(run, listens)
         training_graph = split(run, graph, listens)
+        audit(run, training_graph, graph, listens)
         model = train_model(run, training_graph, graph)
-        return {"graph": graph, "evaluate": evaluate(run, model, training_graph, graph)}
+        baselines = fit_baselines(run, training_graph, graph, model)
+        return {"graph": graph, "evaluate": evaluate(run, model, training_graph, graph, baselines)}
 
 
 def test_before_the_first_run_the_first_stage_runs_and_the_others_depend_on_it(home: Path) -> None:
@@ -75,15 +81,17 @@ def test_before_the_first_run_the_first_stage_runs_and_the_others_depend_on_it(h
 
 def test_after_a_run_everything_that_ran_is_cached() -> None:
     run_until_evaluated(config())
-    *done, last = explain(config())
-    assert done == [Verdict(stage, "cached") for stage in STAGES[:-1]]
-    assert last == Verdict("register", "will run", "first run")
+    *done, registering, reporting = explain(config())
+    assert done == [Verdict(stage, "cached") for stage in [*BEFORE_TRAIN, "baseline-popularity", "evaluate"]]
+    assert registering == Verdict("register", "will run", "first run")
+    assert reporting == Verdict("report", "depends", "on register")
 
 
 def test_after_a_change_the_changed_part_is_named() -> None:
     run_until_evaluated(config())
     verdicts = {verdict.stage: verdict for verdict in explain(config(training={"lr": 0.5}))}
     assert verdicts["split"].verdict == "cached"
+    assert verdicts["audit"] == Verdict("audit", "will run", "config training.lr: not set → 0.5")
     assert verdicts["train"] == Verdict("train", "will run", "config training.lr: not set → 0.5")
     assert verdicts["evaluate"] == Verdict("evaluate", "depends", "on train")
 
@@ -92,6 +100,7 @@ def test_a_result_that_was_deleted_is_said_to_be_gone() -> None:
     shutil.rmtree(run_until_evaluated(config())["graph"].path)
     verdicts = {verdict.stage: verdict for verdict in explain(config())}
     assert verdicts["graph"] == Verdict("graph", "will run", "the stored result is gone")
+    assert {verdicts[stage].why for stage in ("split", "audit", "train", "report")} == {"on graph", "on split"}
 
 
 def test_the_command_prints_a_line_a_stage(capsys: pytest.CaptureFixture[str]) -> None:
