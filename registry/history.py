@@ -142,7 +142,7 @@ def _obstacle(version: Version, manifest: Manifest) -> str | None:
         return "its numbers are in-sample and say nothing about new listens"
     if decision is None:
         return "nothing was decided about it"
-    return f"the gate rejected it ({decision.reason})" if decision.outcome == "reject" else None
+    return f"the gate rejected it ({decision.reason.rstrip('.')})" if decision.outcome == "reject" else None
 
 
 def _by_person(kind: Kind, version: Version, champion: int | None, why: str) -> Entry:

@@ -165,7 +165,7 @@ def _note_outside(store: Store, name: str, champion: int | None) -> Iterator[Rec
     move = _last_move(store, name)
     last = move.after if move else None
     if champion != last:
-        why = "The champion was found moved by something that keeps no records, such as MLflow's UI."
+        why = "Found moved by something that keeps no records, such as MLflow's UI or an earlier release."
         yield _close(store, name, _open(store, name, Entry("outside", champion, last, champion, why, whoami())))
 
 

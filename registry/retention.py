@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from data.errors import InputError
 from registry.history import champions
-from registry.records import Entry, carry_out, reconcile, records, whoami
+from registry.records import FORCED_TAG, Entry, carry_out, decision_of, reconcile, records, whoami
 from registry.store import CHAMPION, DIGEST_TAG, Store, Version
 
 MS_PER_DAY = 24 * 60 * 60 * 1000
@@ -59,7 +59,14 @@ def prune(store: Store, name: str, keep: int, older_than_days: float) -> list[Re
 def _protected(store: Store, name: str) -> set[int]:
     past = records(store, name)
     unfinished = {record.version for record in past if record.state == "intent" and record.version is not None}
-    return champions(past) | unfinished | set(store.aliases(name).values())
+    promoted = {version.version for version in store.versions(name) if _says_promoted(version)}
+    return champions(past) | promoted | unfinished | set(store.aliases(name).values())
+
+
+def _says_promoted(version: Version) -> bool:
+    """Whether the version itself says so: its champion's time may be older than the records."""
+    decision = decision_of(version)
+    return FORCED_TAG in version.tags or (decision is not None and decision.outcome == "promote")
 
 
 def _entry(store: Store, removal: Removal, keep: int, older_than_days: float) -> Entry:

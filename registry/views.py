@@ -11,7 +11,7 @@ from rich.table import Column, Table
 
 from evaluation.intervals import Interval
 from evaluation.record import EvaluationRecord
-from registry.decision import DataCheck, Decision, Guardrail
+from registry.decision import Decision
 from registry.records import FORCED_TAG, Record, decision_of
 from registry.store import CHAMPION, DIGEST_TAG, Version
 
@@ -59,9 +59,9 @@ def records_table(title: str, records: Sequence[Record]) -> Table:
 
 
 def decision_table(decision: Decision) -> Table:
-    """All that the gate found, field by field; what it did not look at is left out."""
+    """What the gate found, field by field; checks and guardrails stand among the reasons."""
     table = Table("", Column(overflow="fold"), title="decision", show_header=False, box=box.SIMPLE)
-    for key in type(decision).model_fields:
+    for key in [key for key in type(decision).model_fields if key not in ("reason", "guardrails", "data_checks")]:
         if text := _text(getattr(decision, key)):
             table.add_row(key, text)
     return table
@@ -142,8 +142,6 @@ def _text(value: object) -> str:
     """A field of a decision in words; empty where it holds nothing."""
     if isinstance(value, Interval):
         return _interval(value)
-    if isinstance(value, Guardrail | DataCheck):
-        return f"{value.name}: {value.says}" if value.says else value.name
     if isinstance(value, tuple):
         return "\n".join(map(_text, value))
     if isinstance(value, Mapping):

@@ -51,6 +51,16 @@ def test_what_has_an_alias_stays(decided, store: Store) -> None:
     assert numbers(prune(store, "music", 1, 0)) == [2]
 
 
+def test_a_champion_from_before_there_were_records_stays(decided, store: Store) -> None:
+    for number in (1, 2, 3):
+        decided(number, "promote" if number == 1 else "hold")
+    for run in store.runs("music/decisions"):
+        store.forget_run(run.run_id)
+    store.point("champion", store.get("music", 3))
+    assert numbers(prune(store, "music", 1, 0)) == [2]
+    assert [record.kind for record in records(store, "music")] == ["outside", "deletion"]
+
+
 def test_a_version_with_an_open_record_stays(decided, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     decided(1)
     for number in (2, 3):
