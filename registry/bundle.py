@@ -38,7 +38,6 @@ def assemble_bundle(
     audit: Path | None = None,
     seeds: Path | None = None,
     refit: Path | None = None,
-    ended: str | None = None,
 ) -> Manifest:
     """Copy a model, its vocabularies and its numbers into a bundle and sign it with one digest.
 
@@ -60,7 +59,6 @@ def assemble_bundle(
             is never promoted.
         refit: folder of the same configuration trained on all listens. Its weights are published, and ``model``, its
             twin, stays beside them with its embeddings, because only the twin can be measured.
-        ended: when the log or the run ended.
 
     Raises:
         InputError: a file is missing, or the parts do not fit each other.
@@ -80,7 +78,6 @@ def assemble_bundle(
         lineage=dict(lineage or {}),
         versions=dict(versions or {}),
         refit=refit is not None,
-        ended=ended,
         **_told_by_files(folder),
     )
     manifest = Manifest.of(folder, facts)

@@ -36,7 +36,7 @@ TWIN = "twin_embeddings.safetensors"
 OPTIONAL_FILES = frozenset({"profile.json", "audit.json", "seeds.json", TWIN})
 """What a bundle may have beyond that: the log's profile, the audit, the spread between seeds, and a refit's twin."""
 
-ADDED_FACTS: dict[str, Any] = {"refit": False, "ended": None}
+ADDED_FACTS: dict[str, Any] = {"refit": False}
 """Facts that bundles of earlier releases lack, with the value that stands for their absence; it is not digested."""
 
 
@@ -59,8 +59,6 @@ class Facts(Config):
     """Versions of the libraries that computed it."""
     refit: bool = False
     """True where the weights were trained once more on all listens; the metrics are those of a twin, which was not."""
-    ended: str | None = None
-    """When the log or the run ended, as the caller has it (ISO 8601)."""
 
 
 class Manifest(Config):
