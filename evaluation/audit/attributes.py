@@ -33,7 +33,7 @@ def check_train_attributes(graph: HeteroData, pairs: GraphPairs, listens: Listen
     late = int(pairs.in_train.sum()) - rows.pairs().shape[1]
     differing = {"first listen": late} if late else _differing(graph, pairs, rows.attributes(half_life))
     named = ", ".join(name for name, found in differing.items() if found)
-    leak = f"{{found}} values of train edges do not come from train rows alone ({named})."
+    leak = f"Values of train edges that do not come from train rows alone: {{found}} ({named})."
     clean = "All that train edges carry comes from train rows alone."
     return check("attributes of train edges", sum(differing.values()), clean, leak)
 

@@ -31,7 +31,7 @@ from evaluation.audit.edges import (
 )
 from evaluation.audit.node_counts import check_node_counts, node_origins
 from evaluation.audit.pairs import GraphPairs
-from evaluation.audit.result import Audit, Check
+from evaluation.audit.result import Audit, Canary, Check
 from evaluation.audit.warm_start import check_warm_start, unknown_of
 from evaluation.parts import split_identity
 
@@ -80,16 +80,24 @@ def audit_graph(
         return Audit.of((form,), cannot_say=WITHOUT_MASKS)
     rows = None if listens is None else Listens.from_table(listens)
     pairs, seen = GraphPairs(graph), message_graph(graph)
-    checks = (
-        form,
-        *_checks(graph, seen, pairs, rows),
-        *([check_warm_start(graph, warmed_from)] if warmed_from else []),
-    )
-    asks_canary = probe is not None and not probe.trains_on_everything
-    canary = run_canary(graph, probe, seed) if probe is not None and asks_canary else None
-    silence = SAMPLED if canary else NOTHING_TO_PLANT if asks_canary else IN_SAMPLE if probe else NO_TRAINER
-    unknown = (*_unknown(graph, pairs, rows), silence, *(unknown_of(warmed_from) if warmed_from else ()))
-    return Audit.of(checks, canary, unknown, {"split": split_identity(graph), **pair_digests(seen, pairs)})
+    checks = [form, *_checks(graph, seen, pairs, rows)]
+    unknown = [*_unknown(graph, pairs, rows)]
+    if warmed_from:
+        checks.append(check_warm_start(graph, warmed_from))
+        unknown.extend(unknown_of(warmed_from))
+    canary, silence = _asked_canary(graph, probe, seed)
+    digests = {"split": split_identity(graph), **pair_digests(seen, pairs)}
+    return Audit.of(tuple(checks), canary, (*unknown, silence), digests)
+
+
+def _asked_canary(graph: HeteroData, probe: Probe | None, seed: int) -> tuple[Canary | None, str]:
+    """The canary, if one can be run, and what its silence does not mean."""
+    if probe is None:
+        return None, NO_TRAINER
+    if probe.trains_on_everything:
+        return None, IN_SAMPLE
+    canary = run_canary(graph, probe, seed)
+    return canary, SAMPLED if canary else NOTHING_TO_PLANT
 
 
 def read_listens(folder: Path) -> pa.Table:
@@ -119,7 +127,7 @@ def _unknown(graph: HeteroData, pairs: GraphPairs, rows: Listens | None) -> Iter
     if rows is None:
         yield NO_LISTENS
     if is_temporal(pairs) and (gap := int((~pairs.parts.any(0)).sum()) - len(pairs.new_users)):
-        yield f"{gap:,} pairs in no mask are taken to lie in the gap before the held-out days."
+        yield f"Whether pairs in no mask were left out by the gap before the held-out days: {gap:,} are taken to be."
     own = {name for name, _ in edge_attributes(graph[LISTENS], len(pairs.keys))} - set(EDGE_ATTRIBUTES)
     unknown = [name for name, origin in node_origins(graph, pairs, rows).items() if origin == "unknown"]
     for what, names in (("edge", sorted(own)), ("node", unknown)):

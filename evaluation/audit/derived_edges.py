@@ -41,7 +41,7 @@ def check_derived_edges(graph: HeteroData, pairs: GraphPairs) -> Check:
     """No edge type, and no weight on one, was computed from held-out listens."""
     found = {_name(edge): _leaks(graph, edge, pairs) for edge in other_edge_types(graph)}
     named = ", ".join(name for name, count in found.items() if count)
-    leak = f"{{found}} edges or weights are explained by held-out listens alone ({named})."
+    leak = f"Edges or weights that held-out listens alone explain: {{found}} ({named})."
     clean = "No edge beside the listens comes from held-out listens."
     return check("edges from co-occurrence", sum(found.values()), clean, leak)
 

@@ -23,14 +23,14 @@ def check_mask_form(graph: HeteroData) -> Check:
     bad = [name for name in found if store[name].dtype != torch.bool or store[name].shape != size]
     missing = [name for name in MASKS if name not in store] if found or set(KNOWN_LISTS) & set(store.keys()) else []
     named = ", ".join(sorted({*bad, *missing}))
-    leak = f"{{found}} of the three masks are missing or not one bool an edge ({named}), so no edge is held out surely."
+    leak = f"Masks that are missing or not one bool an edge: {{found}} ({named}); so no edge is held out for certain."
     return check("form of the masks", len({*bad, *missing}), "Each mask is one bool an edge, or there is none.", leak)
 
 
 def check_masks(pairs: GraphPairs) -> Check:
     """No edge is in two masks."""
     found = int((pairs.parts.sum(0) > 1).sum())
-    leak = "{found} listens edges are in two masks, so what is held out is also train or validation."
+    leak = "Listens edges in two masks: {found}; what is held out there is also train or validation."
     return check("masks overlap", found, "No edge is in two masks.", leak)
 
 
@@ -38,7 +38,7 @@ def check_unmasked(pairs: GraphPairs) -> Check:
     """An edge in no mask belongs to a new user or, under a temporal split, lies in the gap."""
     unmasked = ~pairs.parts.any(0) & ~contains(pairs.new_users, pairs.keys)
     found = 0 if is_temporal(pairs) else int(unmasked.sum())
-    leak = "{found} listens edges are in no mask and of no new user, so nobody knows whether they may be read."
+    leak = "Listens edges in no mask and of no new user: {found}; nobody knows whether they may be read."
     return check("edges in no mask", found, "Every edge in no mask is of a new user or in the gap.", leak)
 
 
@@ -46,7 +46,7 @@ def check_pairs_once(pairs: GraphPairs) -> Check:
     """A pair that stands on several edges is in one part only."""
     code = (pairs.parts * torch.tensor([[1], [2], [4]])).sum(0)
     found = len((pairs.keys * 8 + code).unique()) - len(pairs.keys.unique())
-    leak = "{found} user-song pairs stand twice in the graph with different parts."
+    leak = "User-song pairs that stand twice in the graph, in different parts: {found}."
     return check("pairs in two parts", found, "Each user-song pair is in one part.", leak)
 
 
@@ -59,7 +59,7 @@ def check_messages(seen: HeteroData, pairs: GraphPairs) -> Check:
     directions = (seen[LISTENS].edge_index, seen[REV_LISTENS].edge_index.flip(0))
     leaking = torch.cat([keys[_is_foreign(keys, pairs)] for keys in map(pairs.keys_of, directions)])
     clean = "Messages pass over train pairs and their reverses alone."
-    leak = "{found} held-out pairs, or their reverses, are among the edges that messages pass over."
+    leak = "Held-out pairs among the edges that messages pass over, or their reverses: {found}."
     return check("messages", len(leaking.unique()), clean, leak)
 
 
@@ -73,7 +73,7 @@ def check_held_out_attributes(graph: HeteroData, pairs: GraphPairs) -> Check:
         for name, value in edge_attributes(graph[edge], len(held_out))
     }
     named = ", ".join(name for name, found in carried.items() if found)
-    leak = f"{{found}} values on held-out edges are not zero ({named}), which tells what they are worth."
+    leak = f"Values on held-out edges that are not zero: {{found}} ({named}); they tell what is hidden."
     clean = "Held-out edges and their reverses carry zeros."
     return check("attributes of held-out edges", sum(carried.values()), clean, leak)
 
@@ -81,7 +81,7 @@ def check_held_out_attributes(graph: HeteroData, pairs: GraphPairs) -> Check:
 def check_new_users(pairs: GraphPairs) -> Check:
     """A pair of a new user is in no part that is learned from or measured with the others."""
     found = int(contains(pairs.keys[pairs.parts.any(0)].unique(), pairs.new_users).sum())
-    leak = "{found} pairs of users without a train pair are in a mask too."
+    leak = "Pairs of users without a train pair that are in a mask too: {found}."
     return check("pairs of new users", found, "Pairs of users without a train pair are in no mask.", leak)
 
 
@@ -89,7 +89,7 @@ def check_lists(graph: HeteroData, pairs: GraphPairs) -> Check:
     """No list of pairs beside the masks, for example one that negatives avoid, names a held-out pair."""
     found = {name: pairs.num_held_out(value) for name, value in _lists(graph)}
     named = ", ".join(name for name, count in found.items() if count)
-    leak = f"{{found}} held-out pairs are in a list that the graph keeps ({named}), for example for negatives to avoid."
+    leak = f"Held-out pairs in lists of the graph, such as those that negatives avoid: {{found}} ({named})."
     return check("lists of pairs", sum(found.values()), "No further list of pairs names a held-out pair.", leak)
 
 

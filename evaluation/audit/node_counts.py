@@ -78,7 +78,7 @@ class Count:
 def check_node_counts(graph: HeteroData, pairs: GraphPairs, listens: Listens | None = None) -> Check:
     """No node attribute is a count over held-out listens, or a function of one, such as its logarithm or its bins."""
     leaking = [name for name, origin in node_origins(graph, pairs, listens).items() if origin == "held out"]
-    leak = f"{{found}} node attributes are counted over held-out listens ({', '.join(leaking)})."
+    leak = f"Node attributes counted over held-out listens: {{found}} ({', '.join(leaking)})."
     return check("counts on nodes", len(leaking), "No node attribute is counted over held-out listens.", leak)
 
 

@@ -105,4 +105,6 @@ class Audit(Config):
 
 def check(name: str, found: int, clean: str, leak: str) -> Check:
     """A check that passes if nothing was ``found``; it says ``clean``, or ``leak`` with ``{found}`` filled in."""
-    return Check(name=name, passed=found == 0, found=found, says=leak.format(found=f"{found:,}") if found else clean)
+    return Check(
+        name=name, passed=found == 0, found=found, says=leak.replace("{found}", f"{found:,}") if found else clean
+    )

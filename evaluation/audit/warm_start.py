@@ -56,7 +56,7 @@ def check_seen_pairs(graph: HeteroData, hashes: Ints, learned: Mask, chosen_by: 
     chose = contains(_keys(pairs, nodes[:, there & chosen_by]), pairs.held_out)
     found = int((taught | (chose & ~contains(pairs.validation, pairs.held_out))).sum())
     clean = "The model that this one starts from has seen no pair that is held out now."
-    leak = "The model that this one starts from has seen {found} pairs that are held out now."
+    leak = "Pairs held out now that the model which this one starts from has seen: {found}."
     return check("warm start", found, clean, leak)
 
 

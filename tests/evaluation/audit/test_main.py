@@ -54,8 +54,8 @@ def test_a_leak_is_one_sentence_and_an_exit_code(run, made, tmp_path) -> None:
     assert code == 1
     assert printed.count("LEAK") == 1
     assert errors == (
-        f"The audit refuses to train: {leaking} values on held-out edges are not zero (listens.weight), "
-        "which tells what they are worth.\n"
+        f"The audit refuses to train: Values on held-out edges that are not zero: {leaking} (listens.weight); "
+        "they tell what is hidden.\n"
     )
     assert not Audit.read(tmp_path / "audit.json").passed
 

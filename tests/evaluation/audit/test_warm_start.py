@@ -70,7 +70,7 @@ def test_a_model_of_another_split_has_seen_held_out_pairs(made, other, bundle, r
     )
     found = check_warm_start(made.graph, bundle(other, reverse))
     assert (found.passed, found.found) == (False, expected)
-    assert found.says == f"The model that this one starts from has seen {expected} pairs that are held out now."
+    assert found.says == f"Pairs held out now that the model which this one starts from has seen: {expected}."
 
 
 @pytest.mark.parametrize("fact", ["in_sample", "refit"])
@@ -113,7 +113,7 @@ def test_users_and_songs_that_are_gone_do_not_matter(made, other, bundle) -> Non
 
 def test_the_audit_refuses_such_a_start(made, other, bundle) -> None:
     found = audit_graph(made.graph, made.listens, warmed_from=bundle(other, seen_splits=[{}, {}]))
-    assert "has seen" in found.refusal()
+    assert "which this one starts from has seen" in found.refusal()
     assert "The earlier model was itself warmed from 1 more, whose pairs are not in its bundle." in found.cannot_say
 
 
