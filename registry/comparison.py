@@ -140,7 +140,7 @@ def _coverage_by_user(items: Tensor, num_songs: int) -> Floats:
     listings = torch.bincount(songs, minlength=num_songs)
     alone = torch.bincount(row[listings[songs] == 1], minlength=len(items)).double().numpy()
     covered = int((listings > 0).sum())
-    by_user: Floats = (covered + (alone - alone.mean()) * len(items)) / num_songs if len(items) else alone
+    by_user: Floats = (covered + (alone - alone.mean()) * (len(items) - 1)) / num_songs if len(items) else alone
     return by_user
 
 
