@@ -37,6 +37,8 @@ STEPS = (
 """Every call of MLflow's client that changes something."""
 REGISTERING = ("register the first", "register", "hold")
 """Of these each step is entered and not ended, which leaves the same as a kill after the step before."""
+DECISION_STEP = 8
+"""The first step of a registration that depends on what the gate says."""
 ACTIONS = (*REGISTERING, "force", "rollback", "prune")
 
 
@@ -52,7 +54,7 @@ def test_every_kill_leaves_one_champion_and_true_records(
     command = [sys.executable, __file__, action, str(folder), str(tmp_path / "prepared"), str(bundle)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert int(done.stdout.split()[0]) >= 6, done.stdout
+    assert int(done.stdout.split()[0]) >= 3, done.stdout
 
 
 def prepare(decided: Any, action: str) -> None:
@@ -81,7 +83,7 @@ def drive(action: str, folder: Path, prepared: Path, bundle: Path) -> int:
     """Kill at the first step, the second and so on until there are no more; return at how many."""
     uri, points = f"sqlite:///{folder}/mlflow.db", 0
     for when in ("within",) if action in REGISTERING else ("before", "within"):
-        for step in count(1):
+        for step in count(DECISION_STEP if action == "hold" else 1):
             restore(folder, prepared)
             if not killed(partial(armed, when, step, action, uri, bundle)):
                 break
