@@ -5,12 +5,15 @@ from __future__ import annotations
 import torch
 from implicit.cpu.als import AlternatingLeastSquares
 from pydantic import Field
+from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 from torch_geometric.data import HeteroData
 
 from evaluation.baselines.base import Baseline
 from evaluation.baselines.matrix import train_matrix
 from evaluation.ranking import Score, dot_product
+
+FEWEST_FACTORS = 8
 
 
 class IALS(Baseline):
@@ -23,7 +26,9 @@ class IALS(Baseline):
     """
 
     factors: int = Field(256, ge=1)
-    """Length of the vectors."""
+    """Length of the vectors at most."""
+    users_a_factor: int = Field(24, ge=1)
+    """A log of fewer users gets shorter vectors, one factor for so many users (8 at least): it overfits longer ones."""
     regularization: float = Field(0.05, ge=0)
     """Penalty on the squares of the vectors."""
     alpha: float = Field(10.0, gt=0)
@@ -34,10 +39,15 @@ class IALS(Baseline):
     """Of the first vectors."""
 
     def fit(self, graph: HeteroData) -> Score:
+        listens = train_matrix(graph, weighted=True)
         with threadpool_limits(1, "blas"):  # users are shared out among threads already; sums of one order
             als = AlternatingLeastSquares(
-                factors=self.factors, regularization=self.regularization, alpha=self.alpha,
+                factors=self._length(listens), regularization=self.regularization, alpha=self.alpha,
                 iterations=self.iterations, random_state=self.seed,
             )  # fmt: skip
-            als.fit(train_matrix(graph, weighted=True), show_progress=False)
+            als.fit(listens, show_progress=False)
         return dot_product(torch.from_numpy(als.user_factors), torch.from_numpy(als.item_factors))
+
+    def _length(self, listens: csr_matrix) -> int:
+        users = int((listens.getnnz(axis=1) > 0).sum())
+        return min(self.factors, max(FEWEST_FACTORS, users // self.users_a_factor))

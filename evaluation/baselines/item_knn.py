@@ -73,6 +73,8 @@ class BM25ItemKNN(ItemKNN):
     listeners are the words.
     """
 
+    weighted: bool = True
+    """Whether a listen counts by its confidence (plays, completion and age), or every song that was heard as 1."""
     K1: float = Field(1.2, ge=0)
     """How much a greater confidence of one listener still counts; 0: not at all."""
     B: float = Field(0.5, ge=0, le=1)

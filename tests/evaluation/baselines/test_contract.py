@@ -30,7 +30,8 @@ def scores_of(name: str, graph: HeteroData, users: Tensor | None = None) -> Tens
 @pytest.mark.parametrize("name", PERSONAL)
 def test_the_withheld_song_is_found(name: str, checkerboard: HeteroData) -> None:
     users = torch.arange(checkerboard["user"].num_nodes)
-    found = rank(create_baseline(name).fit(checkerboard), users, part_edges(checkerboard, "train"), 1)
+    two_tastes = {"factors": 2} if name == "ials" else {}  # more factors learn the gap by heart
+    found = rank(create_baseline(name, two_tastes).fit(checkerboard), users, part_edges(checkerboard, "train"), 1)
     assert torch.equal(found.items[:, 0], users)
 
 

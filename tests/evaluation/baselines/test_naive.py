@@ -128,6 +128,11 @@ def test_recent_popularity(graph: HeteroData, half_life: float) -> None:
 
 def test_ials_fits_heard_songs_near_one_and_others_near_zero(graph: HeteroData) -> None:
     heard = dense(graph) > 0
-    found = scores("ials", graph, factors=20, regularization=0.01, alpha=40.0, iterations=30)
+    found = scores("ials", graph, factors=20, users_a_factor=1, regularization=0.01, alpha=40.0, iterations=30)
     assert found[heard].mean() > 0.8
     assert abs(found[~heard].mean()) < 0.2
+
+
+@pytest.mark.parametrize(("given", "length"), [({}, 8), ({"users_a_factor": 2}, 12), ({"factors": 5}, 5)])
+def test_ials_of_a_small_log_has_short_vectors(given: dict[str, int], length: int, graph: HeteroData) -> None:
+    assert np.linalg.matrix_rank(scores("ials", graph, **given), tol=1e-3) == length
