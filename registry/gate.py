@@ -52,7 +52,8 @@ def decide(
 
     It becomes champion when its numbers are out of sample and audited, its log looks like the last ones, it beats
     popularity, and it is shown to be not worse than the champion on users and pairs that neither has seen. It is
-    rejected when it is shown to be worse. Everything else is held: the champion stays.
+    rejected when it is shown to be worse. Everything else is held: the champion stays. A champion of a made-up log is
+    none to a model of a real one.
 
     Args:
         bundle: a verified bundle.
@@ -68,10 +69,15 @@ def decide(
     theirs = None if champion is None or champion_bundle is None else _Bundle.of(champion_bundle)
     if theirs:
         theirs.verify(COMPARED_FILES)
-    found = _in_sample(record) + _audit(ours) + _data(ours, theirs, recent, config)
-    found += _comparison(ours, theirs, record, champion, config) + _popularity(bundle, record, champion)
     start = Decision(outcome="hold", reason="", metric=record.watched, users=record.num_users, champion=champion)
     digests = {role: side.manifest.digest for role, side in (("challenger", ours), ("champion", theirs)) if side}
+    found = _in_sample(record) + _audit(ours)
+    if theirs and theirs.made_up and not ours.made_up:
+        found += _popularity(bundle, record, f"champion {champion} learned from a made-up log")
+        found += _data(ours, None, (), config)
+    else:
+        found += _data(ours, theirs, recent, config) + _comparison(ours, theirs, record, champion, config)
+        found += _popularity(bundle, record, "there is no champion" if champion is None else "")
     return found.concluded(start.model_copy(update={"compared": digests}))
 
 
@@ -94,6 +100,11 @@ class _Bundle:
             return None
         content: dict[str, Any] = json.loads((self.folder / name).read_text(encoding="utf-8"))
         return content
+
+    @property
+    def made_up(self) -> bool:
+        """Whether its log is the synthetic one."""
+        return self.manifest.facts.source == "synthetic"
 
     @property
     def measured(self) -> str:
@@ -128,7 +139,8 @@ def _data(ours: _Bundle, theirs: _Bundle | None, recent: Sequence[Mapping[str, A
     return Findings(doubts, notes=usual, figures={"data_checks": checks})
 
 
-def _popularity(bundle: Path, record: EvaluationRecord, champion: int | None) -> Findings:
+def _popularity(bundle: Path, record: EvaluationRecord, alone: str) -> Findings:
+    """Whether it beats popularity; ``alone`` says why that is all it has to beat."""
     if record.watched not in record.baselines.get(BASELINE, {}):
         return Findings(lacks=("it was not measured beside popularity",))
     table = bundle / "per_user.parquet"
@@ -137,8 +149,7 @@ def _popularity(bundle: Path, record: EvaluationRecord, champion: int | None) ->
     shown, figures = f"{record.watched} {interval_words(gap)}", {"against_popularity": gap}
     if gap.low <= 0:
         return Findings(lacks=(f"it does not clearly beat popularity: {shown}",), figures=figures)
-    alone = ", and there is no champion" if champion is None else ""
-    return Findings(merits=(f"it beats popularity{alone}: {shown}",), figures=figures)
+    return Findings(merits=(f"it beats popularity{', and ' if alone else ''}{alone}: {shown}",), figures=figures)
 
 
 def _comparison(
@@ -152,7 +163,7 @@ def _comparison(
 
 
 def _against(ours: _Bundle, theirs: _Bundle, record: EvaluationRecord, champion: int, config: GateConfig) -> Findings:
-    if ours.manifest.facts.source == "synthetic" and theirs.manifest.facts.source == "log":
+    if ours.made_up and not theirs.made_up:
         return Findings(doubts=(f"it learned from a made-up log and champion {champion} from a real one",))
     if problem := why_not_clean(ours.manifest, theirs.manifest):
         return _no_clean_comparison(champion, problem)

@@ -130,7 +130,14 @@ def test_a_made_up_log_never_replaces_a_real_one(make_bundle, lenient: GateConfi
     made_up = make_bundle(quality=2.0, source="synthetic")
     decision = decide(made_up, 7, make_bundle(quality=0.6), config=lenient)
     assert decision.reason == "Held: it learned from a made-up log and champion 7 from a real one."
-    assert decide(make_bundle(quality=2.0), 7, made_up, config=lenient).outcome == "promote"
+
+
+def test_a_real_log_replaces_a_made_up_one_as_soon_as_it_beats_popularity(make_bundle) -> None:
+    """The two logs share neither songs nor listens, so that there is nothing to compare."""
+    real, made_up = make_bundle(quality=2.0, seed=1), make_bundle(quality=3.0, source="synthetic")
+    decision = decide(real, 7, made_up, recent=[{**PROFILE, "plays": 5000}] * 3)
+    assert decision.reason.startswith("Promoted: it beats popularity, and champion 7 learned from a made-up log: ")
+    assert decision.champion == 7
 
 
 def test_another_fold_is_no_clean_comparison(make_bundle, lenient: GateConfig) -> None:
