@@ -81,7 +81,7 @@ def compare(challenger: Path, champion: Path, k: int, vectors: tuple[str, str]) 
         "cold users' recall": _recall(lists, users, relevant[:, _is_cold(ours, users, relevant[0])]),
         "artist diversity": _diversity(lists, torch.isin(users, known), by),
     }
-    common = _on_common(sides, relevant[:, torch.isin(relevant[0], known)], hidden, k)
+    common = _on_common(sides, lists, users, relevant[:, torch.isin(relevant[0], known)], hidden)
     return Comparison(_recall(lists, users, relevant), common, guarded)
 
 
@@ -99,13 +99,16 @@ def _lists(sides: tuple[Side, Side], users: Tensor, hidden: Tensor, k: int) -> L
     return challenger, champion
 
 
-def _on_common(sides: tuple[Side, Side], relevant: Tensor, hidden: Tensor, k: int) -> Paired:
-    """Recall where both could find every song."""
+def _on_common(sides: tuple[Side, Side], lists: Lists, users: Tensor, relevant: Tensor, hidden: Tensor) -> Paired:
+    """Recall where both could find every song; only where their songs differ, they have to be ranked again."""
     ours, theirs = sides
     songs = ours.songs.nodes[torch.isin(ours.songs.nodes, theirs.songs.nodes)]
+    if len(songs) == ours.songs.size:
+        return _recall(lists, users, relevant)
     relevant = relevant[:, torch.isin(relevant[1], songs)]
     users = torch.unique(relevant[0])
-    return _recall(_lists((ours.only(songs), theirs.only(songs)), users, hidden, k), users, relevant)
+    again = _lists((ours.only(songs), theirs.only(songs)), users, hidden, lists[0].shape[1])
+    return _recall(again, users, relevant)
 
 
 def _recall(lists: Lists, users: Tensor, relevant: Tensor) -> Paired:

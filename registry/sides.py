@@ -51,7 +51,9 @@ class Side:
 
     def knows(self, users: Tensor) -> Tensor:
         """(N,) whether it was trained on each; of a user without a train song it knows nothing."""
-        return torch.isin(users, self.pairs["train"][0])
+        trained = torch.zeros(self.users.size, dtype=torch.bool)
+        trained[self.pairs["train"][0]] = True
+        return trained[users]
 
     def only(self, songs: Tensor) -> Side:
         """The same model with no other songs than these (shared indices) to choose from."""
