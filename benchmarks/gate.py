@@ -45,15 +45,22 @@ from registry.manifest import Manifest, read_manifest
 from trainers.factory import create_trainer
 from trainers.saved import load_embeddings
 
-K = 10
+K = 50
 METRIC = f"recall@{K}"
 LOSS = 0.05
 SEEDS = 5
-LOG = SyntheticConfig(preset="small", num_users=6500, num_songs=4000, num_artists=500, num_events=500_000)
+LOG = SyntheticConfig(preset="small", num_users=6500, num_songs=2000, num_artists=400, num_events=1_000_000)
 SPLIT = SplitConfig()
-MODEL = {"architecture": "lightgcn", "embedding_dim": 32, "dropout": 0.0}
-TRAINING = {"batch_size": 16384, "eval_k": K, "num_eval_users": 500, "lr": 0.02, "patience": 3}
-EPOCHS = 10
+EPOCHS = 12
+MODEL = {"architecture": "mf"}
+TRAINING = {
+    "batch_size": 8192,
+    "num_negatives": 512,
+    "lr": 0.02,
+    "eval_k": K,
+    "num_eval_users": None,
+    "patience": EPOCHS,
+}
 
 
 def main() -> None:
