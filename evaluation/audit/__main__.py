@@ -85,7 +85,7 @@ def _show(found: Audit, console: Console) -> None:
 
 def _extent(canary: Canary) -> str:
     return (
-        f"({canary.planted} pairs planted; sample of {canary.users:,} users, {canary.songs:,} songs, "
+        f"({canary.planted:,} pairs planted; sample of {canary.users:,} users, {canary.songs:,} songs, "
         f"{canary.pairs:,} pairs; seed {canary.seed})"
     )
 

@@ -20,11 +20,14 @@ from data.graph import BY, LISTENS, MASKS, NODE_TYPES, set_by, set_listens
 from evaluation.audit.edges import edge_attributes
 from evaluation.audit.result import Canary
 
-MAX_USERS, MAX_PAIRS = 300, 3_000
-"""Size of the sample: it keeps the canary to seconds on a graph of any size."""
+MAX_USERS, MAX_SONGS, MAX_PAIRS = 300, 200, 3_000
+"""Size of the sample: it keeps the canary to seconds on a graph of any size.
 
-PLANTED_IN_EACH = 20
-"""Pairs for each part, as far as there are as many that nobody listens to."""
+With so few songs a random negative of a user is often a planted one, so that whoever avoids these is noticed.
+"""
+
+MAX_PLANTED = 500
+"""Pairs to plant in each part, at most; and at most half of those that nobody listens to, all parts together."""
 
 PLANTED_PARTS: Mapping[str, tuple[bool, bool, bool]] = {
     "val": (False, True, False),
@@ -112,12 +115,12 @@ def prepare(graph: HeteroData, seed: int) -> Planting:
     generator = np.random.default_rng(seed)
     sample = sample_graph(graph, generator)
     pairs = _absent_pairs(sample, generator)
-    each = min(PLANTED_IN_EACH, pairs.shape[1] // len(PLANTED_PARTS))
+    each = min(MAX_PLANTED, pairs.shape[1] // (2 * len(PLANTED_PARTS)))
     return Planting(sample, pairs[:, : each * len(PLANTED_PARTS)], list(PLANTED_PARTS) * each)
 
 
 def sample_graph(graph: HeteroData, generator: np.random.Generator) -> HeteroData:
-    """Some users who have train pairs, some of their pairs, the songs of these and their artists; nodes numbered anew.
+    """Some users who have train pairs, the songs that most of them listen to, the artists; nodes numbered anew.
 
     Attributes of nodes and edges go along, other edge types do not: a model is never shown them.
     """
@@ -177,14 +180,16 @@ def _says(same: Mapping[str, bool], changed: Mapping[str, bool], leaking: tuple[
 
 
 def _sampled_edges(graph: HeteroData, generator: np.random.Generator) -> Tensor:
-    """(P,) sorted places of the edges to keep: of users with train pairs, in one of the masks."""
+    """(P,) sorted places of the edges to keep: of some users with train pairs, of their most common songs."""
     store = graph[LISTENS]
     masks = torch.stack([store[name].cpu() for name in MASKS])
-    user = store.edge_index[0].cpu()
+    user, song = store.edge_index.cpu()
     trained = user[masks[0]].unique().numpy()
-    users = torch.from_numpy(generator.permutation(trained)[:MAX_USERS].copy())
-    of_them = (torch.isin(user, users) & masks.any(0)).nonzero().squeeze(1).numpy()
-    return torch.from_numpy(np.sort(generator.permutation(of_them)[:MAX_PAIRS]))
+    users = torch.from_numpy(generator.permutation(trained)[:MAX_USERS])
+    of_users = torch.isin(user, users) & masks.any(0)
+    songs = song[of_users].bincount().argsort(descending=True, stable=True)[:MAX_SONGS]
+    kept = (of_users & torch.isin(song, songs)).nonzero().squeeze(1).numpy()
+    return torch.from_numpy(np.sort(generator.permutation(kept)[:MAX_PAIRS]))
 
 
 def _absent_pairs(sample: HeteroData, generator: np.random.Generator) -> Tensor:
@@ -193,7 +198,7 @@ def _absent_pairs(sample: HeteroData, generator: np.random.Generator) -> Tensor:
     user, song = sample[LISTENS].edge_index.numpy()
     absent = np.ones(num_users * num_songs, dtype=bool)
     absent[user * num_songs + song] = False
-    chosen = generator.permutation(np.flatnonzero(absent))[: PLANTED_IN_EACH * len(PLANTED_PARTS)]
+    chosen = generator.permutation(np.flatnonzero(absent))
     return torch.from_numpy(np.stack([chosen // num_songs, chosen % num_songs]))
 
 
