@@ -57,7 +57,8 @@ def evaluation_config(run: RunConfig) -> dict[str, Any]:
 def evaluate(run: RunConfig, model: Ref, training_graph: Ref, graph: Ref, baselines: Mapping[str, Ref]) -> Ref:
     """Score the chosen model beside its baselines; see ``evaluation.results.write_results`` for the folder."""
     config = {**evaluation_config(run), "conventions": run.evaluation.conventions}
-    return EVALUATE(run, config, model=model, training_graph=training_graph, graph=graph, **baselines)
+    inputs: dict[str, Any] = {"model": model, "training_graph": training_graph, "graph": graph, **baselines}
+    return EVALUATE(run, config, **inputs)
 
 
 def evaluate_models(

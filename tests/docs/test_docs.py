@@ -47,6 +47,12 @@ DOCUMENTED_CLASSES = {
     "trainers.config:TrainingConfig",
     "trainers.advanced:AdvancedConfig",
     "trainers.curriculum:CurriculumConfig",
+    "registry.gate:GateConfig",
+    "evaluation.baselines.popular:RecentPopularity",
+    "evaluation.baselines.item_knn:CosineItemKNN",
+    "evaluation.baselines.item_knn:BM25ItemKNN",
+    "evaluation.baselines.ials:IALS",
+    "evaluation.baselines.ease:EASE",
 }
 
 BLOCK = re.compile(r"^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
