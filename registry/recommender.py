@@ -80,7 +80,7 @@ class Recommender:
         user = self._index(user_id)
         scores = self.scores(user)
         open_songs = np.ones(len(scores), dtype=bool)
-        open_songs[self._seen_songs(user, SEEN[seen])] = False
+        open_songs[self._seen_songs(user, self._parts(seen))] = False
         return [self._record(int(song), float(scores[song])) for song in _best(scores, open_songs, k)]
 
     def scores(self, user: int) -> np.ndarray:
@@ -95,6 +95,10 @@ class Recommender:
                 "with the first training after the first listen."
             )
         return index
+
+    def _parts(self, seen: str) -> tuple[str, ...]:
+        """A refitted model was trained on its twin's held-out listens too."""
+        return SEEN["all" if seen == "train" and self.manifest.facts.refit else seen]
 
     def _seen_songs(self, user: int, parts: tuple[str, ...]) -> np.ndarray:
         start, end = (int(row) for row in self._seen_from[user : user + 2])

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import InputError
+from registry.bundle import assemble_bundle
 from registry.recommender import Recommender, _best
 
 
@@ -64,6 +65,14 @@ def test_the_best_open_songs_equal_a_sort(songs: list[tuple[float, bool]], k: in
     assert _best(scores, is_open, k).tolist() == expected
 
 
+def test_a_refitted_model_was_trained_on_all_listens_so_that_train_hides_them_all(make_parts, tmp_path: Path) -> None:
+    parts, refit = make_parts(quality=1.0), make_parts(quality=2.0)["model"]
+    assemble_bundle(tmp_path / "bundle", **parts, refit=refit)
+    model = Recommender.load(tmp_path / "bundle")
+    assert model.recommend("u00", k=30, seen="train") == model.recommend("u00", k=30, seen="all")
+    assert len(model.recommend("u00", k=30, seen="none")) == 30
+
+
 def test_an_unknown_user_is_named(bundle: Path) -> None:
     with pytest.raises(InputError, match="The user 'nobody' is unknown to this model, which knows 40 users"):
         Recommender.load(bundle).recommend("nobody")
@@ -79,7 +88,8 @@ def test_what_cannot_be_asked(bundle: Path) -> None:
 
 def test_recommending_does_not_load_torch_or_mlflow(bundle: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from registry.recommender import Recommender;"
+        "import sys; from pathlib import Path; from registry.bundle import assemble_bundle
+from registry.recommender import Recommender;"
         f"Recommender.load(Path({str(bundle)!r})).recommend('u00');"
         "sys.exit('torch' in sys.modules or 'mlflow' in sys.modules)"
     )
