@@ -88,8 +88,7 @@ def test_what_cannot_be_asked(bundle: Path) -> None:
 
 def test_recommending_does_not_load_torch_or_mlflow(bundle: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from registry.bundle import assemble_bundle
-from registry.recommender import Recommender;"
+        "import sys; from pathlib import Path; from registry.recommender import Recommender;"
         f"Recommender.load(Path({str(bundle)!r})).recommend('u00');"
         "sys.exit('torch' in sys.modules or 'mlflow' in sys.modules)"
     )
