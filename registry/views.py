@@ -135,7 +135,10 @@ def _metric(version: Version) -> str:
 
 
 def _interval(interval: Interval | None) -> str:
-    return "" if interval is None else f"{interval.mean:.4f} [{interval.low:.4f}, {interval.high:.4f}]"
+    if interval is None:
+        return ""
+    digits = 4 if abs(interval.mean) < 10 else 1
+    return f"{interval.mean:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
 
 
 def _text(value: object) -> str:

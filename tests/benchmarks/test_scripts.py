@@ -18,11 +18,20 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, cwd=CHECKOUT, env=variables, capture_output=True, text=True, timeout=60)
 
 
-@pytest.mark.parametrize("script", ["quality.py", "cached_run.py"])
-def test_the_help_names_the_options(script: str) -> None:
+@pytest.mark.parametrize(
+    ("script", "option"),
+    [("quality.py", "--config"), ("cached_run.py", "--config"), ("baselines.py", "--config"), ("gate.py", "--retrains")],
+)
+def test_the_help_names_the_options(script: str, option: str) -> None:
     ended = run(f"benchmarks/{script}", "--help")
     assert ended.returncode == 0, ended.stderr
-    assert "--config" in ended.stdout
+    assert option in ended.stdout
+
+
+def test_too_few_retrains_are_refused() -> None:
+    ended = run("benchmarks/gate.py", "--retrains", "3")
+    assert ended.returncode == 2
+    assert "--retrains is 3; at least 7 are needed" in ended.stderr
 
 
 def test_without_data_the_machine_and_what_is_missing_are_named(tmp_path: Path) -> None:
