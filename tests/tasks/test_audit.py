@@ -19,13 +19,11 @@ from data.synthetic.log import SyntheticConfig, write_log
 from data.vocabulary import id_hash
 from evaluation.audit.auditor import IN_SAMPLE, WITHOUT_MASKS
 from tasks.audit import audit
-from tasks.config import RunConfig, load_run_config
+from tasks.config import load_run_config
 from tasks.graph import build_graph
 from tasks.ingest import find_log, ingest
-from tasks.key import key_of
-from tasks.ref import Ref
 from tasks.split import split
-from tasks.stage import Stage, executor
+from tasks.stage import Executor, executor
 
 TEST_FROM = date(2025, 2, 20)
 LEAKY = """
@@ -58,16 +56,12 @@ Spoil = Callable[[Path], None]
 
 
 @pytest.fixture
-def audited(events: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Mapping[str, Any]]:
+def audited(
+    events: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compute: Executor
+) -> Callable[..., Mapping[str, Any]]:
     """Run the stages up to the audit, as plain calls, and give ``audit.json``; ``spoil`` changes the split's folder."""
     monkeypatch.setenv("SONGGRAPH_HOME", str(tmp_path / "home"))
     pq.write_table(events, tmp_path / "log.parquet")
-
-    def compute(stage: Stage, run: RunConfig, config: Any, parts: Any, inputs: Any) -> Ref:
-        key = key_of(parts)
-        with stage.store.scratch(stage.name, key) as scratch:
-            counts = stage.work(scratch, config, **{name: ref.value for name, ref in inputs.items()})
-            return stage.store.publish(scratch, stage.name, key, run.name, {"key_parts": parts, "counts": counts})
 
     def run_stages(spoil: Spoil | None = None, trainer: str = "advanced", **tables: Any) -> Mapping[str, Any]:
         model = {"architecture": "lightgcn", "embedding_dim": 8}

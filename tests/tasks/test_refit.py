@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from tasks.config import RunConfig, load_run_config
 from tasks.key import key_of
 from tasks.ref import Ref
 from tasks.refit import REFIT, refit
-from tasks.stage import Stage, executor
+from tasks.stage import executor
 from tasks.train import train_model
 from trainers.factory import create_trainer
 from trainers.saved import load_embeddings
@@ -23,22 +23,7 @@ from trainers.saved import load_embeddings
 SMALL = {"architecture": "gat", "embedding_dim": 8, "heads": 2}
 
 
-@pytest.fixture(autouse=True)
-def computing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Stages run as plain calls."""
-    monkeypatch.setenv("SONGGRAPH_HOME", str(tmp_path / "home"))
-
-    def compute(stage: Stage, run: RunConfig, config: Any, parts: Any, inputs: Any) -> Ref:
-        key = key_of(parts)
-        if found := stage.look_up(parts)[0]:
-            return found.told(cached=True, why="")
-        with stage.store.scratch(stage.name, key) as scratch:
-            stage.work(scratch, config, **{name: ref.value for name, ref in inputs.items()})
-            return stage.store.publish(scratch, stage.name, key, run.name, {"key_parts": parts})
-
-    token = executor.set(compute)
-    yield
-    executor.reset(token)
+pytestmark = pytest.mark.usefixtures("computing")
 
 
 @pytest.fixture

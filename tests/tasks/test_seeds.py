@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -16,30 +14,12 @@ from evaluation.baselines import popularity
 from evaluation.evaluate import evaluate
 from evaluation.record import write_per_user
 from evaluation.seeds import SeedsRecord
-from tasks.config import RunConfig, load_run_config
-from tasks.key import key_of
+from tasks.config import load_run_config
 from tasks.ref import Ref
 from tasks.seeds import DEFAULT_SEED, compare_seeds, runs_by_seed
-from tasks.stage import Stage, executor
 from trainers.config import TrainingConfig
 
-
-@pytest.fixture(autouse=True)
-def computing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Stages run as plain calls."""
-    monkeypatch.setenv("SONGGRAPH_HOME", str(tmp_path / "home"))
-
-    def compute(stage: Stage, run: RunConfig, config: Any, parts: Any, inputs: Any) -> Ref:
-        key = key_of(parts)
-        if found := stage.look_up(parts)[0]:
-            return found.told(cached=True, why="")
-        with stage.store.scratch(stage.name, key) as scratch:
-            stage.work(scratch, config, **{name: ref.value for name, ref in inputs.items()})
-            return stage.store.publish(scratch, stage.name, key, run.name, {"key_parts": parts})
-
-    token = executor.set(compute)
-    yield
-    executor.reset(token)
+pytestmark = pytest.mark.usefixtures("computing")
 
 
 def evaluation_of(seed: int, graph: HeteroData, folder: Path) -> Ref:

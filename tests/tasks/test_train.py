@@ -15,14 +15,12 @@ import pytest
 
 from data.synthetic.log import SyntheticConfig, write_log
 from data.vocabulary import id_hash
-from tasks.config import RunConfig, load_run_config
+from tasks.config import load_run_config
 from tasks.evaluate import evaluate
 from tasks.graph import build_graph
 from tasks.ingest import find_log, ingest
-from tasks.key import key_of
-from tasks.ref import Ref
 from tasks.split import split
-from tasks.stage import Stage, executor
+from tasks.stage import Executor, executor
 from tasks.train import train_model
 
 SMALL = {"architecture": "gat", "embedding_dim": 8, "heads": 2}
@@ -36,15 +34,9 @@ def events(tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
 
 
 @pytest.fixture
-def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Mapping[str, Path]]:
+def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compute: Executor) -> Callable[..., Mapping[str, Path]]:
     """Run the stages up to the evaluation, as plain calls, on a log, and give the folder of each."""
     monkeypatch.setenv("SONGGRAPH_HOME", str(tmp_path / "home"))
-
-    def compute(stage: Stage, run: RunConfig, config: Any, parts: Any, inputs: Any) -> Ref:
-        key = key_of(parts)
-        with stage.store.scratch(stage.name, key) as scratch:
-            counts = stage.work(scratch, config, **{name: ref.value for name, ref in inputs.items()})
-            return stage.store.publish(scratch, stage.name, key, run.name, {"key_parts": parts, "counts": counts})
 
     def run_stages(log: pa.Table, name: str = "log", **tables: Any) -> Mapping[str, Path]:
         pq.write_table(log, tmp_path / f"{name}.parquet")
