@@ -69,10 +69,9 @@ def _metric_table(record: Mapping[str, Any], model: str) -> Table:
 def _further_metrics(record: Mapping[str, Any], model: str) -> str:
     """The model's other numbers at the k that decides, in a few lines."""
     last = f"@{record['k']}"
-    names = [
-        name for name in record["metrics"] if name.endswith(last) and "recall@" not in name and "ndcg@" not in name
-    ]
-    told = (f"{name.removesuffix(last)} {record['metrics'][name]['mean']:.4g}" for name in names)
+    means = {name.removesuffix(last): value["mean"] for name, value in record["metrics"].items() if name.endswith(last)}
+    others = {name.removeprefix("in_sample_"): mean for name, mean in means.items()}
+    told = (f"{name} {mean:.4g}" for name, mean in others.items() if name not in ("recall", "ndcg"))
     return f"{model} {last}: {', '.join(told)}"
 
 

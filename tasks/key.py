@@ -11,6 +11,8 @@ from tasks.digest import as_json, code_digests, sha256_of_json
 
 LIBRARIES = ("torch", "torch-geometric")
 
+SHA256_DIGITS = 64
+
 KeyParts = dict[str, Any]
 
 
@@ -46,14 +48,24 @@ def what_changed(before: KeyParts, now: KeyParts) -> list[str]:
 
 
 def in_short(changes: list[str]) -> str:
-    """One line: what is not code in full, and of changed modules the first and how many more."""
-    modules = [change.removeprefix("code ") for change in changes if change.startswith("code ")]
-    more = f" and {len(modules) - 1} more" if len(modules) > 1 else ""
-    rest = [change for change in changes if not change.startswith("code ")]
-    return "; ".join([*rest, f"code {modules[0]}{more}"] if modules else rest)
+    """One line: settings in full, and of many inputs or modules the first and how many more."""
+    modules = [change for change in changes if change.startswith("code ")]
+    inputs = [change for change in changes if change.startswith("input ")]
+    rest = [change for change in changes if change not in (*modules, *inputs)]
+    return "; ".join([*rest, *_first_of(inputs, 2), *_first_of(modules, 1)])
+
+
+def _first_of(changes: list[str], most: int) -> list[str]:
+    """All of them, or the first with the number of the others, where they are more than ``most``."""
+    return changes if len(changes) <= most else [f"{changes[0]} and {len(changes) - 1} more"]
 
 
 def _change(name: str, before: KeyParts, now: KeyParts) -> str:
-    if not name.startswith(("config", "library", "version")):
+    values = [before.get(name, "not set"), now.get(name, "not set")]
+    if not name.startswith(("config", "library", "version")) or any(_is_digest(value) for value in values):
         return name
-    return f"{name}: {before.get(name, 'not set')} → {now.get(name, 'not set')}"
+    return f"{name}: {values[0]} → {values[1]}"
+
+
+def _is_digest(value: Any) -> bool:
+    return isinstance(value, str) and len(value) == SHA256_DIGITS

@@ -12,7 +12,7 @@ import pytest
 
 from tasks import digest
 from tasks.digest import code_digests
-from tasks.key import key_of, key_parts, what_changed
+from tasks.key import in_short, key_of, key_parts, what_changed
 
 
 def parts(**changed):
@@ -113,3 +113,13 @@ def test_a_package_from_outside_counts_with_what_it_imports_of_itself(outside, t
 def test_a_module_that_is_not_there_is_named() -> None:
     with pytest.raises(ModuleNotFoundError, match="no_such_module"):
         code_digests(["no_such_module.trainer"])
+
+
+def test_many_inputs_and_modules_are_counted_and_settings_told_in_full() -> None:
+    changes = ["input a", "config lr: 1 → 2", "input b", "input c", "code data.split", "code data.graph"]
+    assert in_short(changes) == "config lr: 1 → 2; input a and 2 more; code data.split and 1 more"
+    assert in_short(["input a", "input b"]) == "input a; input b"
+
+
+def test_a_digest_is_named_and_not_printed() -> None:
+    assert what_changed({"config page": "a" * 64}, {"config page": "b" * 64}) == ["config page"]
