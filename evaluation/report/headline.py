@@ -93,8 +93,8 @@ def _against_best(record: EvaluationRecord) -> str:
     if difference is None:
         return ""
     if difference.low > 0 or difference.high < 0:
-        return f" It is {'better' if difference.low > 0 else 'worse'} than the best baseline, {best}."
-    return f" No difference to the best baseline, {best}, is shown."
+        return f" It is {'better' if difference.low > 0 else 'worse'} than the best baseline beside it, {best}."
+    return f" No difference to the best baseline beside it, {best}, is shown."
 
 
 def _value(record: EvaluationRecord) -> Tile:

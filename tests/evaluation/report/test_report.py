@@ -102,7 +102,7 @@ def test_the_headline_names_model_baseline_champion_and_decision(page, sources):
     assert f"Champion: version 4 0.2500 model {MINUS}0.0123 ({MINUS}0.0456 to +0.0078), 33 users" in top
     assert "version 7 Held" in top
     assert "Held: it is not shown to be as good as champion 4." in top
-    assert "It is better than the best baseline, popularity." in top
+    assert "It is better than the best baseline beside it, popularity." in top
     assert f"held out from each of {record.num_users} users, {100 * watched.mean:.1f} % are among" in top
 
 
