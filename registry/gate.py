@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from evaluation.intervals import paired_difference
 from evaluation.record import EvaluationRecord, read_per_user
-from registry.clean import why_not_clean
+from registry.clean_comparison import why_not_clean
 from registry.data_checks import check_data
 from registry.decision import Decision, GateConfig
 from registry.judgement import SEED, Findings, interval_words, judge

@@ -18,12 +18,12 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, cwd=CHECKOUT, env=variables, capture_output=True, text=True, timeout=60)
 
 
-@pytest.mark.parametrize(
-    ("script", "option"),
-    [("quality.py", "--config"), ("cached_run.py", "--config"), ("baselines.py", "--config"), ("gate.py", "--retrains")],
-)
+OPTIONS = {"quality": "--config", "cached_run": "--config", "baselines": "--config", "gate": "--retrains"}
+
+
+@pytest.mark.parametrize(("script", "option"), OPTIONS.items())
 def test_the_help_names_the_options(script: str, option: str) -> None:
-    ended = run(f"benchmarks/{script}", "--help")
+    ended = run(f"benchmarks/{script}.py", "--help")
     assert ended.returncode == 0, ended.stderr
     assert option in ended.stdout
 

@@ -13,7 +13,7 @@ import pytest
 from data.errors import InputError
 from evaluation.record import EvaluationRecord
 from registry.bundle import assemble_bundle
-from registry.clean import why_not_clean
+from registry.clean_comparison import why_not_clean
 from registry.decision import Decision
 from registry.gate import COMPARED_FILES, GateConfig, decide
 from registry.manifest import BUNDLE_FILES, MANIFEST, OPTIONAL_FILES, TWIN, Facts, Manifest, read_manifest
