@@ -131,18 +131,19 @@ class Judged:
 @dataclass(frozen=True)
 class Facts:
     """What pairs are divided by: train songs of each measured user (N,); train listeners (S,) of each song; songs (S,)
-    of its artist who has most, 0 without artists, or None."""
+    of its artist who has most, 0 without artists, or None; and whether the pairs are train listens themselves."""
 
     train_songs: np.ndarray
     listeners: np.ndarray
     artist_songs: np.ndarray | None
+    in_sample: bool
 
     @classmethod
     def of(cls, model: Evaluation, catalogue: Catalogue) -> Facts:
         edges = part_edges(model.graph, "train")
         activity = torch.bincount(edges[0], minlength=int(model.graph["user"].num_nodes))[model.users]
         sizes = None if catalogue.by is None else _songs_of_artist(catalogue.by.numpy(), model.num_songs)
-        return cls(activity.numpy(), catalogue.listeners.numpy(), sizes)
+        return cls(activity.numpy(), catalogue.listeners.numpy(), sizes, model.in_sample)
 
 
 class Group(NamedTuple):
@@ -193,6 +194,8 @@ def _by_artist_size(judged: Judged, facts: Facts) -> Iterator[Group]:
 
 
 def _all_first_listens(judged: Judged, facts: Facts) -> Iterator[Group]:
+    if facts.in_sample:
+        return
     says = "Songs that the user had not heard before; train songs are hidden, as in every other number."
     yield Group("discovery", says, np.ones(len(judged.row), dtype=bool))
 

@@ -108,6 +108,14 @@ def test_a_slice_has_its_count_its_interval_and_its_metric(tiny_training_graph: 
     assert all(one.difference is None and one.p is None and not one.differs for one in found)
 
 
+def test_what_was_trained_on_is_no_discovery(tiny_training_graph: HeteroData) -> None:
+    score = random_scores(0)
+    model = evaluate(score, tiny_training_graph, "train", K)
+    found = slices(model, {}, score, Catalogue.of(tiny_training_graph))
+    assert {one.dimension for one in found} == {"activity", "popularity", "cold songs", "artist size"}
+    assert {one.metric for one in found} == {"in_sample_recall@5"}
+
+
 def test_the_strongest_baseline_stands_beside_every_slice(tiny_training_graph: HeteroData) -> None:
     rivals = {"weak": random_scores(1), "strong": knows_the_test_songs(tiny_training_graph), "other": random_scores(2)}
     found = sliced(tiny_training_graph, random_scores(0), rivals)
