@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any, Self
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -34,6 +35,25 @@ class Config(BaseModel):
             return cls.model_validate(dict(given))
         except ValidationError as error:
             raise InputError(_first_problem(error, where)) from None
+
+
+class Record(Config):
+    """Findings that are kept as a JSON file; the same record gives the same bytes."""
+
+    UNREADABLE: ClassVar[str] = "is not a readable record; make it again"
+    """What to say of a file that cannot be read: what it is not, and what to do."""
+
+    def write(self, path: Path) -> None:
+        """Write the record."""
+        path.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read what ``write`` wrote; raises InputError for a file that is missing or is no such record."""
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise InputError(f"{path} {cls.UNREADABLE}.") from error
 
 
 def unknown_name(what: str, given: str, allowed: Iterable[str]) -> str:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from data.config import Config
+from data.config import Record
 from data.errors import InputError
 from evaluation.intervals import Interval
 
@@ -22,8 +22,10 @@ IN_SAMPLE = "in_sample_"
 """Prefix of the names of metrics over listens that training has seen."""
 
 
-class EvaluationRecord(Config):
+class EvaluationRecord(Record):
     """What was measured, on whom and how; every number with its 95 % bootstrap interval over users."""
+
+    UNREADABLE: ClassVar[str] = "is not a readable record of an evaluation; evaluate again"
 
     metric_version: int
     """The version of the metric contract; only equal versions can be compared."""
@@ -64,22 +66,6 @@ class EvaluationRecord(Config):
     def watched(self) -> str:
         """The metric that decides: recall at k."""
         return f"{IN_SAMPLE if self.in_sample else ''}recall@{self.k}"
-
-    def write(self, path: Path) -> None:
-        """Write the record as JSON; the same record gives the same bytes."""
-        path.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
-
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """Read what ``write`` wrote.
-
-        Raises:
-            InputError: the file is missing, or is not such a record.
-        """
-        try:
-            return cls.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError) as error:
-            raise InputError(f"{path} is not a readable record of an evaluation; evaluate again.") from error
 
 
 def write_per_user(path: Path, user_ids: pa.Array, columns: Mapping[str, np.ndarray]) -> None:

@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike
-from pydantic import ValidationError
 from scipy.special import stdtrit
 
-from data.config import Config
+from data.config import Record
 from data.errors import InputError
 from evaluation.intervals import CONFIDENCE, NORMAL_QUANTILE, SAMPLES, Interval, mean, user_resamples
 from evaluation.record import EvaluationRecord, read_user_ids
@@ -42,8 +41,10 @@ class AcrossSeeds:
     """Sample standard deviation of ``per_seed``: between seeds, on the same users. None for one seed."""
 
 
-class SeedsRecord(Config):
+class SeedsRecord(Record):
     """What several seeds of one configuration came to, and how it differs from each baseline."""
+
+    UNREADABLE: ClassVar[str] = "is not a readable comparison of seeds; run it with --seeds again"
 
     seeds: tuple[int, ...]
     """Seeds of the trainings; the first one's model is the one that is registered, whatever the numbers say."""
@@ -57,18 +58,6 @@ class SeedsRecord(Config):
     """Every metric that is a mean over users."""
     differences: Mapping[str, dict[str, Interval]]
     """Configuration minus baseline, paired by user and seed, on the same resamples."""
-
-    def write(self, path: Path) -> None:
-        """Write the record as JSON; the same record gives the same bytes."""
-        path.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
-
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """Read what ``write`` wrote; raises InputError for a file that is missing or no such record."""
-        try:
-            return cls.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError) as error:
-            raise InputError(f"{path} is not a readable comparison of seeds; run it with --seeds again.") from error
 
 
 def across_seeds(runs: Sequence[Run], seed: int, samples: int = SAMPLES) -> dict[str, AcrossSeeds]:

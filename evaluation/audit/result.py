@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from data.config import Config
+from data.config import Config, Record
 from data.errors import InputError
 
 
@@ -49,8 +48,10 @@ class Canary(Config):
     """Parts whose planted pairs changed something: val, test, none (held out, in no mask)."""
 
 
-class Audit(Config):
+class Audit(Record):
     """Whether a training graph, and a trainer on it, keep held-out pairs out; and what remains unknown."""
+
+    UNREADABLE: ClassVar[str] = "is not a readable audit; run `python -m evaluation.audit` again"
 
     passed: bool
     """Whether training may begin."""
@@ -89,18 +90,6 @@ class Audit(Config):
         """Raise InputError, naming every leak, unless the audit passed."""
         if not self.passed:
             raise InputError(self.refusal())
-
-    def write(self, path: Path) -> None:
-        """Write the audit as JSON; the same audit gives the same bytes."""
-        path.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
-
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """Read what ``write`` wrote; raises InputError for a file that is missing or is no audit."""
-        try:
-            return cls.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError) as error:
-            raise InputError(f"{path} is not a readable audit; run `python -m evaluation.audit` again.") from error
 
 
 def check(name: str, found: int, clean: str, leak: str) -> Check:
