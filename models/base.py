@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from torch_geometric.data import HeteroData
 
 from data.config import Config
 from data.errors import InputError
+from data.search import Choices, Range
 
 
 class Embeddings(NamedTuple):
@@ -44,10 +45,10 @@ class ModelConfig(Config):
     num_artists: NonNegativeInt = 0
     """Artists in the graph; 0 where the log names none."""
 
-    embedding_dim: PositiveInt = 32
+    embedding_dim: Annotated[PositiveInt, Choices(32, 64, 128, 256)] = 32
     """Length of each node's vector."""
 
-    dropout: float = Field(0.1, ge=0.0, lt=1.0)
+    dropout: Annotated[float, Range(0.0, 0.5)] = Field(0.1, ge=0.0, lt=1.0)
     """Share of what a training step reads that is left out at random; each model says what it drops."""
 
     similarity: Literal["cosine", "dot"] = "cosine"

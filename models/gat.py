@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 from torch_geometric.nn import MessagePassing
 
+from data.search import Choices, Range
 from models.adjacency import RELATIONS, Adjacency, adjacency
 from models.base import ModelConfig, TableModel
 from models.neighbors import edge_sums, neighbor_sum
@@ -27,10 +28,10 @@ MIN_CONFIDENCE = 0.01
 class GATConfig(ModelConfig):
     """Keys of ``gat``; ``dropout`` drops edges, each head by itself."""
 
-    num_layers: PositiveInt = 2
+    num_layers: Annotated[PositiveInt, Range(1, 3)] = 2
     """Rounds of attention."""
 
-    heads: PositiveInt = Field(4, validate_default=True)
+    heads: Annotated[PositiveInt, Choices(1, 2, 4, 8)] = Field(4, validate_default=True)
     """Attention heads; each sees its own ``embedding_dim / heads`` channels."""
 
     @field_validator("heads")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch.nn.functional as F
 from pydantic import PositiveInt
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
+from data.search import Range
 from models.adjacency import adjacency
 from models.base import ModelConfig, TableModel
 from models.neighbors import neighbor_sum
@@ -17,7 +18,7 @@ from models.neighbors import neighbor_sum
 class LightGCNConfig(ModelConfig):
     """Keys of ``lightgcn``; ``dropout`` drops edges."""
 
-    num_layers: PositiveInt = 2
+    num_layers: Annotated[PositiveInt, Range(1, 3)] = 2
     """Rounds of propagation."""
 
 

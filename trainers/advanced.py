@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch_geometric.data import HeteroData
 
 from data.graph import LISTENS, has_masks
+from data.search import Range
 from data.split import SplitConfig
 from data.training_graph import split_graph
 from trainers.base import BaseTrainer
@@ -34,7 +35,7 @@ class AdvancedConfig(TrainingConfig):
     min_lr: NonNegativeFloat = 1e-4
     """The scheduler stops here."""
 
-    lr_factor: float = Field(0.5, gt=0, lt=1)
+    lr_factor: Annotated[float, Range(0.2, 0.8)] = Field(0.5, gt=0, lt=1)
     """What the scheduler multiplies the learning rate by."""
 
     lr_patience: NonNegativeInt = 3

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from data.config import Config
 from data.errors import InputError
+from data.search import Choices, Range
 
 
 class TrainingConfig(Config):
     """Common keys; the class attribute ``Config`` of a trainer names the class with all of its keys."""
 
-    lr: PositiveFloat = 0.01
+    lr: Annotated[PositiveFloat, Range(1e-3, 0.05, log=True)] = 0.01
     """Learning rate of Adam, the first one where a scheduler lowers it."""
 
-    batch_size: PositiveInt = 512
+    batch_size: Annotated[PositiveInt, Choices(512, 2048, 8192, 32768)] = 512
     """User-song pairs in a step."""
 
     eval_k: PositiveInt = 10
@@ -38,13 +39,13 @@ class TrainingConfig(Config):
     loss: Literal["softmax", "bpr"] = "softmax"
     """softmax: the positive against many sampled songs; bpr: the positive against one."""
 
-    temperature: PositiveFloat = 0.1
+    temperature: Annotated[PositiveFloat, Range(0.05, 0.5, log=True)] = 0.1
     """Scores are divided by it in the loss; near 0.1 for cosine scores."""
 
-    num_negatives: NonNegativeInt = 1024
+    num_negatives: Annotated[NonNegativeInt, Choices(256, 1024, 4096)] = 1024
     """Songs that the softmax samples for each batch; 0 means all songs. Not for bpr, which takes one a pair."""
 
-    l2: NonNegativeFloat = 1e-5
+    l2: Annotated[NonNegativeFloat, Range(1e-7, 1e-3, log=True)] = 1e-5
     """Weight of the squared input vectors of a batch, averaged over its pairs and halved."""
 
     monitor: str | None = Field(None, min_length=1)
