@@ -30,7 +30,7 @@ from trainers.objective import PairObjective
 from trainers.progress import TrainingProgress
 from trainers.randomness import global_state, own_global_stream, restore_global_state, stream, stream_seed
 from trainers.refit import Twin, refuse_refit, require_all_for_training, with_all_for_training
-from trainers.results import EpochRecord, TrainingResults
+from trainers.results import EpochListener, EpochRecord, TrainingResults
 from trainers.sampling import batches, num_batches
 from trainers.saved import write_model
 from trainers.scalars import ScalarLog
@@ -58,6 +58,8 @@ class BaseTrainer(ABC):
         current_epoch: 0 before training, 1 in the first epoch.
         history: one record an epoch: ``epoch``, ``lr`` and the epoch's metrics.
         sampling: the random stream of batches and negatives.
+        listener: hears the history after each epoch and may stop the training; none unless a search sets one.
+        tests_at_end: whether ``test`` is called; a search, which chooses on validation alone, sets it to False.
 
     Raises:
         InputError: for a key or value that is not allowed.
@@ -88,6 +90,8 @@ class BaseTrainer(ABC):
         self.history: list[EpochRecord] = []
         self.best = Best()
         self.sampling = stream(self.config.seed, "sampling")
+        self.listener: EpochListener | None = None
+        self.tests_at_end = True
         self._graph: HeteroData | None = None
         self._initial_weights: dict[str, Tensor] | None = None
         self._twin: Twin | None = None
@@ -268,7 +272,8 @@ class BaseTrainer(ABC):
             return False
         self._watch(eval_metrics)
         asked = self.on_epoch_end(train_metrics, eval_metrics)
-        return bool(asked) or self.out_of_patience()
+        told = self.listener(self.history) if self.listener else False
+        return bool(asked) or told or self.out_of_patience()
 
     def _watch(self, metrics: dict[str, float]) -> None:
         name = self.watched_metric()
@@ -283,7 +288,7 @@ class BaseTrainer(ABC):
     def _finish(self, graph: HeteroData, num_epochs: int, checkpoint: CheckpointFile) -> TrainingResults:
         if self.best.weights is not None:
             self.model.load_state_dict(self.best.weights)
-        test = {} if self._twin else self.test(graph)
+        test = self.test(graph) if self.tests_at_end and not self._twin else {}
         checkpoint.finish()
         return {
             "history": [dict(record) for record in self.history],
