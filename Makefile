@@ -26,6 +26,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 train: install ## Run the main job (CONFIG=configs/synthetic.toml)
 	@$(PYTHON) -m flows.train --config $(CONFIG)
 
+tune: install ## Search better hyper-parameters (CONFIG=configs/synthetic.toml)
+	@$(PYTHON) -m flows.tune --config $(CONFIG)
+
 check: install ## Format, lint, types, and the direction of imports
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
@@ -68,4 +71,4 @@ clean: ## Delete what runs and tools wrote, but not .venv
 	rm -rf artifacts data/graph.pt build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
-.PHONY: help install train check test test-fast server worker deploy tensorboard mlflow bench clean
+.PHONY: help install train tune check test test-fast server worker deploy tensorboard mlflow bench clean

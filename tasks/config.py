@@ -21,6 +21,7 @@ from data.split import SplitConfig
 from data.synthetic.log import SyntheticConfig
 from data.weights import WeightConfig
 from registry.decision import GateConfig
+from tasks.tune_config import TuneConfig
 
 _VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}")
 
@@ -72,6 +73,8 @@ class RunConfig(Config):
     """Whether the winning configuration is trained once more on all listens, and that model is published."""
     gate: Table = Field(default_factory=dict)
     """When a new model takes the champion's place (see ``registry/decision.py``)."""
+    tune: TuneConfig = TuneConfig()
+    """How ``flows.tune`` searches; a training run does not read it."""
     timeout_minutes: float | None = Field(None, gt=0)
     """A stage that takes longer fails; none means no limit."""
 
@@ -145,9 +148,7 @@ def load_run_config(
     Raises:
         InputError: for a missing or malformed file, an unknown key, or a variable that is not set.
     """
-    merged = _read_toml(_find(path)) if path else {}
-    for layer in (*layers, {"ingest": {"events": events} if events else None}):
-        merged = _merge(merged, layer or {})
+    merged = merged_tables(path, *layers, events=events)
     run = RunConfig.parse(_expanded(merged), "the run's config")
     run._variables = tuple(sorted({match["name"] for match in _VARIABLE.finditer(json.dumps(merged, default=str))}))
     for check in (run.synthetic_config, run.weight_config, run.split_config, run.gate_config):
@@ -155,6 +156,20 @@ def load_run_config(
     if not run.uses_synthetic_log():
         run.ingest_config()
     return run
+
+
+def merged_tables(
+    path: str | Path | None = None, *layers: Mapping[str, Any] | None, events: str | list[str] | None = None
+) -> Table:
+    """The file with the layers laid over it as ``load_run_config`` does, variables as written and nothing checked.
+
+    Raises:
+        InputError: for a missing or malformed file.
+    """
+    merged = _read_toml(_find(path)) if path else {}
+    for layer in (*layers, {"ingest": {"events": events} if events else None}):
+        merged = _merge(merged, layer or {})
+    return merged
 
 
 def _from_root(paths: Any, key: str) -> list[str]:

@@ -37,6 +37,7 @@ WRITTEN_BY_RUNS = ("artifacts/", "data/graph.pt")
 DOCUMENTED_CLASSES = {
     "tasks.config:RunConfig",
     "tasks.config:EvaluationConfig",
+    "tasks.tune_config:TuneConfig",
     "data.events.config:IngestConfig",
     "data.synthetic.log:SyntheticConfig",
     "data.weights:WeightConfig",

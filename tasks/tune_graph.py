@@ -1,0 +1,30 @@
+"""The graph that a search works on: the training graph without its test listens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tasks.config import RunConfig
+from tasks.ref import Ref
+from tasks.stage import Stage
+
+VALIDATION_GRAPH = "validation_graph.pt"
+
+
+def _without_test(folder: Path, config: Mapping[str, Any], training_graph: Path) -> Mapping[str, Any]:
+    from data.graph import graph_counts, load_graph, save_graph
+    from data.validation_graph import without_test
+
+    graph = without_test(load_graph(training_graph / "training_graph.pt"))
+    save_graph(graph, folder / VALIDATION_GRAPH)
+    return graph_counts(graph)
+
+
+VALIDATION = Stage("validation", 1, _without_test, code=("data.validation_graph",))
+
+
+def validation_graph(run: RunConfig, training_graph: Ref) -> Ref:
+    """Take the test listens out, so that no trial can look at them."""
+    return VALIDATION(run, {}, training_graph=training_graph)
