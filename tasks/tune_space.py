@@ -73,6 +73,10 @@ class SearchSpace:
         """The values of the config as it is."""
         return {key.name: key.start for key in self.keys}
 
+    def only(self, *keys: SearchedKey) -> SearchSpace:
+        """The space of these keys, the others as the run has them."""
+        return SearchSpace(self.run, keys)
+
     def tables(self, values: Values) -> dict[str, dict[str, Any]]:
         """The tables ``model`` and ``training`` of the run with ``values`` in them."""
         tables = {"model": dict(self.run.model), "training": dict(self.run.training)}
@@ -122,8 +126,8 @@ def search_space(run: RunConfig) -> SearchSpace:
         _check_name(name, known)
     over = {name: field.declared for name, field in known.items() if field.declared}
     over |= {name: space_of(given, f"tune.space.{name}") for name, given in run.tune.space.items()}
-    keys = [known[name].searched(name, _space(name, over)) for name in run.tune.search or over]
-    allowed = tuple(key for key in keys if _can_vary(run, key))
+    keys = tuple(known[name].searched(name, _space(name, over)) for name in run.tune.search or over)
+    allowed = tuple(key for key in keys if _can_vary(SearchSpace(run, keys), key))
     if not allowed:
         raise InputError(
             f"Nothing is left to search: no key of the trainer '{run.trainer}' and this model says over what; "
@@ -183,18 +187,32 @@ def _space(name: str, over: Mapping[str, Space]) -> Space:
     return over[name]
 
 
-def _can_vary(run: RunConfig, key: SearchedKey) -> bool:
-    """Whether a value of the key's space is allowed beside the rest of the config."""
-    alone = SearchSpace(run, (key,))
-    ends = key.space.values if isinstance(key.space, Choices) else (key.space.low, key.space.high)
-    refusals = [alone.refusal({key.name: value}) for value in ends if value != key.start]
-    if any(refusal is None for refusal in refusals):
+def _can_vary(space: SearchSpace, key: SearchedKey) -> bool:
+    """Whether another value of the key than its start is allowed, beside the start or another value of a second key."""
+    tune = space.run.tune
+    refusals = [space.only(key).refusal({key.name: value}) for value in _ends(key) if value != key.start]
+    if None in refusals or _goes_with_another(space, key):
         return True
     why = refusals[0] if refusals else f"its only value is {key.start!r}."
-    if key.name in (*run.tune.search, *run.tune.space):
+    if key.name in (*tune.search, *tune.space):
         raise InputError(f"'{key.name}' cannot be searched in this config: {why}")
     logger.info("%s is not searched: %s", key.name, why)
     return False
+
+
+def _goes_with_another(space: SearchSpace, key: SearchedKey) -> bool:
+    pairs = (
+        space.only(key, other).refusal({key.name: value, other.name: beside})
+        for value in _ends(key)
+        for other in space.keys
+        for beside in _ends(other)
+        if other != key and value != key.start
+    )
+    return None in pairs
+
+
+def _ends(key: SearchedKey) -> tuple[Any, ...]:
+    return key.space.values if isinstance(key.space, Choices) else (key.space.low, key.space.high)
 
 
 def _parse(trainer: str, model: Mapping[str, Any], training: Mapping[str, Any]) -> tuple[Config, Config]:
