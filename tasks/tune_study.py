@@ -74,10 +74,14 @@ class SearchStudy:
         folder: of ``study.db``; one process at a time.
         seed: with one trial at a time and the median pruner, the same seed gives the same search, killed or not.
         num_epochs: that a trial may take.
+
+    Attributes:
+        ran: trials that were finished through this object.
     """
 
     def __init__(self, folder: Path, space: SearchSpace, tune: TuneConfig, num_epochs: int, seed: int) -> None:
         self.space, self.tune, self.seed, self.num_epochs = space, tune, seed, num_epochs
+        self.ran = 0
         self._lock = threading.RLock()
         self._study = _open(folder / "study.db", _pruner(tune.pruner, num_epochs))
         self._recover()
@@ -125,6 +129,7 @@ class SearchStudy:
         with self._lock:
             candidate.trial.set_user_attr("best_epoch", outcome.best_epoch)
             candidate.trial.set_user_attr("metric", outcome.metric)
+            self.ran += 1
             if candidate.trial.user_attrs.get("stopped"):
                 found = self._study.tell(candidate.trial, state=TrialState.PRUNED)
             elif outcome.value is None:

@@ -41,14 +41,35 @@ def write_winner(path: Path, source: Table, study: SearchStudy, force: bool = Fa
         source: the tables that the search began with, see ``source_tables``.
 
     Raises:
-        InputError: the file exists, and it was not said that it may be replaced.
+        InputError: the file exists, and it was not said that it may be replaced; or it holds just this winner, and no
+            trial was left to run; or it cannot be written.
     """
     refuse_existing(path, force)
     text = winner_text(path, source, study)
+    if not study.ran and path.exists() and path.read_text(encoding="utf-8") == text:
+        count = len(study.tried())
+        raise InputError(
+            f"No trial is left to run: {count} of {count} are finished, and {path} holds the winner; "
+            f"give --trials more than {count}, or search other keys."
+        )
+    try:
+        _replace(path, text)
+    except OSError as error:
+        raise InputError(
+            f"The winner cannot be written to {path} ({error.strerror or error}); make room there or give --output "
+            "another name. All trials are kept."
+        ) from error
+
+
+def _replace(path: Path, text: str) -> None:
+    """Put ``text`` at ``path`` in one move: a reader sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def source_tables(config: str | None, *layers: Table | None, events: str | list[str] | None = None) -> Table:
@@ -78,7 +99,7 @@ def _how_it_was_found(study: SearchStudy) -> list[str]:
     tried, winner = study.tried(), study.ranking()[0]
     pruned = sum(one.state == "pruned" for one in tried)
     start = next((one.value for one in tried if one.is_start), None)
-    told = "is the config that the search began with" if winner.is_start else f"the start had {start:.4f}"
+    told = "the config that the search began with" if winner.is_start else f"the start had {start:.4f}"
     beside = f"trial {winner.number}, {told}"
     keys = ", ".join(key.name for key in study.space.keys)
     return [
