@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,14 @@ from data.graph import BY, LISTENS, has_masks, message_graph
 from models.per_graph import PerGraph
 
 RELATIONS = ("listens", "rev_listens", "by", "rev_by")
+OPPOSITE = (1, 0, 3, 2)
+"""Relation of each relation's reverse edges."""
+
+MIN_CONFIDENCE = 0.01
+"""A listen of less confidence counts as one of this much: its logarithm has to be finite."""
+
+PARTS = 64
+"""Into how many ranges of rows the work is cut: what is summed over a graph is summed in the same order everywhere."""
 
 
 class _Edges(NamedTuple):
@@ -35,7 +44,8 @@ class Adjacency:
 
     Shapes: N nodes, E directed edges, R relations.
         row_start (N + 1,) and source (E,): the CSR pattern. target (E,): the row of each edge.
-        relation (E,): index into ``RELATIONS``. weight (E,): confidence of a listen, 1 on edges to artists.
+        relation (E,): index into ``RELATIONS``. weight (E,): confidence of a listen, 1 on edges to artists, the same
+        on an edge and its reverse.
         reverse (E,): position of each edge's reverse. degree (N,): number of neighbours.
         target_slot, source_slot (E,): slot of either end. target_slots, source_slots (N * R + 1,): where the rows of
         their edges start.
@@ -71,6 +81,22 @@ class Adjacency:
     def to(self, device: torch.device) -> Adjacency:
         """The same matrix on another device."""
         return Adjacency(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+    @cached_property
+    def log_confidence(self) -> Tensor:
+        """Logarithm of each edge's weight, at least that of ``MIN_CONFIDENCE``: (E,)."""
+        return self.weight.clamp(min=MIN_CONFIDENCE).log()
+
+    @cached_property
+    def log_degree(self) -> Tensor:
+        """Logarithm of each node's number of neighbours, 0 where there are none: (N,) float32."""
+        return self.degree.clamp(min=1).float().log()
+
+    @cached_property
+    def parts(self) -> Tensor:
+        """Rows at which ``PARTS`` ranges of about as many rows and edges start: (PARTS + 1,) int64."""
+        work = self.row_start + torch.arange(self.num_nodes + 1, device=self.device)
+        return torch.searchsorted(work, torch.linspace(0, int(work[-1]), PARTS + 1, device=self.device).round().long())
 
     def symmetric_norm(self) -> Tensor:
         """1 / sqrt(deg(target) deg(source)) of each edge: (E,), the normalisation of GCN and LightGCN."""
@@ -131,7 +157,7 @@ def _sorted(edges: _Edges, num_nodes: int) -> Adjacency:
         target=target.int(),
         relation=relation.int(),
         weight=weight,
-        reverse=(source * num_nodes + target).argsort(),
+        reverse=(source * num_nodes + target).argsort().int(),
         degree=degree,
         target_slot=(target * slots + relation).int(),
         source_slot=(source * slots + relation).int(),

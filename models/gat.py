@@ -15,14 +15,18 @@ from torch_geometric.nn import MessagePassing
 from data.search import Choices, Range
 from models.adjacency import RELATIONS, Adjacency, adjacency
 from models.base import ModelConfig, TableModel
-from models.neighbors import edge_sums, neighbor_sum
+from models.neighbors import (
+    AttentionParameters,
+    EdgeFactors,
+    ScoreRule,
+    attended_sum,
+    edge_sums,
+    has_kernels,
+    neighbor_sum,
+)
 
-NEGATIVE_SLOPE = 0.2
-LOG_WEIGHT_RANGE = (-12.0, 2.0)
-"""Bounds of an edge's log weight, so that one bad step cannot make a message explode or vanish for good."""
-
-MIN_CONFIDENCE = 0.01
-"""A listen of less confidence counts as one of this much: its logarithm has to be finite."""
+SCORE_RULE = ScoreRule(slope=0.2, low=-12.0, high=2.0)
+"""An edge's log weight has bounds, so that one bad step cannot make a message explode or vanish for good."""
 
 
 class GATConfig(ModelConfig):
@@ -60,8 +64,9 @@ class DegreeAttention(MessagePassing):
     Sources: Velickovic et al., "Graph Attention Networks", ICLR 2018 (the learned score); He et al., "LightGCN",
     SIGIR 2020 (the start, and no transforms).
 
-    With ``fuse`` (PyG's own switch, on here) the sum is a sparse product a head and no tensor of edges x channels is
-    ever made; without it, PyG's gather and scatter compute the same in the open, as a reference.
+    With ``fuse`` (PyG's own switch, on here) no tensor of edges x channels is ever made: on the CPU the weights are
+    computed while summing and never kept (``models.kernels``), elsewhere the sum is a sparse product a head. Without
+    it, PyG's gather and scatter compute the same in the open, as a reference.
 
     Args:
         channels: D, length of a node's vector.
@@ -80,28 +85,42 @@ class DegreeAttention(MessagePassing):
         self.target_power = nn.Parameter(torch.full((relations, heads), 0.5))
         self.confidence_power = nn.Parameter(torch.zeros(heads))
 
-    def forward(self, x: Tensor, edges: Adjacency, dropout: float = 0.0) -> Tensor:
+    def forward(self, x: Tensor, edges: Adjacency, dropout: float = 0.0, keep: Tensor | None = None) -> Tensor:
         """Attended sum over each node's neighbours, heads side by side: (N, D).
 
         Args:
-            dropout: share of the edges left out in training.
+            dropout: share of the edges left out in training, each head by itself.
+            keep: (E,) factors of the weights, constants for autograd; 0 leaves an edge out.
         """
         h = x.view(len(x), self.heads, -1)  # (N, H, D/H)
-        alpha = F.dropout(self.edge_weights(h, edges), dropout, self.training)
+        factors = self._factors(dropout, keep)
+        if self.fuse and has_kernels(x):
+            return attended_sum(edges, h, self._parameters_of_edges(), SCORE_RULE, factors).view(x.shape)
+        alpha = factors.apply(self.edge_weights(h, edges))
         index = edges.matrix(edges.weight) if self.fuse else edges.edge_index
         out: Tensor = self.propagate(index, h=h, alpha=alpha, edges=edges)
         return out.reshape(x.shape)
 
+    def _factors(self, dropout: float, keep: Tensor | None) -> EdgeFactors:
+        if not self.training or dropout == 0:
+            return EdgeFactors(keep)
+        return EdgeFactors(keep, dropout, int(torch.randint(2**32, ())))
+
+    def _parameters_of_edges(self) -> AttentionParameters:
+        return AttentionParameters(
+            self.query, self.key, self.bias, self.source_power, self.target_power, self.confidence_power
+        )
+
     def edge_weights(self, h: Tensor, edges: Adjacency) -> Tensor:
         """The attention of every edge in every head, in the order of ``edges``: (E, H)."""
-        log_degree = edges.degree.clamp(min=1).to(h.dtype).log()[:, None, None]
+        log_degree = edges.log_degree.to(h.dtype)[:, None, None]
         # what an end brings to an edge depends on its node and the relation only: two terms of (N, R, H) each
         target = head_products(h, self.query), self.bias - self.target_power * log_degree
         source = head_products(h, self.key), -self.source_power * log_degree
         learned, norm = edge_sums(edges, torch.cat(target, -1), torch.cat(source, -1)).chunk(2, dim=1)
-        log_confidence = edges.weight.to(h.dtype).clamp(min=MIN_CONFIDENCE).log()[:, None]
-        score = F.leaky_relu(learned, NEGATIVE_SLOPE) + norm + self.confidence_power * log_confidence
-        return score.clamp(*LOG_WEIGHT_RANGE).exp()
+        log_confidence = edges.log_confidence.to(h.dtype)[:, None]
+        score = F.leaky_relu(learned, SCORE_RULE.slope) + norm + self.confidence_power * log_confidence
+        return score.clamp(SCORE_RULE.low, SCORE_RULE.high).exp()
 
     def message(self, h_j: Tensor, alpha: Tensor) -> Tensor:
         """The reference: every edge's message, (E, H, D/H)."""
