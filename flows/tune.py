@@ -16,7 +16,6 @@ from rich.console import Console
 from flows.command_line import SERVER_OF_A_RUN, ending_in_a_sentence
 from flows.quiet import bad_input_in_a_sentence, leave_quietly, quiet_prefect
 from flows.tune_summary import print_search
-from tasks.audit import audit
 from tasks.check import refuse_early
 from tasks.config import load_run_config
 from tasks.graph import build_graph
@@ -93,7 +92,6 @@ def tune(
     listens = ingest(run, log)
     graph = build_graph(run, listens)
     training_graph = split(run, graph, listens)
-    audit(run, training_graph, graph, listens)
     study = search(run, validation_graph(run, training_graph), jobs)
     write_winner(path, source_tables(config, *layers, events=events), study, force)
     told = {"tried": [asdict(tried) for tried in study.tried()], "start": study.space.start}

@@ -48,7 +48,7 @@ def _table(complete: list[Mapping[str, Any]], start: Mapping[str, Any]) -> Table
 def _changed(one: Mapping[str, Any], start: Mapping[str, Any]) -> str:
     if one["is_start"]:
         return "(the start)"
-    return ", ".join(f"{name} {value}" for name, value in one["values"].items() if value != start[name])
+    return ", ".join(f"{name}={value}" for name, value in one["values"].items() if value != start[name])
 
 
 def _counts(tried: list[Mapping[str, Any]]) -> str:

@@ -171,7 +171,7 @@ class _Search:
         """Say of a trial what it came to, and what is different in it."""
         count = f"{len(self.study.tried())} of {self.study.tune.trials}"
         changed = self.study.space.changed(tried.values)
-        told = ", ".join(f"{name} {value}" for name, value in changed.items())
+        told = ", ".join(f"{name}={value}" for name, value in changed.items())
         what = "the config as it is" if tried.is_start else told or "as the start"
         line = f"trial {tried.number:<4d} {_came_to(tried)} ({count}): {what}"
         logger.info("%s", textwrap.fill(line, LINE_WIDTH, subsequent_indent=" " * 11, break_long_words=False))

@@ -111,13 +111,14 @@ class SearchStudy:
     # What came of it
 
     def hear(self, candidate: Candidate, curve: Curve) -> bool:
-        """Take a running trial's curve; True where the pruner ends it. The start always runs to its end."""
+        """Take a running trial's curve; True where the pruner ends it: never the start, and none in its last epoch."""
         with self._lock:
             for epoch, value in curve:
                 if epoch not in candidate.heard:
                     candidate.trial.report(value, epoch)
                     candidate.heard.add(epoch)
-            if candidate.is_start or not candidate.trial.should_prune():
+            at_its_end = max(candidate.heard) >= self.num_epochs
+            if candidate.is_start or at_its_end or not candidate.trial.should_prune():
                 return False
             candidate.trial.set_user_attr("stopped", True)
             return True
@@ -262,7 +263,7 @@ def _pruner(name: str, num_epochs: int) -> BasePruner:
     if name == "hyperband":
         return HyperbandPruner(max_resource=num_epochs)
     # the first fifth of a curve says more about the learning rate than about where it leads
-    return MedianPruner(n_warmup_steps=num_epochs // 5) if name == "median" else NopPruner()
+    return MedianPruner(n_warmup_steps=num_epochs // 5 + 1) if name == "median" else NopPruner()
 
 
 def _sampler(seed: int, drawn: int) -> Any:

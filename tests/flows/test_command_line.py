@@ -180,7 +180,9 @@ def test_files_that_cannot_grow_end_in_a_sentence_with_nothing_half_written(song
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", ["flows.train", "flows.build_graph", "flows.evaluate", "tasks.explain"])
+@pytest.mark.parametrize(
+    "module", ["flows.train", "flows.build_graph", "flows.evaluate", "flows.tune", "tasks.explain"]
+)
 def test_the_help_names_the_options(songgraph: Callable, module: str) -> None:
     ended = songgraph("-m", module, "--help")
     assert ended.returncode == 0

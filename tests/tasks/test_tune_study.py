@@ -236,7 +236,7 @@ def test_a_trial_that_the_pruner_ended_stays_ended_when_the_process_is_killed_at
         found.hear(candidate, curve(0.5))
         found.finish(candidate, Outcome("recall@10", 0.5, 1))
     behind = found.next()
-    assert found.hear(behind, curve(0.1))
+    assert found.hear(behind, curve(0.1, EPOCHS - 1))
     again = study(pruner="median", trials=40)
     assert [(one.number, one.state) for one in again.tried()][-1] == (behind.number, "pruned")
 
@@ -245,8 +245,17 @@ def test_the_start_is_never_pruned(study: Callable[..., SearchStudy], monkeypatc
     monkeypatch.setattr(Trial, "should_prune", lambda trial: True)
     found = study()
     start, second = found.next(), found.next()
-    assert not found.hear(start, curve(0.1))
-    assert found.hear(second, curve(0.1))
+    assert not found.hear(start, curve(0.1, 1))
+    assert found.hear(second, curve(0.1, 1))
+
+
+def test_a_trial_that_got_to_its_last_epoch_is_complete(
+    study: Callable[..., SearchStudy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Trial, "should_prune", lambda trial: True)
+    found = study()
+    run_trial(found, found.next())
+    assert not found.hear(found.next(), curve(0.1, EPOCHS))
 
 
 def test_a_trial_without_a_value_is_counted_as_failed_with_the_reason(study: Callable[..., SearchStudy]) -> None:
