@@ -1,8 +1,8 @@
 """Loops over the edges of a graph on the CPU, compiled by Numba: the only module that knows it.
 
-Import it when a sum is needed, not before: Numba takes half a second to import. What is compiled is kept on disk, in
-the folder that Numba chooses (``NUMBA_CACHE_DIR``, else beside this file, else in the user's cache); where nothing
-can be written, each process compiles anew.
+Nothing is compiled before it is called. What is compiled is kept on disk, in the folder that Numba chooses
+(``NUMBA_CACHE_DIR``, else beside this file, else in the user's cache); where nothing can be written, each process
+compiles anew.
 
 Edges are sorted by target, so a range of rows is a range of edges. Every array that a kernel writes by row is written
 by the one thread that owns the row, in the order of the edges: the same bits at any number of threads. Threads are
@@ -23,14 +23,23 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 import numpy.typing as npt
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
 
 Array = npt.NDArray[Any]
 
-BLOCK = 128
+BLOCK = 256
 """Edges whose weights are computed together, in buffers that stay in the first-level cache."""
 
 TAYLOR = tuple(1 / factorial(n) for n in range(9, -1, -1))
 """Coefficients of the exponential series, the highest power first."""
+
+AHEAD = 16
+"""A row is asked for so many edges before it is read: the processor cannot guess which comes next."""
+
+LINE = 64
+"""Bytes that memory gives at once."""
 
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"}}
 """Sums may be vectorised, which fixes their order at compile time; NaN and infinity mean what they always do."""
@@ -101,14 +110,42 @@ def in_parallel(kernel: Callable[..., None], threads: int, parts: int, *argument
     return None
 
 
-def _compiled(function: Callable[..., Any]) -> Any:
+def _kernel(function: Callable[..., None]) -> Callable[..., None]:
+    """Compile at the first call, and keep the result on disk."""
+    compiled: Callable[..., None]
     try:
-        return numba.njit(function, cache=True, **OPTIONS)
-    except RuntimeError:  # no folder for the cache
-        return numba.njit(function, **OPTIONS)
+        compiled = numba.njit(function, cache=True, **OPTIONS)
+    except RuntimeError:  # Numba has found no folder that it may write to
+        compiled = numba.njit(function, **OPTIONS)
+    return compiled
 
 
-@_compiled
+def _inner(function: Callable[..., Any]) -> Any:
+    """Compile as a part of kernels."""
+    return numba.njit(function, **OPTIONS)
+
+
+def _prefetch_code(typing: Any, array: Any, row: Any, column: Any) -> Any:
+    """Ask for the cache line of ``array[row, column]``, which may be beyond the end, and go on."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind, byte, word = signature.args[0], ir.IntType(8).as_pointer(), ir.IntType(32)
+        given = zip(arguments[1:], signature.args[1:], strict=True)
+        indices = [context.cast(builder, index, of, types.intp) for index, of in given]
+        data = context.make_array(kind)(context, builder, arguments[0])
+        place = builder.bitcast(cgutils.get_item_pointer(context, builder, kind, data, indices), byte)
+        ask = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+        function = cgutils.get_or_insert_function(builder.module, ask, "llvm.prefetch.p0")
+        builder.call(function, [place, word(0), word(3), word(1)])  # to read, in all caches, data
+        return context.get_dummy_value()
+
+    return types.void(array, row, column), generate
+
+
+_prefetch: Any = intrinsic(_prefetch_code)
+
+
+@_kernel
 def node_terms(first: int, last: int, parts: Array, slots: Array, x: Array, vectors: Array, out: Array) -> None:
     """What a node brings to the learned scores of its edges of each relation, ``vectors[r] . x[i]``: (N R, H).
 
@@ -126,23 +163,25 @@ def node_terms(first: int, last: int, parts: Array, slots: Array, x: Array, vect
                     out[slot, h] = total
 
 
-@_compiled
+@_kernel
 def attend(first: int, last: int, edges: Edges, score: Score, factors: Factors, x: Array, out: Array) -> None:
     """``out[i, h] = sum over edges (j -> i) of weight[h] * x[j, h]``, the weights computed on the way: (N, H, C)."""
     number, relation, logs, buffers = _buffers(x)
     out[edges.parts[first] : edges.parts[last]] = 0
-    end = edges.row_start[edges.parts[last]]
-    for start in range(edges.row_start[edges.parts[first]], end, BLOCK):
-        stop = min(start + BLOCK, end)
-        for k in range(stop - start):
-            number[k] = start + k
-        _add_terms(start, stop, edges.target, edges.source, score.same, score, relation, logs, buffers)
-        _weigh(relation[: stop - start], logs, score, buffers)
-        _thin(number[: stop - start], factors, buffers[1])
-        _sum(start, stop, edges.source, edges.target, buffers[1], x, out)
+    for part in range(first, last):
+        end = edges.row_start[edges.parts[part + 1]]
+        # blocks start anew with each part, so that they are the same whichever thread has it
+        for start in range(edges.row_start[edges.parts[part]], end, BLOCK):
+            stop = min(start + BLOCK, end)
+            for k in range(stop - start):
+                number[k] = start + k
+            there = _add_terms(start, stop, edges.target, edges.source, score.same, score, relation, logs, buffers)
+            _weigh(there, relation[: stop - start], logs, score, buffers)
+            _thin(number[: stop - start], factors, buffers[1])
+            _sum(start, stop, edges.source, edges.target, buffers[1], x, out)
 
 
-@_compiled
+@_kernel
 def attend_backward(
     first: int,
     last: int,
@@ -170,13 +209,12 @@ def attend_backward(
             stop = min(start + BLOCK, end)
             for k in range(stop - start):
                 number[k] = edges.reverse[start + k]
-            _add_terms(start, stop, edges.source, edges.target, score.opposite, score, relation, logs, buffers)
-            _weigh(relation[: stop - start], logs, score, buffers)
+            there = _add_terms(start, stop, edges.source, edges.target, score.opposite, score, relation, logs, buffers)
+            _weigh(there, relation[: stop - start], logs, score, buffers)
             _thin(number[: stop - start], factors, buffers[1])
-            _dot(start, stop, edges.source, edges.target, grad, x, buffers[2])
-            _sum(start, stop, edges.source, edges.target, buffers[1], grad, grad_x)
+            _sum_and_dot(start, stop, edges.source, edges.target, buffers[1], grad, x, grad_x, buffers[2])
             _score_gradients(buffers)
-            _add_powers(relation[: stop - start], logs, buffers[2], partial.powers[part])
+            _add_powers(there, relation[: stop - start], logs, buffers[2], partial.powers[part])
             for k in range(stop - start):
                 p = start + k
                 for h in range(len(sums)):
@@ -186,7 +224,7 @@ def attend_backward(
                     _finish(sums, edges.target[p], relation[k], x, key, grad_x, partial.key[part])
 
 
-@_compiled
+@_kernel
 def attend_backward_targets(
     first: int,
     last: int,
@@ -204,13 +242,14 @@ def attend_backward_targets(
     for part in range(first, last):
         end = edges.row_start[edges.parts[part + 1]]
         for e in range(edges.row_start[edges.parts[part]], end):
+            _prefetch(grad_learned, reverse[min(e + AHEAD, len(reverse) - 1)], 0)
             for h in range(len(sums)):
                 sums[h] += grad_learned[reverse[e], h]
             if e + 1 == end or _turns(target, relation, e):
                 _finish(sums, target[e], relation[e], x, query, grad_x, partial.query[part])
 
 
-@_compiled
+@_kernel
 def sum_neighbors(first: int, last: int, edges: Edges, weight: Array, x: Array, out: Array) -> None:
     """``out[i, h] = sum over edges (j -> i) of weight[e, h] * x[j, h]``: (N, H, C)."""
     buffer = np.empty((x.shape[1], BLOCK), x.dtype)
@@ -224,39 +263,41 @@ def sum_neighbors(first: int, last: int, edges: Edges, weight: Array, x: Array, 
         _sum(start, stop, edges.source, edges.target, buffer, x, out)
 
 
-@_compiled
+@_kernel
 def sum_neighbors_backward(
     first: int, last: int, edges: Edges, weight: Array, x: Array, grad: Array, grad_weight: Array, grad_x: Array
 ) -> None:
     """Gradients of ``sum_neighbors`` by the rows of the sources; ``grad_weight`` (E, H), or (0, H) where not needed."""
-    buffer, reverse = np.empty((x.shape[1], BLOCK), x.dtype), edges.reverse
+    buffers, reverse = np.empty((2, x.shape[1], BLOCK), x.dtype), edges.reverse
+    factor, product = buffers[0], buffers[1]
     grad_x[edges.parts[first] : edges.parts[last]] = 0
     end = edges.row_start[edges.parts[last]]
     for start in range(edges.row_start[edges.parts[first]], end, BLOCK):
         stop = min(start + BLOCK, end)
         for k in range(stop - start):
-            for h in range(len(buffer)):
-                buffer[h, k] = weight[reverse[start + k], h]
-        _sum(start, stop, edges.source, edges.target, buffer, grad, grad_x)
-        if len(grad_weight):
-            _dot(start, stop, edges.source, edges.target, grad, x, buffer)
-            for k in range(stop - start):
-                for h in range(len(buffer)):
-                    grad_weight[reverse[start + k], h] = buffer[h, k]
+            for h in range(len(factor)):
+                factor[h, k] = weight[reverse[start + k], h]
+        if len(grad_weight) == 0:
+            _sum(start, stop, edges.source, edges.target, factor, grad, grad_x)
+            continue
+        _sum_and_dot(start, stop, edges.source, edges.target, factor, grad, x, grad_x, product)
+        for k in range(stop - start):
+            for h in range(len(product)):
+                grad_weight[reverse[start + k], h] = product[h, k]
 
 
 # What follows works on a block of edges: a call, or a view of a row, for every edge costs more than the work itself.
 # Edges come last in the buffers, so that the loops over them are vectorised whatever the number of heads.
 
 
-@_compiled
+@_inner
 def _buffers(x: Array) -> tuple[Array, Array, Array, Array]:
     """For the edges of a block: numbers, relations (B,); logarithms (3, B); slopes, weights and products (3, H, B)."""
     whole, real = (3, x.shape[1], BLOCK), x.dtype
     return np.empty(BLOCK, np.int64), np.empty(BLOCK, np.int32), np.empty((3, BLOCK), real), np.zeros(whole, real)
 
 
-@_compiled
+@_inner
 def _add_terms(
     start: int,
     stop: int,
@@ -267,22 +308,27 @@ def _add_terms(
     relation: Array,
     logs: Array,
     buffers: Array,
-) -> None:
-    """What both ends bring to the scores of a block; ``name`` (R,) renames the relations."""
+) -> int:
+    """What both ends bring to the scores of a block; ``name`` (R,) renames the relations. Returns a bit for each."""
     of_target, of_source, learned = score.target, score.source, buffers[0]
+    at_most, there = len(source) - 1, 0
     for e in range(start, stop):
+        later = min(e + AHEAD, at_most)
+        _prefetch(of_source, source[later] * len(name) + name[score.relation[later]], 0)
         k, r, i, j = e - start, name[score.relation[e]], target[e], source[e]
         relation[k] = r
+        there |= 1 << r
         logs[0, k] = score.log_degree[j]
         logs[1, k] = score.log_degree[i]
         logs[2, k] = score.log_confidence[e]
         i, j = i * len(name) + r, j * len(name) + r
         for h in range(len(learned)):
             learned[h, k] = of_target[i, h] + of_source[j, h]
+    return there
 
 
-@_compiled
-def _weigh(relation: Array, logs: Array, score: Score, buffers: Array) -> None:
+@_inner
+def _weigh(there: int, relation: Array, logs: Array, score: Score, buffers: Array) -> None:
     """Slopes and weights of a block from the learned part of its scores; the slope is 0 outside of the bounds."""
     real = buffers.dtype.type
     one, zero, slope, low, high = real(1), real(0), real(score.slope), real(score.low), real(score.high)
@@ -290,6 +336,8 @@ def _weigh(relation: Array, logs: Array, score: Score, buffers: Array) -> None:
     for h in range(buffers.shape[1]):
         lean, weight = buffers[0, h], buffers[1, h]
         for r in range(len(powers)):
+            if not there >> r & 1:
+                continue
             bias, source, target, confidence = powers[r, 0, h], powers[r, 1, h], powers[r, 2, h], powers[r, 3, h]
             for k in range(len(relation)):
                 fixed = bias + source * logs[0, k] + target * logs[1, k] + confidence * logs[2, k]
@@ -301,7 +349,7 @@ def _weigh(relation: Array, logs: Array, score: Score, buffers: Array) -> None:
             weight[k] = _exp(min(max(value, low), high))
 
 
-@_compiled
+@_inner
 def _exp(x: float) -> float:
     """The exponential function between -12 and 2 to some 1e-14, from what a loop can be vectorised with."""
     y, series = np.float64(x) * 0.015625, 1 / 3628800
@@ -312,7 +360,7 @@ def _exp(x: float) -> float:
     return series
 
 
-@_compiled
+@_inner
 def _thin(number: Array, factors: Factors, weight: Array) -> None:
     """Multiply the weights of the edges ``number`` (B,) by what else there is; the bits are ``neighbors.drawn``'s."""
     heads, scale, zero = len(weight), weight.dtype.type(factors.scale), weight.dtype.type(0)
@@ -331,10 +379,18 @@ def _thin(number: Array, factors: Factors, weight: Array) -> None:
                 weight[h, k] *= scale if bits >= threshold else zero
 
 
-@_compiled
+@_inner
+def _prefetch_row(rows: Array, row: int) -> None:
+    for column in range(0, rows.shape[1], LINE // rows.itemsize):
+        _prefetch(rows, row, column)
+
+
+@_inner
 def _sum(start: int, stop: int, source: Array, target: Array, weight: Array, x: Array, out: Array) -> None:
     heads, channels = x.shape[1:]
+    rows = x.reshape(len(x), heads * channels)
     for e in range(start, stop):
+        _prefetch_row(rows, source[min(e + AHEAD, len(source) - 1)])
         xj, oi = x[source[e]], out[target[e]]
         for h in range(heads):
             a = weight[h, e - start]
@@ -342,19 +398,33 @@ def _sum(start: int, stop: int, source: Array, target: Array, weight: Array, x: 
                 oi[h, c] += a * xj[h, c]
 
 
-@_compiled
-def _dot(start: int, stop: int, source: Array, target: Array, of_source: Array, of_target: Array, out: Array) -> None:
-    heads, channels = of_source.shape[1:]
+@_inner
+def _sum_and_dot(
+    start: int,
+    stop: int,
+    source: Array,
+    target: Array,
+    weight: Array,
+    grad: Array,
+    x: Array,
+    out: Array,
+    product: Array,
+) -> None:
+    """``_sum`` of the rows of ``grad``, and their products with those of ``x``, while they are at hand."""
+    heads, channels = grad.shape[1:]
+    rows = grad.reshape(len(grad), heads * channels)
     for e in range(start, stop):
-        a, b = of_source[source[e]], of_target[target[e]]
+        _prefetch_row(rows, source[min(e + AHEAD, len(source) - 1)])
+        gj, xi, oi = grad[source[e]], x[target[e]], out[target[e]]
         for h in range(heads):
-            total = of_source.dtype.type(0)
+            a, total = weight[h, e - start], grad.dtype.type(0)
             for c in range(channels):
-                total += a[h, c] * b[h, c]
-            out[h, e - start] = total
+                total += gj[h, c] * xi[h, c]
+                oi[h, c] += a * gj[h, c]
+            product[h, e - start] = total
 
 
-@_compiled
+@_inner
 def _score_gradients(buffers: Array) -> None:
     """From slopes, weights and products to the gradients of the learned scores and, third, of the scores."""
     lean, weight, product = buffers[0].ravel(), buffers[1].ravel(), buffers[2].ravel()
@@ -365,11 +435,13 @@ def _score_gradients(buffers: Array) -> None:
         lean[m] *= gradient
 
 
-@_compiled
-def _add_powers(relation: Array, logs: Array, gradients: Array, powers: Array) -> None:
+@_inner
+def _add_powers(there: int, relation: Array, logs: Array, gradients: Array, powers: Array) -> None:
     zero = gradients.dtype.type(0)
     for h in range(len(gradients)):
         for r in range(len(powers)):
+            if not there >> r & 1:
+                continue
             bias = source = target = confidence = zero
             for k in range(len(relation)):
                 gradient = gradients[h, k] if relation[k] == r else zero
@@ -383,13 +455,13 @@ def _add_powers(relation: Array, logs: Array, gradients: Array, powers: Array) -
             powers[r, 3, h] += confidence
 
 
-@_compiled
+@_inner
 def _turns(row: Array, relation: Array, edge: int) -> bool:
     """Whether the next edge is of another row or relation."""
     return row[edge + 1] != row[edge] or relation[edge + 1] != relation[edge]
 
 
-@_compiled
+@_inner
 def _finish(total: Array, row: int, r: int, x: Array, vectors: Array, grad_x: Array, grad_vectors: Array) -> None:
     """The scores ``vectors[r] . x[row]`` have the gradients ``total`` (H,), which is emptied."""
     for h in range(len(total)):

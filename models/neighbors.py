@@ -5,6 +5,7 @@ On the CPU the loops are those of ``models.kernels``; elsewhere, and in half pre
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,19 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from models.adjacency import OPPOSITE, Adjacency
+from models.kernels import (
+    Edges,
+    Factors,
+    Partial,
+    Score,
+    attend,
+    attend_backward,
+    attend_backward_targets,
+    in_parallel,
+    node_terms,
+    sum_neighbors,
+    sum_neighbors_backward,
+)
 
 THREAD_WORK = 2**17
 """Edges x dimensions for which another thread is worth starting."""
@@ -88,7 +102,13 @@ def attended_sum(
     Differentiable once in ``x`` and the parameters. Only where ``has_kernels``.
 
     Shapes: x (N, H, C) -> (N, H, C).
+
+    Raises:
+        ValueError: ``x`` or ``keep`` is not of the graph's size.
     """
+    _check("x", x, graph.num_nodes)
+    if factors.keep is not None:
+        _check("keep", factors.keep, len(graph.source))
     out: Tensor = _AttendedSum.apply(graph, rule, factors, x, *parameters)
     return out
 
@@ -100,7 +120,12 @@ def neighbor_sum(graph: Adjacency, weight: Tensor, x: Tensor) -> Tensor:
 
     Shapes: E edges, N nodes, H heads, C channels a head.
         weight (E, H), x (N, H, C) -> (N, H, C).
+
+    Raises:
+        ValueError: ``weight`` or ``x`` is not of the graph's size.
     """
+    _check("x", x, graph.num_nodes)
+    _check("weight", weight, len(graph.source))
     function = _NeighborSum if has_kernels(x) else _SparseNeighborSum
     out: Tensor = function.apply(graph, weight, x)
     return out
@@ -115,12 +140,15 @@ def edge_sums(graph: Adjacency, target: Tensor, source: Tensor) -> Tensor:
     return out
 
 
-def _run(kernel: str, graph: Adjacency, like: Tensor, *arguments: Any) -> None:
-    from models import kernels  # compiled loops are loaded when they are needed
+def _check(name: str, given: Tensor, rows: int) -> None:
+    if len(given) != rows:  # a compiled loop would read beyond the end
+        raise ValueError(f"{name} has {len(given)} rows; this graph needs {rows}.")
 
+
+def _run(kernel: Callable[..., None], graph: Adjacency, like: Tensor, *arguments: Any) -> None:
     work = len(graph.source) * like[0].numel()
-    threads = max(1, min(torch.get_num_threads(), work // THREAD_WORK))
-    kernels.in_parallel(getattr(kernels, kernel), threads, len(graph.parts) - 1, *arguments)
+    threads = min(torch.get_num_threads(), 1 + work // THREAD_WORK)
+    in_parallel(kernel, threads, len(graph.parts) - 1, *arguments)
 
 
 def _numpy(tensor: Tensor) -> npt.NDArray[Any]:
@@ -131,9 +159,7 @@ def _unsigned(tensor: Tensor) -> npt.NDArray[Any]:
     return _numpy(tensor).view(np.uint32)  # an index that cannot be negative needs no care
 
 
-def _edges(graph: Adjacency) -> Any:
-    from models.kernels import Edges
-
+def _edges(graph: Adjacency) -> Edges:
     indices = (_unsigned(index) for index in (graph.source, graph.target, graph.reverse))
     return Edges(_numpy(graph.parts), _numpy(graph.row_start), *indices)
 
@@ -149,7 +175,7 @@ class _AttendedSum(torch.autograd.Function):
         ctx.graph, ctx.rule, ctx.factors = graph, rule, factors
         ctx.save_for_backward(x, target, source, *parameters)
         score, out = _score(graph, rule, target, source, parameters), torch.empty_like(x)
-        _run("attend", graph, x, _edges(graph), score, _factors(factors, x), _numpy(x), _numpy(out))
+        _run(attend, graph, x, _edges(graph), score, _factors(factors, x), _numpy(x), _numpy(out))
         return out
 
     @staticmethod
@@ -163,21 +189,19 @@ class _AttendedSum(torch.autograd.Function):
         of, to, learned = _numpy(x), _numpy(grad_x), _numpy(grad_learned)
         key, query, grad = _numpy(parameters.key), _numpy(parameters.query), _numpy(grads[0])
         factors = _factors(ctx.factors, x)
-        _run("attend_backward", graph, x, edges, score, factors, of, key, grad, to, learned, partial)
-        _run("attend_backward_targets", graph, x, edges, score.relation, of, query, learned, to, partial)
+        _run(attend_backward, graph, x, edges, score, factors, of, key, grad, to, learned, partial)
+        _run(attend_backward_targets, graph, x, edges, score.relation, of, query, learned, to, partial)
         return None, None, None, grad_x, *_parameter_gradients(partial)
 
 
 def _node_terms(graph: Adjacency, slots: Tensor, x: Tensor, vectors: Tensor) -> Tensor:
     """What each node brings to the learned scores at one end of its edges: (N R, H)."""
     out = x.new_empty(len(x) * len(vectors), x.shape[1])
-    _run("node_terms", graph, x, *map(_numpy, (graph.parts, slots, x, vectors, out)))
+    _run(node_terms, graph, x, *map(_numpy, (graph.parts, slots, x, vectors, out)))
     return out
 
 
-def _score(graph: Adjacency, rule: ScoreRule, target: Tensor, source: Tensor, parameters: AttentionParameters) -> Any:
-    from models.kernels import Score
-
+def _score(graph: Adjacency, rule: ScoreRule, target: Tensor, source: Tensor, parameters: AttentionParameters) -> Score:
     confidence_power = parameters.confidence_power.expand_as(parameters.bias)
     powers = (parameters.bias, -parameters.source_power, -parameters.target_power, confidence_power)
     logs = (graph.log_confidence.to(target.dtype), graph.log_degree.to(target.dtype))
@@ -187,22 +211,18 @@ def _score(graph: Adjacency, rule: ScoreRule, target: Tensor, source: Tensor, pa
     return Score._make((*arrays, *rule))
 
 
-def _factors(factors: EdgeFactors, x: Tensor) -> Any:
-    from models.kernels import Factors
-
+def _factors(factors: EdgeFactors, x: Tensor) -> Factors:
     keep = x.new_empty(0) if factors.keep is None else factors.keep.to(x.dtype)
     return Factors(_numpy(keep), factors.seed, factors.threshold, 1 / (1 - factors.dropout))
 
 
-def _partial(graph: Adjacency, parameters: AttentionParameters) -> Any:
-    from models.kernels import Partial
-
+def _partial(graph: Adjacency, parameters: AttentionParameters) -> Partial:
     parts, (relations, heads, channels) = len(graph.parts) - 1, parameters.query.shape
     shapes = ((relations, heads, channels), (relations, heads, channels), (relations, 4, heads))
     return Partial(*(_numpy(parameters.query.new_zeros(parts, *shape)) for shape in shapes))
 
 
-def _parameter_gradients(partial: Any) -> AttentionParameters:
+def _parameter_gradients(partial: Partial) -> AttentionParameters:
     # the parts are summed by numpy, whose order does not depend on the number of threads
     query, key, powers = (torch.from_numpy(values.sum(axis=0)) for values in partial)
     bias, source_power, target_power, confidence_power = powers.unbind(1)
@@ -217,7 +237,7 @@ class _NeighborSum(torch.autograd.Function):
         ctx.graph = graph
         ctx.save_for_backward(weight, x)
         out = torch.empty_like(x, memory_format=torch.contiguous_format)
-        _run("sum_neighbors", graph, x, _edges(graph), _numpy(weight), _numpy(x), _numpy(out))
+        _run(sum_neighbors, graph, x, _edges(graph), _numpy(weight), _numpy(x), _numpy(out))
         return out
 
     @staticmethod
@@ -228,7 +248,7 @@ class _NeighborSum(torch.autograd.Function):
         grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
         wanted = grad_weight if ctx.needs_input_grad[1] else grad_weight[:0]
         given = (_numpy(tensor) for tensor in (weight, x, grads[0], wanted, grad_x))
-        _run("sum_neighbors_backward", ctx.graph, x, _edges(ctx.graph), *given)
+        _run(sum_neighbors_backward, ctx.graph, x, _edges(ctx.graph), *given)
         return None, grad_weight if len(wanted) else None, grad_x
 
 
