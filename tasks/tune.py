@@ -71,39 +71,37 @@ def run_trial(number: int, values: dict[str, Any], work: Callable[[], Tried]) ->
         return {}
 
 
-def search(run: RunConfig, graph: Ref, jobs: int | None = None, run_one: RunTrial | None = None) -> SearchStudy:
-    """Run the trials of ``run`` that are not finished yet. A search that was killed goes on, one that is done is given.
+def search(space: SearchSpace, graph: Ref, jobs: int | None = None) -> SearchStudy:
+    """Run the trials that are not finished yet. A search that was killed goes on, one that is done is given.
 
     Args:
+        space: what ``refuse_search`` gave for the run.
         graph: of ``tasks.tune_graph``.
         jobs: trials at once; half as many as there are cores unless given.
-        run_one: runs one trial; in a process of its own unless given.
 
     Raises:
         InputError: the same search is running elsewhere, or the config as it is cannot be trained.
     """
-    space = refuse_search(run)
-    parts = _parts(run, space, graph)
-    folder = search_folder(run, parts)
+    run, parts = space.run, _parts(space, graph)
+    folder = _folder_of_name(run) / key_of(parts)[:KEY_DIGITS]
     with _alone(folder):
         _say_what_is_new(run, parts)
         study = SearchStudy(folder, space, run.tune, _epochs(run), _seed(run))
         at_once = jobs or default_jobs()
         children = Children(threads_of_a_trial(at_once))
         try:
-            _Search(run, graph, folder, study, run_one or children.run).run(at_once)
+            _Search(graph, folder, study, children.run).run(at_once)
         finally:
             children.end()
     return study
 
 
-def search_folder(run: RunConfig, parts: KeyParts) -> Path:
-    return _folder_of_name(run) / key_of(parts)[:KEY_DIGITS]
-
-
 class _Search:
-    def __init__(self, run: RunConfig, graph: Ref, folder: Path, study: SearchStudy, run_one: RunTrial) -> None:
-        self.run_config, self.graph, self.folder, self.study, self.run_one = run, graph, folder, study, run_one
+    """A search while it runs."""
+
+    def __init__(self, graph: Ref, folder: Path, study: SearchStudy, run_one: RunTrial) -> None:
+        self.run_config, self.graph, self.folder = study.space.run, graph, folder
+        self.study, self.run_one = study, run_one
         counts = read_manifest(graph.value)["counts"]
         self.node_counts = {f"num_{kind}s": counts[f"{kind}s"] for kind in ("user", "song", "artist")}
         self.nothing_new = False
@@ -183,8 +181,9 @@ def _came_to(tried: Tried) -> str:
     return f"pruned after epoch {tried.epochs}" if tried.state == "pruned" else f"failed, {tried.why}"
 
 
-def _parts(run: RunConfig, space: SearchSpace, graph: Ref) -> KeyParts:
+def _parts(space: SearchSpace, graph: Ref) -> KeyParts:
     """What makes two searches the same: their trials can be compared, and are drawn from the same space."""
+    run = space.run
     config = {**train_config(run), "num_epochs": _epochs(run), "searched": space.described()}
     return key_parts("tune", VERSION, {"graph": graph.sha256}, config, ("trainers.factory", *chosen_modules(run)))
 

@@ -250,11 +250,18 @@ def require_optuna() -> None:
 
 def _open(path: Path, pruner: BasePruner) -> Study:
     import optuna
+    from sqlalchemy.exc import DatabaseError
 
-    storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
-    return optuna.create_study(
-        study_name="tune", storage=storage, pruner=pruner, direction="maximize", load_if_exists=True
-    )
+    try:
+        storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+        return optuna.create_study(
+            study_name="tune", storage=storage, pruner=pruner, direction="maximize", load_if_exists=True
+        )
+    except (DatabaseError, optuna.exceptions.StorageInternalError, RuntimeError) as error:  # also of another version
+        raise InputError(
+            f"The search at {path} cannot be read: it is damaged, or another version of Optuna wrote it. Delete its "
+            "folder to begin anew."
+        ) from error
 
 
 def _pruner(name: str, num_epochs: int) -> BasePruner:

@@ -25,6 +25,7 @@ import yaml
 
 from data.config import Config
 from data.graph import save_graph
+from data.search import spaces
 from tasks.check import check_trainer
 from tasks.config import load_run_config
 
@@ -200,6 +201,18 @@ def key_tables() -> dict[str, tuple[dict[str, str], str]]:
             rows = [[cell.strip() for cell in row.split("|")] for row in match["rows"].splitlines()[2:]]
             tables[documented] = {row[1].strip("`"): row[2].strip("`") for row in rows}, base
     return tables
+
+
+def test_the_page_about_the_search_names_every_key_that_is_searched() -> None:
+    page = (ROOT / "docs/tuning.md").read_text(encoding="utf-8")
+    named = {table: set(SPAN.findall(keys)) for table, keys in re.findall(r"^\| `\[(\w+)\]` \| (.*) \|$", page, re.M)}
+    searched: dict[str, set[str]] = {"model": set(), "training": set()}
+    for path in DOCUMENTED_CLASSES:
+        table = {"models": "model", "trainers": "training"}.get(path.partition(".")[0])
+        if table:
+            searched[table] |= set(spaces(class_of(path)))
+    choosable = {"advanced", "gat", "lightgcn", "curriculum", "mf"}
+    assert {table: keys - choosable for table, keys in named.items()} == searched
 
 
 def class_of(path: str) -> type[Config]:

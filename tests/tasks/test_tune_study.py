@@ -216,15 +216,19 @@ def curve(value: float, epochs: int = EPOCHS) -> list[tuple[int, float]]:
 @pytest.mark.parametrize("pruner", ["median", "hyperband"])
 def test_a_trial_that_is_behind_the_others_is_ended_and_counted(study: Callable[..., SearchStudy], pruner: str) -> None:
     found = study(pruner=pruner, trials=40)
-    for _ in range(12):
+
+    def run(value: float) -> Tried:
         candidate = found.next()
-        found.hear(candidate, curve(0.5))
-        found.finish(candidate, Outcome("recall@10", 0.5, 1))
-    behind = found.next()
-    assert any(found.hear(behind, curve(0.1, epoch)) for epoch in range(1, EPOCHS + 1))
-    pruned = found.finish(behind, Outcome("recall@10", 0.1, 1))
-    assert (pruned.state, len(found.tried())) == ("pruned", 13)
-    assert pruned.number not in [one.number for one in found.ranking()]
+        any(found.hear(candidate, curve(value, epoch)) for epoch in range(1, EPOCHS + 1))
+        return found.finish(candidate, Outcome("recall@10", value, 1))
+
+    for _ in range(10):
+        run(0.5)
+    pruned = [one for one in (run(0.1) for _ in range(4)) if one.state == "pruned"]
+    assert pruned
+    assert all(one.epochs < EPOCHS for one in pruned)
+    assert len(found.tried()) == 14
+    assert not {one.number for one in pruned} & {one.number for one in found.ranking()}
 
 
 def test_a_trial_that_the_pruner_ended_stays_ended_when_the_process_is_killed_at_once(
@@ -279,6 +283,12 @@ def test_importances_say_what_mattered_once_there_are_enough_trials(study: Calla
     shares = found.importances()
     assert set(shares) == {"lr", "heads"}
     assert sum(shares.values()) == pytest.approx(1.0)
+
+
+def test_a_damaged_file_is_named(study: Callable[..., SearchStudy], tmp_path: Path) -> None:
+    (tmp_path / "study.db").write_bytes(b"no database" * 100)
+    with pytest.raises(InputError, match=r"study.db cannot be read: it is damaged, .* Delete its folder"):
+        study()
 
 
 def test_without_optuna_the_command_that_installs_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
