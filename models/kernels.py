@@ -38,6 +38,9 @@ TAYLOR = tuple(1 / factorial(n) for n in range(9, -1, -1))
 AHEAD = 16
 """A row is asked for so many edges before it is read: the processor cannot guess which comes next."""
 
+SHARES = 4
+"""Calls of a kernel a thread."""
+
 LINE = 64
 """Bytes that memory gives at once."""
 
@@ -97,15 +100,18 @@ class Partial(NamedTuple):
 
 
 def in_parallel(kernel: Callable[..., None], threads: int, parts: int, *arguments: Any) -> None:
-    """Run ``kernel(first part, last part, *arguments)`` on each thread's share of the parts."""
-    threads = min(threads, parts)
-    bounds = [parts * thread // threads for thread in range(threads + 1)]
+    """Run ``kernel(first part, last part, *arguments)`` over all parts on as many threads.
+
+    There are several shares a thread, so that one that has to wait for its core does not hold up the others.
+    """
     if threads == 1:
         return kernel(0, parts, *arguments)
+    shares = min(SHARES * threads, parts)
+    bounds = [parts * share // shares for share in range(shares + 1)]
     # a pool a call costs some 0.1 ms, and leaves nothing behind that a fork or an exit could hang on
     with ThreadPoolExecutor(threads) as pool:
-        shares = [pool.submit(kernel, *share, *arguments) for share in pairwise(bounds)]
-    for share in shares:
+        running = [pool.submit(kernel, *share, *arguments) for share in pairwise(bounds)]
+    for share in running:
         share.result()
     return None
 
@@ -126,12 +132,12 @@ def _inner(function: Callable[..., Any]) -> Any:
 
 
 def _prefetch_code(typing: Any, array: Any, row: Any, column: Any) -> Any:
-    """Ask for the cache line of ``array[row, column]``, which may be beyond the end, and go on."""
+    """Ask for the cache line ``column`` entries from the start of ``array[row]``, and go on without it."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         kind, byte, word = signature.args[0], ir.IntType(8).as_pointer(), ir.IntType(32)
-        given = zip(arguments[1:], signature.args[1:], strict=True)
-        indices = [context.cast(builder, index, of, types.intp) for index, of in given]
+        first, last = map(context.cast, [builder] * 2, arguments[1:], signature.args[1:], [types.intp] * 2)
+        indices = [first, *[first.type(0)] * (kind.ndim - 2), last]
         data = context.make_array(kind)(context, builder, arguments[0])
         place = builder.bitcast(cgutils.get_item_pointer(context, builder, kind, data, indices), byte)
         ask = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
@@ -213,7 +219,7 @@ def attend_backward(
             _weigh(there, relation[: stop - start], logs, score, buffers)
             _thin(number[: stop - start], factors, buffers[1])
             _sum_and_dot(start, stop, edges.source, edges.target, buffers[1], grad, x, grad_x, buffers[2])
-            _score_gradients(buffers)
+            _score_gradients(stop - start, buffers)
             _add_powers(there, relation[: stop - start], logs, buffers[2], partial.powers[part])
             for k in range(stop - start):
                 p = start + k
@@ -294,7 +300,7 @@ def sum_neighbors_backward(
 def _buffers(x: Array) -> tuple[Array, Array, Array, Array]:
     """For the edges of a block: numbers, relations (B,); logarithms (3, B); slopes, weights and products (3, H, B)."""
     whole, real = (3, x.shape[1], BLOCK), x.dtype
-    return np.empty(BLOCK, np.int64), np.empty(BLOCK, np.int32), np.empty((3, BLOCK), real), np.zeros(whole, real)
+    return np.empty(BLOCK, np.int64), np.empty(BLOCK, np.int32), np.empty((3, BLOCK), real), np.empty(whole, real)
 
 
 @_inner
@@ -380,17 +386,16 @@ def _thin(number: Array, factors: Factors, weight: Array) -> None:
 
 
 @_inner
-def _prefetch_row(rows: Array, row: int) -> None:
-    for column in range(0, rows.shape[1], LINE // rows.itemsize):
-        _prefetch(rows, row, column)
+def _prefetch_row(x: Array, row: int) -> None:
+    for column in range(0, x.shape[1] * x.shape[2], LINE // x.itemsize):
+        _prefetch(x, row, column)
 
 
 @_inner
 def _sum(start: int, stop: int, source: Array, target: Array, weight: Array, x: Array, out: Array) -> None:
     heads, channels = x.shape[1:]
-    rows = x.reshape(len(x), heads * channels)
     for e in range(start, stop):
-        _prefetch_row(rows, source[min(e + AHEAD, len(source) - 1)])
+        _prefetch_row(x, source[min(e + AHEAD, len(source) - 1)])
         xj, oi = x[source[e]], out[target[e]]
         for h in range(heads):
             a = weight[h, e - start]
@@ -412,9 +417,8 @@ def _sum_and_dot(
 ) -> None:
     """``_sum`` of the rows of ``grad``, and their products with those of ``x``, while they are at hand."""
     heads, channels = grad.shape[1:]
-    rows = grad.reshape(len(grad), heads * channels)
     for e in range(start, stop):
-        _prefetch_row(rows, source[min(e + AHEAD, len(source) - 1)])
+        _prefetch_row(grad, source[min(e + AHEAD, len(source) - 1)])
         gj, xi, oi = grad[source[e]], x[target[e]], out[target[e]]
         for h in range(heads):
             a, total = weight[h, e - start], grad.dtype.type(0)
@@ -425,14 +429,15 @@ def _sum_and_dot(
 
 
 @_inner
-def _score_gradients(buffers: Array) -> None:
+def _score_gradients(edges: int, buffers: Array) -> None:
     """From slopes, weights and products to the gradients of the learned scores and, third, of the scores."""
-    lean, weight, product = buffers[0].ravel(), buffers[1].ravel(), buffers[2].ravel()
-    zero = weight.dtype.type(0)
-    for m in range(len(weight)):
-        gradient = weight[m] * product[m] if lean[m] > zero else zero
-        product[m] = gradient
-        lean[m] *= gradient
+    zero = buffers.dtype.type(0)
+    for h in range(buffers.shape[1]):
+        lean, weight, product = buffers[0, h], buffers[1, h], buffers[2, h]
+        for k in range(edges):
+            gradient = weight[k] * product[k] if lean[k] > zero else zero
+            product[k] = gradient
+            lean[k] *= gradient
 
 
 @_inner
