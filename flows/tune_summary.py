@@ -54,7 +54,7 @@ def _changed(one: Mapping[str, Any], start: Mapping[str, Any]) -> str:
 def _counts(tried: list[Mapping[str, Any]]) -> str:
     states = [one["state"] for one in tried]
     told = [f"{states.count(state)} {state}" for state in ("complete", "pruned", "failed") if state in states]
-    return f"{len(tried)} trials: {', '.join(told)}. Chosen on validation; the test listens were not looked at."
+    return f"{len(tried)} trials: {', '.join(told)}. Chosen on validation alone."
 
 
 def _importances(importances: Mapping[str, float]) -> str:

@@ -133,13 +133,20 @@ def test_the_first_trial_is_the_config_as_it_is(search: Search, home: Path) -> N
 
 
 @pytest.mark.slow
-def test_more_trials_go_on_and_another_config_begins_anew(search: Search, home: Path, caplog: Any) -> None:
+def test_more_trials_go_on_and_another_config_begins_anew(search: Search, home: Path) -> None:
     search("--trials", "2")
     search("--trials", "3", "--force")
     assert len(finished(home)) == 3
     assert len({trial.user_attrs["values"]["lr"] for trial in finished(home)}) == 3
     search("--trials", "2", "--force", "--seed", "7")
     assert len(finished(home)) == 5
+
+
+@pytest.mark.slow
+def test_trials_may_have_fewer_epochs_than_the_config_that_is_written(search: Search, home: Path) -> None:
+    search("--trials", "2", "--set", "tune.num_epochs=1")
+    assert [len(trial.intermediate_values) for trial in finished(home)] == [1, 1]
+    assert load_run_config(home / "configs" / "small-tuned.toml").num_epochs == 2
 
 
 def test_checkpoints_of_finished_trials_are_gone(search: Search, home: Path) -> None:
@@ -276,7 +283,7 @@ class Started:
 def test_a_killed_search_goes_on_and_no_trial_is_lost_or_counted_twice(
     prefect_api: str, config: Path, home: Path, tmp_path: Path
 ) -> None:
-    options = ("--trials", "6", "--jobs", "2", "--epochs", "30", "--pruner", "none", "--patience", "1000")
+    options = ("--trials", "4", "--jobs", "2", "--epochs", "30", "--pruner", "none", "--patience", "1000")
     killed = Started(config, tmp_path / "first", prefect_api, *options)
     killed.wait_for(r"^trial ")
     time.sleep(2)  # into the next trials
@@ -289,10 +296,10 @@ def test_a_killed_search_goes_on_and_no_trial_is_lost_or_counted_twice(
 
     again = Started(config, tmp_path / "second", prefect_api, *options)
     assert again.process.wait(timeout=180) == 0, again.said.read_text(encoding="utf-8")
-    assert f"{len(before)} of 6 trials are finished" in again.said.read_text(encoding="utf-8")
+    assert f"{len(before)} of 4 trials are finished" in again.said.read_text(encoding="utf-8")
     after = finished(home)
-    assert len(after) == 6
-    assert len({json.dumps(trial.user_attrs["values"]) for trial in after}) == 6
+    assert len(after) == 4
+    assert len({json.dumps(trial.user_attrs["values"]) for trial in after}) == 4
     assert {trial.number for trial in after} >= set(before)
     repeated = {trial.user_attrs["number"] for trial in after if "number" in trial.user_attrs}
     assert repeated == {trial.number for trial in running}
