@@ -1,0 +1,219 @@
+"""The local channel: attention from a candidate song over the songs that a user listened to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+from torch import Tensor, nn
+from torch_geometric.data import HeteroData
+
+from data.graph import BY, LISTENS, has_masks, message_graph
+from models.compiled import in_parallel
+from models.local_scores import LocalScores, Relation
+from models.path_kernels import HIGH, LOW, history_sums, history_sums_backward
+from models.paths import Neighbors, Paths, SongEdges, balanced, threads
+from models.per_graph import PerGraph
+
+STEP = 10.0
+"""A parameter's effect per unit: these few numbers need longer steps than the entries of a vector of hundreds."""
+
+USER_POWERS, ARTIST_POWERS = (0.3, 1.0), (0.5,)
+"""How much less a listener of many songs, or an artist of many, says about two songs that share it; one a head."""
+
+LOG_LISTENS, LOG_LISTENERS = 3.0, 1.5
+"""Logarithms of an ordinary history and an ordinary audience: gates are written around them."""
+
+
+class History(NamedTuple):
+    """What the train listens of a graph say about songs: who heard which, and the paths between them."""
+
+    listens: Neighbors
+    users: Paths
+    artists: Paths
+
+    @property
+    def log_listens(self) -> Tensor:
+        """(U,) logarithm of each user's number of songs."""
+        return _log(self.listens.degree)
+
+    @property
+    def log_listeners(self) -> Tensor:
+        """(S,) logarithm of each song's number of users."""
+        return _log(self.users.middles.degree)
+
+    def relations(self) -> tuple[Paths, Paths]:
+        """The two kinds of song-to-song edges."""
+        return self.users, self.artists
+
+
+_prepared: PerGraph[History] = PerGraph()
+
+
+def history(graph: HeteroData) -> History:
+    """The history of a graph's train edges, built once a graph."""
+    return _prepared.get(graph) or _prepared.set(graph, _build(message_graph(graph) if has_masks(graph) else graph))
+
+
+def _build(graph: HeteroData) -> History:
+    users, songs, artists = (int(graph[kind].num_nodes or 0) if kind in graph.node_types else 0 for kind in KINDS)
+    user, song = graph[LISTENS].edge_index.cpu().numpy()
+    made, artist = graph[BY].edge_index.cpu().numpy() if BY in graph.edge_types else np.empty((2, 0), dtype=np.int64)
+    return History(
+        Neighbors.of(user, song, users),
+        Paths.of(song, user, songs, users, USER_POWERS),
+        Paths.of(made, artist, songs, artists, ARTIST_POWERS),
+    )
+
+
+KINDS = ("user", "song", "artist")
+
+
+class LocalChannel(nn.Module):
+    """Scores a song by the user's own songs that lead to it, with a few dozen parameters and no vectors.
+
+    Two songs are joined by the users who heard both and by their artists; the strengths of that edge are those of
+    ``models.paths``. In head h, the song j that a user listened to counts for the candidate i
+
+        a_ij = exp( sum over p of alpha_hp log strength_p(i, j) + beta_h log d_i + gamma_h log d_j + b_h )
+
+    and all of them together log(1 + n_u^-delta_h sum over j of a_ij), with d a song's listeners and n_u a user's
+    songs. The logarithm makes a head the odds of a mixture: many weak hints do not outshout a strong one. The final
+    score adds up the heads, the similarity of the vectors and the song's popularity,
+
+        s(u, i) = sum over h of g_h(u, i) head_h(u, i) + g(u, i) cos(z_u, z_i) + w log d_i,
+
+    where each gate g is linear in log n_u and log d_i: tracks of few listeners lean on their artist, and a user of few
+    songs on what is known.
+
+    For a training pair the score is that of a world in which the user never heard the song: it is missing from the
+    history, from the counts of its listeners and the user's songs, and the user from the paths between the two. So it
+    does not depend on the pair's own edge, exactly.
+
+    Sources: Deshpande and Karypis, "Item-based top-N recommendation algorithms", TOIS 2004, and Paudel et al.,
+    "Updatable, accurate, diverse, and scalable recommendations for interactive applications", TiiS 2017 (strengths by
+    paths, degrees to a power); Velickovic et al., "Graph Attention Networks", ICLR 2018 (weights learned from both ends).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.user_heads = _scaled(LISTEN_HEADS)
+        self.artist_heads = _scaled(ARTIST_HEADS)
+        self.user_power = _scaled([0.7, 0.9, -0.3])
+        self.gates = _scaled([[1.2, 0.0, 0.0], [0.8, 0.0, 0.0], [1.3, 0.0, 0.0], [4.0, 0.0, 0.0]])
+        self.popularity = _scaled([0.0])
+
+    @property
+    def heads(self) -> tuple[nn.Parameter, nn.Parameter]:
+        """Of users' and of artists' paths: (H, F + 3) bias, log d_i, log d_j, then the F strengths."""
+        return self.user_heads, self.artist_heads
+
+    def pair_scores(self, known: History, users: Tensor, songs: Tensor, similarity: Tensor) -> Tensor:
+        """Scores of train pairs (B,) with each pair's own edge left out: (B,)."""
+        listeners = (known.log_listeners[songs].exp() - 1).clamp(min=1).log()
+        listens = (known.log_listens[users].exp() - 1).clamp(min=1).log()
+        sums = []
+        for paths, head in zip(known.relations(), self.heads, strict=True):
+            edges = paths.pair_edges(users.numpy(), songs.numpy(), known.listens, paths is known.users)
+            owner = torch.from_numpy(edges.owner)
+            weight = _edge_weights(head * STEP, edges, listeners[owner], known.log_listeners)
+            sums.append(weight.new_zeros(len(users), len(head)).index_add(0, owner, weight))
+        return self._combined(torch.cat(sums, 1), listens, listeners, similarity)
+
+    def scores(self, known: History, users: Tensor, candidates: Tensor, similarity: Tensor) -> Tensor:
+        """Scores of candidate songs (C,) for users (B,), for songs that the user has not heard: (B, C)."""
+        rows, wanted = known.listens.rows(users.numpy()), candidates.numpy()
+        listeners = known.log_listeners[candidates]
+        sums = []
+        for paths, head in zip(known.relations(), self.heads, strict=True):
+            edges = paths.edges(wanted)
+            weight = _edge_weights(head * STEP, edges, listeners[torch.from_numpy(edges.owner)], known.log_listeners)
+            sums.append(_HistorySums.apply(weight, edges, rows, len(known.log_listeners)))
+        listens = known.log_listens[users][:, None]
+        return self._combined(torch.cat(sums, 2), listens, listeners[None], similarity)
+
+    def _combined(self, sums: Tensor, listens: Tensor, listeners: Tensor, similarity: Tensor) -> Tensor:
+        heads = torch.log1p(sums * (-self.user_power * STEP * listens[..., None]).exp())
+        parts = torch.cat([heads, similarity[..., None]], -1)
+        base, by_listens, by_listeners = (self.gates * STEP).unbind(1)
+        # the gates are linear, so each of their three terms is one product
+        return (
+            parts @ base
+            + (parts @ by_listens) * (listens - LOG_LISTENS)
+            + (parts @ by_listeners) * (listeners - LOG_LISTENERS)
+            + self.popularity * STEP * listeners
+        )
+
+    @torch.no_grad()
+    def compiled(self, graph: HeteroData) -> LocalScores:
+        """The same scores for all songs, without torch: what is saved and served."""
+        known = history(graph)
+        relations = (
+            Relation(paths, (head * STEP).numpy()) for paths, head in zip(known.relations(), self.heads, strict=True)
+        )
+        gates = (self.gates * STEP).numpy()
+        centred = gates * [1, -LOG_LISTENS, -LOG_LISTENERS]
+        return LocalScores(
+            known.listens,
+            tuple(relations),
+            user_power=(self.user_power * STEP).numpy(),
+            gates=np.stack([centred.sum(1), gates[:, 1], gates[:, 2]], 1).astype(np.float32),
+            popularity=float(self.popularity * STEP),
+        )
+
+
+LISTEN_HEADS = [[5.4, 0.1, -0.8, 1.6, 0.0], [5.0, -0.1, -0.7, 0.0, 1.3]]
+ARTIST_HEADS = [[4.5, -0.2, -0.7, 1.5]]
+
+
+def _scaled(values: Sequence[Any]) -> nn.Parameter:
+    return nn.Parameter(torch.tensor(values) / STEP)
+
+
+def _log(counts: Any) -> Tensor:
+    return torch.from_numpy(np.log(np.maximum(counts, 1)).astype(np.float32))
+
+
+def _edge_weights(head: Tensor, edges: SongEdges, listeners: Tensor, log_listeners: Tensor) -> Tensor:
+    """a_ij of each edge in each head: (E, H)."""
+    other = log_listeners[torch.from_numpy(edges.other).long()]
+    strength = torch.from_numpy(edges.strength).log()
+    features = torch.cat([torch.ones(len(other), 1), listeners[:, None], other[:, None], strength], 1)
+    return (features @ head.T).clamp(LOW, HIGH).exp()
+
+
+class _HistorySums(torch.autograd.Function):
+    """For each user and candidate, the sum of the weights of the edges between the user's songs and it: (B, C, H)."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, edges: SongEdges, rows: Neighbors, num_songs: int) -> Tensor:
+        # the edges are in the order of the candidates; users meet them by the song that they listened to
+        order = csr_array(
+            (np.arange(len(edges.other)), edges.other, edges.start), shape=(len(edges.start) - 1, num_songs)
+        ).tocsc()
+        ctx.edges = start, candidate, place = order.indptr.astype(np.int64), order.indices, order.data
+        listeners = csr_array(
+            (np.ones(len(rows.node), np.int8), rows.node, rows.start), shape=(len(rows.start) - 1, num_songs)
+        ).tocsc()
+        ctx.listeners = listeners.indptr.astype(np.int64), listeners.indices
+        out = np.empty((len(rows.start) - 1, len(edges.start) - 1, weight.shape[1]), dtype=np.float32)
+        parts = balanced(rows.degree)
+        sorted_weight = weight.detach().numpy()[place]
+        in_parallel(history_sums, threads(), len(parts) - 1, parts, *rows, start, candidate, sorted_weight, out)
+        return torch.from_numpy(out)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        start, candidate, place = ctx.edges
+        grad = grads[0].contiguous().numpy()
+        found = np.empty((len(place), grad.shape[2]), dtype=np.float32)
+        parts = balanced(np.diff(start) * np.diff(ctx.listeners[0]))
+        in_parallel(
+            history_sums_backward, threads(), len(parts) - 1, parts, *ctx.listeners, start, candidate, grad, found
+        )
+        out = np.empty_like(found)
+        out[place] = found
+        return torch.from_numpy(out), None, None, None

@@ -1,0 +1,156 @@
+"""Song-to-song edges: paths of two steps through the users or the artists that two songs share.
+
+Numpy only, so that a registered model answers without loading torch. The edges are counted when they are asked for
+and never kept: a song's row costs as many steps as its listeners have listens.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from models.compiled import in_parallel
+from models.path_kernels import pair_edges, song_edges
+
+Array = npt.NDArray[Any]
+
+PARTS = 64
+"""Shares of the work, each done by one thread."""
+
+
+class Neighbors(NamedTuple):
+    """The neighbours of each of N nodes, as CSR rows: start (N + 1,) int64, node (E,) int32, ascending in a row."""
+
+    start: Array
+    node: Array
+
+    @classmethod
+    def of(cls, rows: Array, nodes: Array, num_rows: int) -> Neighbors:
+        """From pairs in any order."""
+        order = np.lexsort((nodes, rows))
+        start = np.zeros(num_rows + 1, dtype=np.int64)
+        np.cumsum(np.bincount(rows, minlength=num_rows), out=start[1:])
+        return cls(start, nodes[order].astype(np.int32))
+
+    @property
+    def degree(self) -> Array:
+        """(N,) how many neighbours each has."""
+        return np.diff(self.start)
+
+    def rows(self, wanted: Array) -> Neighbors:
+        """The rows of some nodes (n,), in their order."""
+        lengths = self.degree[wanted]
+        start = np.concatenate([[0], np.cumsum(lengths)])
+        place = np.repeat(self.start[wanted] - start[:-1], lengths) + np.arange(start[-1])
+        return Neighbors(start, self.node[place])
+
+
+class SongEdges(NamedTuple):
+    """Edges that arrive at each of n songs or pairs.
+
+    start (n + 1,) int64. other (E,) int32, the song at the far end. strength (E, F) float32, one a power of ``Paths``.
+    """
+
+    start: Array
+    other: Array
+    strength: Array
+
+    @property
+    def owner(self) -> Array:
+        """(E,) which of the n each edge arrives at."""
+        return np.repeat(np.arange(len(self.start) - 1), np.diff(self.start))
+
+
+@dataclass(frozen=True, eq=False)
+class Paths:
+    """Song - middle - song, where a middle is a user or an artist.
+
+    An edge between songs i and j has, for each power p, the strength: sum over their common middles m of size(m)^-p,
+    size being the number of the middle's songs. So p = 0 counts middles, and p = 1 is a random walk's probability.
+
+    Attributes:
+        middles: of each song. songs: of each middle.
+        powers: the F powers p. weight: (M, F) float32, size^-p.
+    """
+
+    middles: Neighbors
+    songs: Neighbors
+    powers: tuple[float, ...]
+    weight: Array
+
+    @classmethod
+    def of(cls, songs: Array, middles: Array, num_songs: int, num_middles: int, powers: Sequence[float]) -> Paths:
+        """From pairs (B,) of a song and a middle."""
+        of_middle = Neighbors.of(middles, songs, num_middles)
+        size = np.maximum(of_middle.degree, 1)[:, None].astype(np.float64)
+        weight = (size ** -np.asarray(powers, dtype=np.float64)).astype(np.float32)
+        return cls(Neighbors.of(songs, middles, num_songs), of_middle, tuple(map(float, powers)), weight)
+
+    def edges(self, wanted: Array) -> SongEdges:
+        """All edges of some songs (n,), those to themselves left out."""
+        bound = self._row_bounds(wanted)
+        return self._run(song_edges, wanted, bound, wanted)
+
+    def pair_edges(self, users: Array, songs: Array, history: Neighbors, through_users: bool) -> SongEdges:
+        """The edges from each user's other songs to one of them, in a world where the user never heard that one.
+
+        Args:
+            users, songs: (P,) pairs of the history.
+            history: each user's songs.
+            through_users: whether the middles are the users, so that each pair's own user does not count.
+        """
+        order = np.argsort(songs, kind="stable")
+        wanted, first = np.unique(songs[order], return_index=True)
+        groups = np.append(first, len(songs)).astype(np.int64)
+        bound = np.maximum(history.degree[users] - 1, 0)
+        return self._run(
+            pair_edges, wanted, bound, wanted, groups, order, users, history.start, history.node, through_users
+        )
+
+    def blocks(self, songs: Array, most: int) -> Iterator[Array]:
+        """The songs in runs whose edges are ``most`` at most, or a song alone."""
+        cost = np.cumsum(self._row_bounds(songs))
+        cuts = np.searchsorted(cost, np.arange(most, cost[-1] + most if len(cost) else 0, most), side="left")
+        bounds = np.unique(np.concatenate([[0], cuts, [len(songs)]]))
+        for low, high in pairwise(bounds):
+            yield songs[low:high]
+
+    def _row_bounds(self, wanted: Array) -> Array:
+        """(n,) the most edges that the row of each song can have: what its middles' songs sum up to."""
+        rows = self.middles.rows(wanted)
+        sizes = np.concatenate([[0], np.cumsum(self.songs.degree[rows.node])])
+        bound: Array = sizes[rows.start[1:]] - sizes[rows.start[:-1]]
+        return bound
+
+    def _run(self, kernel: Any, rows: Array, bound: Array, *arguments: Any) -> SongEdges:
+        """Let a kernel fill the rows of ``bound`` places each, and close the gaps that it leaves."""
+        start = np.concatenate([[0], np.cumsum(bound)]).astype(np.int64)
+        other = np.empty(start[-1], dtype=np.int32)
+        strength = np.empty((start[-1], self.weight.shape[1]), dtype=np.float32)
+        length = np.zeros(len(bound), dtype=np.int64)
+        parts = balanced(self._row_bounds(rows))
+        graph = (*self.middles, *self.songs, self.weight)
+        in_parallel(kernel, threads(), len(parts) - 1, parts, *arguments, *graph, start, other, strength, length)
+        kept = Neighbors(start, other)
+        tight = np.concatenate([[0], np.cumsum(length)])
+        place = np.repeat(kept.start[:-1] - tight[:-1], length) + np.arange(tight[-1])
+        return SongEdges(tight, other[place], strength[place])
+
+
+def balanced(cost: Array, parts: int = PARTS) -> Array:
+    """Bounds (at most ``parts`` + 1,) of runs of about equal cost."""
+    total = np.cumsum(np.maximum(cost, 1))
+    cuts = np.searchsorted(total, np.linspace(0, total[-1] if len(total) else 0, parts + 1)[1:-1])
+    return np.unique(np.concatenate([[0], cuts, [len(cost)]])).astype(np.int64)
+
+
+def threads() -> int:
+    """Threads to use: as torch does, OMP_NUM_THREADS, or the cores that this process may use."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdigit() and int(asked) > 0 else len(os.sched_getaffinity(0))
