@@ -53,8 +53,9 @@ def random_layer(channels: int, heads: int, dtype: torch.dtype, seed: int) -> De
 def outputs_and_gradients(layer, x, edges, seed=0, **options):
     layer.zero_grad()
     x = x.clone().requires_grad_()
-    torch.manual_seed(seed)  # what draws the dropout
-    out = layer(x, edges, **options)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # what draws the dropout
+        out = layer(x, edges, **options)
     (out * torch.arange(out.numel(), dtype=out.dtype).view_as(out).cos()).sum().backward()
     return [out.detach(), x.grad, *(parameter.grad.clone() for parameter in layer.parameters())]
 
