@@ -96,7 +96,8 @@ class Adjacency:
     def parts(self) -> Tensor:
         """Rows at which ``PARTS`` ranges of about as many rows and edges start: (PARTS + 1,) int64."""
         work = self.row_start + torch.arange(self.num_nodes + 1, device=self.device)
-        return torch.searchsorted(work, torch.linspace(0, int(work[-1]), PARTS + 1, device=self.device).round().long())
+        cuts = torch.linspace(0, int(work[-1]), PARTS + 1, dtype=torch.float64, device=self.device)
+        return torch.searchsorted(work, cuts.round().long())
 
     def symmetric_norm(self) -> Tensor:
         """1 / sqrt(deg(target) deg(source)) of each edge: (E,), the normalisation of GCN and LightGCN."""
