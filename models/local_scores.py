@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from data.errors import InputError
 from models.compiled import in_parallel
 from models.path_kernels import combined_scores, edge_weights
 from models.paths import Neighbors, Paths, balanced, threads
@@ -18,6 +21,24 @@ Array = npt.NDArray[Any]
 
 BLOCK = 2**22
 """Edges that are counted at once."""
+
+FEW = 32
+"""Users with less than this fraction of all songs do not pay for the edges of the others."""
+
+LAYOUT = {
+    "listens.start": (np.int64, 1),
+    "listens.song": (np.int32, 1),
+    "artists.start": (np.int64, 1),
+    "artists.artist": (np.int32, 1),
+    "users.powers": (np.float64, 1),
+    "users.heads": (np.float32, 2),
+    "artists.powers": (np.float64, 1),
+    "artists.heads": (np.float32, 2),
+    "user_power": (np.float32, 1),
+    "gates": (np.float32, 2),
+    "popularity": (np.float32, 1),
+}
+"""What the file holds: name to kind of number and of array."""
 
 
 class Relation(NamedTuple):
@@ -38,7 +59,8 @@ class WeightedEdges(NamedTuple):
 class LocalScores:
     """Turns similarities of vectors into the scores of a model with a local channel; see ``models.local.LocalChannel``.
 
-    The edges are counted and weighed at the first score, and kept: 4 (1 + heads) bytes an edge.
+    The edges are counted and weighed when many users are scored for the first time, and kept: 4 (1 + heads) bytes an
+    edge. For few users only the edges of their own songs are, each time. The scores are the same bits.
 
     Args:
         listens: each user's train songs.
@@ -61,6 +83,11 @@ class LocalScores:
         self.user_power, self.gates, self.popularity = user_power, gates, popularity
 
     @property
+    def num_users(self) -> int:
+        """Users whom it knows."""
+        return len(self.listens.start) - 1
+
+    @property
     def num_songs(self) -> int:
         """Songs that it scores."""
         return len(self.log_listeners)
@@ -77,33 +104,58 @@ class LocalScores:
         Args:
             users: (B,) indices.
             similarity: (B, S) float32, of their vectors and the songs'; it is written over.
+
+        Raises:
+            InputError: it is the local channel of other users or songs.
         """
+        self._check(users, similarity)
         rows = self.listens.rows(users)
         log_listens = np.log(np.maximum(rows.degree, 1)).astype(np.float32)[:, None]
         scale = np.exp(-self.user_power * log_listens).astype(np.float32)
         base, by_listens, by_listeners = self.gates.T.astype(np.float32)
         user_gate, song_gate = base + log_listens * by_listens, self.log_listeners[:, None] * by_listeners
         constant = (self.popularity * self.log_listeners).astype(np.float32)
-        edges = tuple(zip(*self.edges, strict=True))
+        history, weighted = self._history(rows)
+        edges = tuple(zip(*weighted, strict=True))
         parts = balanced(rows.degree + 1)
         out = np.ascontiguousarray(similarity, dtype=np.float32)
         in_parallel(
-            combined_scores, threads(), len(parts) - 1, parts, *rows, scale, *edges, user_gate, song_gate, constant, out
-        )
+            combined_scores, threads(), len(parts) - 1,
+            parts, *history, scale, *edges, user_gate, song_gate, constant, out,
+        )  # fmt: skip
         return out
+
+    def _check(self, users: Array, similarity: Array) -> None:
+        """Before a compiled loop, which does not look where it reads."""
+        if similarity.shape[1] == self.num_songs and users.max(initial=-1) < self.num_users:
+            return
+        raise InputError(
+            f"The local channel knows {self.num_users} users and {self.num_songs} songs, and is asked for user "
+            f"{users.max(initial=0)} and {similarity.shape[1]} songs; take all files of a model from one run."
+        )
+
+    def _history(self, rows: Neighbors) -> tuple[Neighbors, tuple[WeightedEdges, ...]]:
+        """The users' songs, and the edges from there: a song is its row of them."""
+        songs = np.unique(rows.node).astype(np.int64)
+        if "edges" in vars(self) or FEW * len(songs) >= self.num_songs:
+            return rows, self.edges
+        place = np.searchsorted(songs, rows.node).astype(np.int32)
+        return Neighbors(rows.start, place), self._weighed_edges(songs)
 
     @cached_property
     def edges(self) -> tuple[WeightedEdges, ...]:
         """The weighted edges of each relation."""
-        return tuple(self._weighed(relation) for relation in self.relations)
+        return self._weighed_edges(np.arange(self.num_songs))
 
-    def _weighed(self, relation: Relation) -> WeightedEdges:
-        blocks = [self._weighed_block(relation, songs) for songs in self._blocks(relation)]
-        start = np.concatenate([[0], *(length for length, _, _ in blocks)]).cumsum()
-        return WeightedEdges(start, np.concatenate([b[1] for b in blocks]), np.concatenate([b[2] for b in blocks]))
+    def _weighed_edges(self, songs: Array) -> tuple[WeightedEdges, ...]:
+        """The rows of some songs, in each relation."""
+        return tuple(self._weighed(relation, songs) for relation in self.relations)
 
-    def _blocks(self, relation: Relation) -> list[Array]:
-        return list(relation.paths.blocks(np.arange(self.num_songs), BLOCK))
+    def _weighed(self, relation: Relation, songs: Array) -> WeightedEdges:
+        none = np.empty(0, np.int64), np.empty(0, np.int32), np.empty((0, len(relation.heads)), np.float32)
+        blocks = [none, *(self._weighed_block(relation, block) for block in relation.paths.blocks(songs, BLOCK))]
+        length, candidate, weight = (np.concatenate(column) for column in zip(*blocks, strict=True))
+        return WeightedEdges(np.concatenate([[0], length.cumsum()]), candidate, weight)
 
     def _weighed_block(self, relation: Relation, songs: Array) -> tuple[Array, Array, Array]:
         edges, heads = relation.paths.edges(songs), relation.heads.astype(np.float32)
@@ -123,19 +175,27 @@ class LocalScores:
 
     @classmethod
     def load(cls, path: Path) -> LocalScores:
-        """Read what ``save`` wrote."""
-        found = load_file(path)
+        """Read what ``save`` wrote.
+
+        Raises:
+            InputError: the file is missing or damaged, or its arrays do not fit each other.
+        """
+        found = _read(path)
         listens = Neighbors(found["listens.start"], found["listens.song"])
         num_songs = len(found["artists.start"]) - 1
-        users = (listens.node, np.repeat(np.arange(len(listens.start) - 1), listens.degree), len(listens.start) - 1)
-        made = np.diff(found["artists.start"])
-        artists = (np.repeat(np.arange(num_songs), made), found["artists.artist"], int(found["artists.count"][0]))
-        relations = tuple(
-            Relation(Paths.of(songs, middles, num_songs, count, found[f"{name}.powers"]), found[f"{name}.heads"])
-            for name, (songs, middles, count) in (("users", users), ("artists", artists))
+        listener = np.repeat(np.arange(len(listens.start) - 1), listens.degree)
+        made = np.repeat(np.arange(num_songs), np.diff(found["artists.start"]))
+        # only who is an artist of the same songs counts, not by which number the graph knows them
+        names, artist = np.unique(found["artists.artist"], return_inverse=True)
+        users = Paths.of(listens.node, listener, num_songs, len(listens.start) - 1, found["users.powers"].tolist())
+        artists = Paths.of(made, artist, num_songs, len(names), found["artists.powers"].tolist())
+        return cls(
+            listens,
+            (Relation(users, found["users.heads"]), Relation(artists, found["artists.heads"])),
+            user_power=found["user_power"],
+            gates=found["gates"],
+            popularity=float(found["popularity"][0]),
         )
-        parameters = {name: found[name] for name in ("user_power", "gates")}
-        return cls(listens, relations, popularity=float(found["popularity"][0]), **parameters)
 
     def _tensors(self) -> dict[str, Array]:
         users, artists = self.relations
@@ -144,7 +204,6 @@ class LocalScores:
             "listens.song": self.listens.node,
             "artists.start": artists.paths.middles.start,
             "artists.artist": artists.paths.middles.node,
-            "artists.count": np.array([len(artists.paths.songs.start) - 1]),
             "users.powers": np.array(users.paths.powers),
             "users.heads": users.heads,
             "artists.powers": np.array(artists.paths.powers),
@@ -153,3 +212,58 @@ class LocalScores:
             "gates": self.gates,
             "popularity": np.array([self.popularity], dtype=np.float32),
         }
+
+
+def _read(path: Path) -> dict[str, Array]:
+    try:
+        found: dict[str, Array] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise _refused(path, f"it cannot be read ({error})") from None
+    problem = next(_problems(found), None)
+    if problem:
+        raise _refused(path, problem)
+    return found
+
+
+def _refused(path: Path, problem: str) -> InputError:
+    return InputError(
+        f"The local channel {path} is refused: {problem}. Take the file from the run that wrote the model, or train "
+        "the model again."
+    )
+
+
+def _problems(found: Mapping[str, Array]) -> Iterator[str]:
+    """What is wrong with a file; each is looked for only where nothing before it was found."""
+    yield from (f"it has no {name}" for name in LAYOUT if name not in found)
+    for name, (kind, dimensions) in LAYOUT.items():
+        if found[name].dtype != kind or found[name].ndim != dimensions:
+            expected = f"{dimensions} dimension{'s' * (dimensions > 1)} of {np.dtype(kind)}"
+            yield f"{name} has {found[name].ndim} of {found[name].dtype}, where {expected} belong"
+    num_songs = len(found["artists.start"]) - 1
+    yield from _row_problems(found, "artists.start", "artists.artist", 2**31 - 1)
+    yield from _row_problems(found, "listens.start", "listens.song", num_songs)
+    yield from _parameter_problems(found)
+
+
+def _row_problems(found: Mapping[str, Array], start_name: str, node_name: str, limit: int) -> Iterator[str]:
+    start, node = found[start_name], found[node_name]
+    if not len(start) or start[0] != 0 or start[-1] != len(node) or (start[1:] < start[:-1]).any():
+        yield f"{start_name} does not divide the {len(node)} entries of {node_name} into rows"
+    if len(node) and not 0 <= node.min() <= node.max() < limit:
+        yield f"{node_name} goes from {node.min()} to {node.max()}, and only 0 to {limit - 1} can be meant"
+    same_row = np.ones(max(0, len(node) - 1), dtype=bool)
+    same_row[start[(start > 0) & (start < len(node))] - 1] = False
+    if (np.diff(node)[same_row] <= 0).any():
+        yield f"a row of {node_name} does not ascend"
+
+
+def _parameter_problems(found: Mapping[str, Array]) -> Iterator[str]:
+    heads = {name: len(found[f"{name}.heads"]) for name in ("users", "artists")}
+    shapes = {f"{name}.heads": (count, len(found[f"{name}.powers"]) + 3) for name, count in heads.items()}
+    total = sum(heads.values())
+    for name, shape in {**shapes, "user_power": (total,), "gates": (total + 1, 3), "popularity": (1,)}.items():
+        if found[name].shape != shape:
+            yield f"{name} has the shape {found[name].shape}, and {shape} fits the other arrays"
+    for name, array in found.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            yield f"{name} has numbers that are not finite"
