@@ -11,6 +11,7 @@ from torch import Tensor
 
 from data.errors import InputError
 from evaluation.fixed_point import on_song_grid, on_user_grid
+from models.local_scores import LocalScores
 
 Score = Callable[[Tensor], Tensor]
 """Users (B,) int64 in, finite scores (B, S) of every song out."""
@@ -44,6 +45,22 @@ def dot_product(user: Tensor, song: Tensor) -> Score:
     def score(rows: Tensor) -> Tensor:
         users = torch.from_numpy(on_user_grid(_array(user[rows.to(user.device)])))  # (B, D)
         return (users.to(songs.device) @ songs.T).float()  # (B, S)
+
+    return score
+
+
+def local_score(user: Tensor, song: Tensor, local: LocalScores | None) -> Score:
+    """The score function of a model: the dot product, and what its local channel makes of it, where there is one.
+
+    Args:
+        user: (U, D) embeddings. song: (S, D) embeddings. local: of the same users and songs.
+    """
+    similarity = dot_product(user, song)
+    if local is None:
+        return similarity
+
+    def score(rows: Tensor) -> Tensor:
+        return torch.from_numpy(local(rows.cpu().numpy(), similarity(rows).cpu().numpy()))
 
     return score
 

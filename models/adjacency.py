@@ -99,6 +99,15 @@ class Adjacency:
         cuts = torch.linspace(0, int(work[-1]), PARTS + 1, dtype=torch.float64, device=self.device)
         return torch.searchsorted(work, cuts.round().long())
 
+    def without(self, pairs: Tensor, num_users: int) -> Tensor:
+        """(E,) 0 on the edges of some user-song pairs (2, B), in both directions, and 1 on all others."""
+        keys = self.target.long() * self.num_nodes + self.source
+        users, songs = pairs[0], pairs[1] + num_users
+        ends = torch.cat([songs * self.num_nodes + users, users * self.num_nodes + songs])
+        keep = torch.ones(len(keys), device=self.device)
+        keep[torch.searchsorted(keys, ends)] = 0
+        return keep
+
     def symmetric_norm(self) -> Tensor:
         """1 / sqrt(deg(target) deg(source)) of each edge: (E,), the normalisation of GCN and LightGCN."""
         scale = self.degree.clamp(min=1).float().rsqrt()

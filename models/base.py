@@ -14,6 +14,7 @@ from torch_geometric.data import HeteroData
 from data.config import Config
 from data.errors import InputError
 from data.search import Choices, Range
+from models.local import LocalChannel
 
 
 class Embeddings(NamedTuple):
@@ -63,6 +64,9 @@ class RecommenderModel(nn.Module, ABC):
 
     Args:
         config: an instance of the class attribute ``Config``.
+
+    Attributes:
+        local: what turns the similarity of two vectors into the score, where a model has it; otherwise None.
     """
 
     Config: ClassVar[type[ModelConfig]] = ModelConfig
@@ -70,10 +74,18 @@ class RecommenderModel(nn.Module, ABC):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.local: LocalChannel | None = None
 
     @abstractmethod
     def encode(self, graph: HeteroData) -> Embeddings:
         """Vectors of all users (U, D) and all songs (S, D)."""
+
+    def encode_without(self, graph: HeteroData, pairs: Tensor) -> Embeddings:
+        """``encode`` while the train edges of some pairs (2, B) carry no message, so that a loss on them is honest.
+
+        The same as ``encode`` unless a model says otherwise: one that sends no messages has nothing to leave out.
+        """
+        return self.encode(graph)
 
     def penalty(self, users: Tensor, songs: Tensor) -> Tensor:
         """Sum of squared weights behind the pairs of a batch, for L2 regularisation; zero unless a model says more.
@@ -109,13 +121,24 @@ class TableModel(RecommenderModel):
         self.table = nn.Parameter(torch.randn(num_rows, config.embedding_dim) * self.INITIAL_SCALE)
 
     @abstractmethod
-    def node_vectors(self, graph: HeteroData) -> Tensor:
-        """Final vectors before the similarity is applied, in the order of the table: (num_rows, D)."""
+    def node_vectors(self, graph: HeteroData, left_out: Tensor | None = None) -> Tensor:
+        """Final vectors before the similarity is applied, in the order of the table: (num_rows, D).
+
+        Args:
+            left_out: (2, B) pairs whose edges carry no message.
+        """
 
     def encode(self, graph: HeteroData) -> Embeddings:
         """See ``RecommenderModel.encode``."""
+        return self._embeddings(self.node_vectors(graph))
+
+    def encode_without(self, graph: HeteroData, pairs: Tensor) -> Embeddings:
+        """See ``RecommenderModel.encode_without``."""
+        return self._embeddings(self.node_vectors(graph, pairs))
+
+    def _embeddings(self, vectors: Tensor) -> Embeddings:
         config = self.config
-        vectors = self.node_vectors(graph)[: config.num_users + config.num_songs]
+        vectors = vectors[: config.num_users + config.num_songs]
         if config.similarity == "cosine":
             vectors = F.normalize(vectors, dim=1)
         return Embeddings(vectors[: config.num_users], vectors[config.num_users :])

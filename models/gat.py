@@ -15,6 +15,7 @@ from torch_geometric.nn import MessagePassing
 from data.search import Choices, Range
 from models.adjacency import RELATIONS, Adjacency, adjacency
 from models.base import ModelConfig, TableModel
+from models.local import LocalChannel
 from models.neighbors import (
     AttentionParameters,
     EdgeFactors,
@@ -37,6 +38,9 @@ class GATConfig(ModelConfig):
 
     heads: Annotated[PositiveInt, Choices(1, 2, 4, 8)] = Field(4, validate_default=True)
     """Attention heads; each sees its own ``embedding_dim / heads`` channels."""
+
+    local: bool = True
+    """Whether a song is also scored by the user's own songs that lead to it; see ``models.local.LocalChannel``."""
 
     @field_validator("heads")
     @classmethod
@@ -153,14 +157,16 @@ class GAT(TableModel):
         super().__init__(config, config.num_users + config.num_songs + config.num_artists)
         layers = (DegreeAttention(config.embedding_dim, config.heads) for _ in range(config.num_layers))
         self.layers = nn.ModuleList(layers)
+        self.local = LocalChannel() if config.local else None
 
-    def node_vectors(self, graph: HeteroData) -> Tensor:
+    def node_vectors(self, graph: HeteroData, left_out: Tensor | None = None) -> Tensor:
         """Average over the layers: (U + S + A, D)."""
         edges = adjacency(graph, self.table.device)
+        keep = None if left_out is None else edges.without(left_out, self.config.num_users).to(self.table.dtype)
         x: Tensor = self.table
         total = x
         for layer in self.layers:
-            x = layer(x, edges, self.config.dropout)
+            x = layer(x, edges, self.config.dropout, keep)
             total = total + x
         return total / (len(self.layers) + 1)
 

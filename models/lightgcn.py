@@ -44,10 +44,12 @@ class LightGCN(TableModel):
         super().__init__(config, config.num_users + config.num_songs + config.num_artists)
         self.num_layers = config.num_layers
 
-    def node_vectors(self, graph: HeteroData) -> Tensor:
+    def node_vectors(self, graph: HeteroData, left_out: Tensor | None = None) -> Tensor:
         """Average over the layers: (U + S + A, D)."""
         edges = adjacency(graph, self.table.device)
         weight = F.dropout(edges.symmetric_norm().to(self.table.dtype), self.config.dropout, self.training)
+        if left_out is not None:
+            weight = weight * edges.without(left_out, self.config.num_users).to(weight.dtype)
         x: Tensor = self.table
         total = x
         for _ in range(self.num_layers):

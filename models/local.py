@@ -3,73 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from scipy.sparse import csr_array
 from torch import Tensor, nn
-from torch_geometric.data import HeteroData
 
-from data.graph import BY, LISTENS, has_masks, message_graph
 from models.compiled import in_parallel
+from models.history import History
 from models.local_scores import LocalScores, Relation
 from models.path_kernels import HIGH, LOW, history_sums, history_sums_backward
-from models.paths import Neighbors, Paths, SongEdges, balanced, threads
-from models.per_graph import PerGraph
+from models.paths import Neighbors, SongEdges, balanced, threads
 
 STEP = 10.0
 """A parameter's effect per unit: these few numbers need longer steps than the entries of a vector of hundreds."""
-
-USER_POWERS, ARTIST_POWERS = (0.3, 1.0), (0.5,)
-"""How much less a listener of many songs, or an artist of many, says about two songs that share it; one a head."""
-
-LOG_LISTENS, LOG_LISTENERS = 3.0, 1.5
-"""Logarithms of an ordinary history and an ordinary audience: gates are written around them."""
-
-
-class History(NamedTuple):
-    """What the train listens of a graph say about songs: who heard which, and the paths between them."""
-
-    listens: Neighbors
-    users: Paths
-    artists: Paths
-
-    @property
-    def log_listens(self) -> Tensor:
-        """(U,) logarithm of each user's number of songs."""
-        return _log(self.listens.degree)
-
-    @property
-    def log_listeners(self) -> Tensor:
-        """(S,) logarithm of each song's number of users."""
-        return _log(self.users.middles.degree)
-
-    def relations(self) -> tuple[Paths, Paths]:
-        """The two kinds of song-to-song edges."""
-        return self.users, self.artists
-
-
-_prepared: PerGraph[History] = PerGraph()
-
-
-def history(graph: HeteroData) -> History:
-    """The history of a graph's train edges, built once a graph."""
-    return _prepared.get(graph) or _prepared.set(graph, _build(message_graph(graph) if has_masks(graph) else graph))
-
-
-def _build(graph: HeteroData) -> History:
-    users, songs, artists = (int(graph[kind].num_nodes or 0) if kind in graph.node_types else 0 for kind in KINDS)
-    user, song = graph[LISTENS].edge_index.cpu().numpy()
-    made, artist = graph[BY].edge_index.cpu().numpy() if BY in graph.edge_types else np.empty((2, 0), dtype=np.int64)
-    return History(
-        Neighbors.of(user, song, users),
-        Paths.of(song, user, songs, users, USER_POWERS),
-        Paths.of(made, artist, songs, artists, ARTIST_POWERS),
-    )
-
-
-KINDS = ("user", "song", "artist")
 
 
 class LocalChannel(nn.Module):
@@ -86,16 +34,17 @@ class LocalChannel(nn.Module):
 
         s(u, i) = sum over h of g_h(u, i) head_h(u, i) + g(u, i) cos(z_u, z_i) + w log d_i,
 
-    where each gate g is linear in log n_u and log d_i: tracks of few listeners lean on their artist, and a user of few
+    where each gate g is linear in log n_u and log d_i, written around their means: tracks of few listeners lean on their artist, and a user of few
     songs on what is known.
 
     For a training pair the score is that of a world in which the user never heard the song: it is missing from the
-    history, from the counts of its listeners and the user's songs, and the user from the paths between the two. So it
-    does not depend on the pair's own edge, exactly.
+    history, the user from its listeners and from the paths between the two. So it does not depend on the pair's own
+    edge, exactly. Only n_u stays, since it is that of the songs which compete: one less would tell a positive.
 
     Sources: Deshpande and Karypis, "Item-based top-N recommendation algorithms", TOIS 2004, and Paudel et al.,
     "Updatable, accurate, diverse, and scalable recommendations for interactive applications", TiiS 2017 (strengths by
-    paths, degrees to a power); Velickovic et al., "Graph Attention Networks", ICLR 2018 (weights learned from both ends).
+    paths, degrees to a power); Velickovic et al., "Graph Attention Networks", ICLR 2018 (weights learned from both
+    ends).
     """
 
     def __init__(self) -> None:
@@ -114,48 +63,48 @@ class LocalChannel(nn.Module):
     def pair_scores(self, known: History, users: Tensor, songs: Tensor, similarity: Tensor) -> Tensor:
         """Scores of train pairs (B,) with each pair's own edge left out: (B,)."""
         listeners = (known.log_listeners[songs].exp() - 1).clamp(min=1).log()
-        listens = (known.log_listens[users].exp() - 1).clamp(min=1).log()
         sums = []
-        for paths, head in zip(known.relations(), self.heads, strict=True):
+        for paths, head in zip(known.relations, self.heads, strict=True):
             edges = paths.pair_edges(users.numpy(), songs.numpy(), known.listens, paths is known.users)
             owner = torch.from_numpy(edges.owner)
             weight = _edge_weights(head * STEP, edges, listeners[owner], known.log_listeners)
             sums.append(weight.new_zeros(len(users), len(head)).index_add(0, owner, weight))
-        return self._combined(torch.cat(sums, 1), listens, listeners, similarity)
+        return self._combined(torch.cat(sums, 1), known.log_listens[users], listeners, similarity, known.usual)
 
     def scores(self, known: History, users: Tensor, candidates: Tensor, similarity: Tensor) -> Tensor:
         """Scores of candidate songs (C,) for users (B,), for songs that the user has not heard: (B, C)."""
         rows, wanted = known.listens.rows(users.numpy()), candidates.numpy()
         listeners = known.log_listeners[candidates]
         sums = []
-        for paths, head in zip(known.relations(), self.heads, strict=True):
+        for paths, head in zip(known.relations, self.heads, strict=True):
             edges = paths.edges(wanted)
             weight = _edge_weights(head * STEP, edges, listeners[torch.from_numpy(edges.owner)], known.log_listeners)
             sums.append(_HistorySums.apply(weight, edges, rows, len(known.log_listeners)))
         listens = known.log_listens[users][:, None]
-        return self._combined(torch.cat(sums, 2), listens, listeners[None], similarity)
+        return self._combined(torch.cat(sums, 2), listens, listeners[None], similarity, known.usual)
 
-    def _combined(self, sums: Tensor, listens: Tensor, listeners: Tensor, similarity: Tensor) -> Tensor:
+    def _combined(
+        self, sums: Tensor, listens: Tensor, listeners: Tensor, similarity: Tensor, usual: tuple[float, float]
+    ) -> Tensor:
         heads = torch.log1p(sums * (-self.user_power * STEP * listens[..., None]).exp())
         parts = torch.cat([heads, similarity[..., None]], -1)
         base, by_listens, by_listeners = (self.gates * STEP).unbind(1)
         # the gates are linear, so each of their three terms is one product
         return (
             parts @ base
-            + (parts @ by_listens) * (listens - LOG_LISTENS)
-            + (parts @ by_listeners) * (listeners - LOG_LISTENERS)
+            + (parts @ by_listens) * (listens - usual[0])
+            + (parts @ by_listeners) * (listeners - usual[1])
             + self.popularity * STEP * listeners
         )
 
     @torch.no_grad()
-    def compiled(self, graph: HeteroData) -> LocalScores:
+    def compiled(self, known: History) -> LocalScores:
         """The same scores for all songs, without torch: what is saved and served."""
-        known = history(graph)
         relations = (
-            Relation(paths, (head * STEP).numpy()) for paths, head in zip(known.relations(), self.heads, strict=True)
+            Relation(paths, (head * STEP).numpy()) for paths, head in zip(known.relations, self.heads, strict=True)
         )
         gates = (self.gates * STEP).numpy()
-        centred = gates * [1, -LOG_LISTENS, -LOG_LISTENERS]
+        centred = gates * [1, -known.usual[0], -known.usual[1]]
         return LocalScores(
             known.listens,
             tuple(relations),

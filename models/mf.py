@@ -30,6 +30,6 @@ class MF(TableModel):
     def __init__(self, config: MFConfig) -> None:
         super().__init__(config, config.num_users + config.num_songs)
 
-    def node_vectors(self, graph: HeteroData) -> Tensor:
+    def node_vectors(self, graph: HeteroData, left_out: Tensor | None = None) -> Tensor:
         """The table itself: (U + S, D); the graph is not read."""
         return F.dropout(self.table, self.config.dropout, self.training)

@@ -47,7 +47,7 @@ def pair_edges(
     middle_start: Array, middle: Array, song_start: Array, song: Array, weight: Array,
     start: Array, other: Array, strength: Array, length: Array,
 ) -> None:  # fmt: skip
-    """Of the pairs ``order[groups[row]:groups[row + 1]]`` of each wanted song, the edges from the user's other songs."""
+    """Edges to each wanted song from the other songs of its pairs' users; its pairs are ``order[groups[row]:...]``."""
     total, count, met = _scratch(len(middle_start) - 1, weight.shape[1])
     for row in range(parts[first], parts[last]):
         found = _add_row(wanted[row], middle_start, middle, song_start, song, weight, total, count, met)

@@ -20,21 +20,19 @@ def _evaluate(
     folder: Path, config: Mapping[str, Any], model: Path, training_graph: Path, graph: Path, **baselines: Path
 ) -> Mapping[str, Any]:
     from data.graph import load_graph
-    from evaluation.ranking import dot_product
     from evaluation.results import write_results
-    from trainers.saved import load_embeddings
+    from trainers.saved import load_embeddings, load_score
 
     in_sample = trained_on_everything(model)
     scored_graph = load_graph(graph_file(in_sample, training_graph, graph))
-    embeddings = load_embeddings(model)
     record = write_results(
-        dot_product(*embeddings),
+        load_score(model),
         scored_graph,
         graph,
         folder,
         part="train" if in_sample else "test",
         baselines=baselines or None,
-        song_vectors=embeddings.song,
+        song_vectors=load_embeddings(model).song,
         **config,
     )
     return {"users": record.num_users, **{name: interval.mean for name, interval in record.metrics.items()}}

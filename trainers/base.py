@@ -19,9 +19,11 @@ from torch_geometric.data import HeteroData
 from data.errors import InputError
 from data.graph import LISTENS, graph_digest, message_graph
 from evaluation.evaluate import evaluate
-from evaluation.ranking import check_k, dot_product
+from evaluation.ranking import Score, check_k, local_score
 from models.base import Embeddings
 from models.factory import create_model
+from models.history import history
+from models.local_scores import LocalScores
 from trainers.best import Best
 from trainers.checkpoint import CheckpointFile, fingerprint
 from trainers.config import TrainingConfig, parse_keys
@@ -182,9 +184,16 @@ class BaseTrainer(ABC):
 
     def ranking_metrics(self, graph: HeteroData, part: Literal["train", "val", "test"]) -> dict[str, float]:
         """Recall, NDCG, precision, MRR, MAP and hit rate at ``eval_k`` of a part, for the run's sample of users."""
-        embeddings = self.embeddings(graph)
         config = self.config
-        return evaluate(dot_product(*embeddings), graph, part, config.eval_k, config.num_eval_users, config.seed).mean()
+        return evaluate(self.score(graph), graph, part, config.eval_k, config.num_eval_users, config.seed).mean()
+
+    def score(self, graph: HeteroData) -> Score:
+        """The model's score function as it is now, from train edges only."""
+        return local_score(*self.embeddings(graph), self.local_scores(graph))
+
+    def local_scores(self, graph: HeteroData) -> LocalScores | None:
+        """The local channel of the model as it is now; None where it has none."""
+        return self.model.local.compiled(history(self._seen_of(graph))) if self.model.local is not None else None
 
     @torch.no_grad()
     def embeddings(self, graph: HeteroData) -> Embeddings:
@@ -386,7 +395,10 @@ class BaseTrainer(ABC):
             raise InputError("There is nothing to save: call train(graph, num_epochs) before save_model.")
         embeddings = self.embeddings(self._graph)
         refitted = {"refit": True, "num_epochs": self.current_epoch} if self._twin else {}
-        return write_model(Path(folder), self.model, embeddings, self._described_config() | refitted, self.history)
+        local = self.local_scores(self._graph)
+        return write_model(
+            Path(folder), self.model, embeddings, local, self._described_config() | refitted, self.history
+        )
 
     # Small things
 

@@ -48,6 +48,10 @@ class TrainingConfig(Config):
     l2: Annotated[NonNegativeFloat, Range(1e-7, 1e-3, log=True)] = 1e-5
     """Weight of the squared input vectors of a batch, averaged over its pairs and halved."""
 
+    calibration_ratio: float = Field(0.05, gt=0, lt=1)
+    """Share of the train pairs that vectors do not learn from, where a model with a local channel learns how much to
+    trust each channel."""
+
     monitor: str | None = Field(None, min_length=1)
     """Metric to watch, greater is better; absent means the trainer's own, ``recall@{eval_k}`` where it has one."""
 

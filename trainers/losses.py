@@ -13,37 +13,50 @@ MAX_LOGITS = 1 << 23
 """Scores that the softmax holds at once: 8 million, 32 MB in float32."""
 
 
-class Candidates(NamedTuple):
-    """Songs that a batch's positives compete with.
+LEAST, TINY = -1e30, 1e-30
+"""Stand in for the logarithm of nothing and for nothing, where a user knows every candidate."""
 
-    Shapes: vectors (C, D), the songs' vectors; columns (B,), where each pair's own song is among them, or -1.
-    population: how many songs the candidates stand for; C itself if they are all of them.
+
+class Candidates(NamedTuple):
+    """Songs that positives compete with.
+
+    Shapes: vectors (C, D), the songs' vectors; known (2, M), the row of a user and the column of a candidate that the
+    user already knows. population: how many songs the candidates stand for; C itself if they are all of them.
     """
 
     vectors: Tensor
-    columns: Tensor
+    known: Tensor
     population: int
 
 
-def sampled_softmax(users: Tensor, songs: Tensor, candidates: Candidates, temperature: float) -> Tensor:
-    """Cross-entropy of each positive against the candidates, averaged over the batch.
+class Positives(NamedTuple):
+    """Pairs of a batch, by user: rows (P,), rising, says which user's each is, and songs (P, D) are their vectors."""
+
+    rows: Tensor
+    songs: Tensor
+
+
+def sampled_softmax(users: Tensor, positives: Positives, candidates: Candidates, temperature: float) -> Tensor:
+    """Cross-entropy of each positive against the candidates that its user does not know, averaged over the pairs.
 
     With s(u, i) = z_u . z_i / temperature, a positive (u, i), S songs and C of them sampled uniformly,
 
-        loss = -s(u, i) + log( exp s(u, i) + (S / C) * sum over candidates j != i of exp s(u, j) ).
+        loss = -s(u, i) + log( exp s(u, i) + (S / C) * sum over candidates j that u does not know of exp s(u, j) ).
 
-    S / C makes the sum an unbiased estimate of the full one; with all songs it is 1 and the loss is exact. Only the
-    pair's own song is taken out of the candidates ("accidental hits"). A user's other train songs stay in: the
-    softmax is the likelihood of one draw among all songs, and they are in its denominator.
+    S / C makes the sum an unbiased estimate of the full one; with all songs it is 1 and the loss is exact. A user's
+    train songs are hidden when songs are ranked, so the others never compete with them: the loss is the likelihood of
+    the next new song. The sum is the same for all pairs of a user, and made once.
 
     Scores are made in blocks of rows and turned into gradients at once, so memory does not grow with B x C.
 
     Sources: Wu et al., "On the Effectiveness of Sampled Softmax Loss for Item Recommendation", TOIS 2024; Jean et
     al., "On Using Very Large Target Vocabulary for Neural Machine Translation", ACL 2015 (the correction).
 
-    Shapes: users (B, D), songs (B, D): the positives' vectors; result a scalar.
+    Shapes: users (B, D), the vectors of the users; result a scalar.
     """
-    loss: Tensor = _SampledSoftmax.apply(users, songs, candidates.vectors, candidates, temperature)
+    loss: Tensor = _SampledSoftmax.apply(
+        users, positives.songs, candidates.vectors, positives.rows, candidates, temperature
+    )
     return loss
 
 
@@ -52,50 +65,64 @@ class _SampledSoftmax(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, users: Tensor, songs: Tensor, vectors: Tensor, candidates: Candidates, temperature: float
+        ctx: Any,
+        users: Tensor,
+        songs: Tensor,
+        vectors: Tensor,
+        rows: Tensor,
+        candidates: Candidates,
+        temperature: float,
     ) -> Tensor:
         loss = users.new_zeros(())
         grads = torch.empty_like(users), torch.empty_like(songs), torch.zeros_like(vectors)
-        block = max(1, MAX_LOGITS // len(vectors))
-        for start in range(0, len(users), block):
-            rows = slice(start, start + block)
-            loss += _block(users[rows], songs[rows], candidates, candidates.columns[rows], temperature, rows, grads)
+        starts = torch.arange(0, len(users), max(1, MAX_LOGITS // len(vectors)), device=rows.device)
+        bounds = torch.cat([starts, starts.new_tensor([len(users)])])
+        pairs, known = torch.searchsorted(rows, bounds), torch.searchsorted(candidates.known[0].contiguous(), bounds)
+        for n in range(len(starts)):
+            block, own = slice(*bounds[n : n + 2].tolist()), slice(*pairs[n : n + 2].tolist())
+            hidden = candidates.known[:, slice(*known[n : n + 2].tolist())]
+            loss += _block(users, songs, rows, candidates, temperature, block, own, hidden, grads)
         for grad in grads:
-            grad /= temperature * len(users)
+            grad /= temperature * len(songs)
         ctx.save_for_backward(*grads)
-        return loss / len(users)
+        return loss / len(songs)
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
         users, songs, vectors = ctx.saved_tensors
-        return users * upstream[0], songs * upstream[0], vectors * upstream[0], None, None
+        return users * upstream[0], songs * upstream[0], vectors * upstream[0], None, None, None
 
 
 def _block(
     users: Tensor,
     songs: Tensor,
+    rows: Tensor,
     candidates: Candidates,
-    columns: Tensor,
     temperature: float,
-    rows: slice,
+    block: slice,
+    own: slice,
+    hidden: Tensor,
     grads: tuple[Tensor, Tensor, Tensor],
 ) -> Tensor:
-    """Summed loss of some rows; their gradients, times temperature and batch size, go into ``grads``."""
-    scaled = users / temperature
-    positive = (scaled * songs).sum(1)
+    """Summed loss of some users' pairs; their gradients, times temperature and number of pairs, go into ``grads``."""
+    of, row, positive = users[block], rows[own] - block.start, songs[own]
+    scaled = of / temperature
     logits = scaled @ candidates.vectors.T  # (b, C)
-    hit = (columns >= 0).nonzero().squeeze(1)
-    logits[hit, columns[hit]] = -math.inf
-    top = torch.maximum(logits.amax(1), positive)
+    logits[hidden[0] - block.start, hidden[1]] = -math.inf
+    top = logits.amax(1).clamp(min=LEAST)  # of a user who knows all candidates
     odds = logits.sub_(top[:, None]).exp_()  # the only pass of exp over the block, and in place
-    each = candidates.population / len(candidates.vectors)
-    total = torch.logaddexp(top + (each * odds.sum(1)).log(), positive)
-    to_share = (each * (top - total).exp())[:, None]  # odds times this: probability of each candidate
-    surprise = torch.expm1(positive - total)[:, None]  # probability of the positive, less 1
-    grads[0][rows] = (odds @ candidates.vectors) * to_share + surprise * songs
-    grads[1][rows] = surprise * users
-    grads[2].addmm_(odds.T, users * to_share)
-    return (total - positive).sum()
+    sums = odds.sum(1)
+    others = (top + sums.log() + math.log(candidates.population / len(candidates.vectors))).index_select(0, row)
+    score = (scaled.index_select(0, row) * positive).sum(1)
+    total = torch.logaddexp(others, score)
+    surprise = torch.expm1(score - total)  # probability of the positive, less 1
+    mass = torch.zeros_like(sums).index_add_(0, row, (others - total).exp())
+    share = (mass / sums.clamp(min=TINY))[:, None]  # odds times this: probability of each candidate, over all pairs
+    grads[0][block] = (odds @ candidates.vectors) * share
+    grads[0][block].index_add_(0, row, surprise[:, None] * positive)
+    grads[1][own] = surprise[:, None] * of.index_select(0, row)
+    grads[2].addmm_(odds.T, of * share)
+    return (total - score).sum()
 
 
 def bpr(users: Tensor, songs: Tensor, negatives: Tensor, temperature: float) -> Tensor:

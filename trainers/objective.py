@@ -2,55 +2,83 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Generator, Tensor
 from torch_geometric.data import HeteroData
 
 from models.base import Embeddings, RecommenderModel
+from models.history import history
 from models.per_graph import PerGraph
+from trainers.channels import Calibration, channel_loss
 from trainers.config import TrainingConfig
-from trainers.losses import Candidates, bpr, sampled_softmax
-from trainers.sampling import KnownPairs, columns_of, sample_songs, train_pairs
+from trainers.losses import Candidates, Positives, bpr, sampled_softmax
+from trainers.sampling import KnownPairs, known_columns, sample_songs, train_pairs
+
+MOST_LEFT_OUT = 0.25
+"""Share of the train edges that may lack in the messages of one step; a greater batch takes several."""
 
 
 class PairObjective:
     """The loss that ``training_config`` names, for any model.
 
+    The edges of a batch's own pairs carry no messages while its loss is computed: at evaluation a pair's edge is not
+    there either.
+
     Args:
-        config: ``loss``, ``temperature``, ``num_negatives`` and ``l2`` are read.
+        config: ``loss``, ``temperature``, ``num_negatives``, ``l2`` and ``calibration_ratio`` are read.
     """
 
     def __init__(self, config: TrainingConfig) -> None:
         self.config = config
+        self.calibration = Calibration(config.calibration_ratio, config.seed)
         self._known: PerGraph[KnownPairs] = PerGraph()
 
     def loss(
         self, model: RecommenderModel, graph: HeteroData, users: Tensor, songs: Tensor, generator: Generator
     ) -> Tensor:
         """Loss of a batch of train pairs, users (B,) and songs (B,): a scalar."""
-        embeddings = model.encode(graph)
-        ranking = self._softmax if self.config.loss == "softmax" else self._bpr
-        loss = ranking(embeddings, graph, users, songs, generator)
-        if self.config.l2:
-            loss = loss + self.config.l2 / (2 * len(users)) * model.penalty(users, songs)
+        pairs = torch.stack([users, songs])
+        most = max(1, int(MOST_LEFT_OUT * train_pairs(graph).shape[1]))
+        parts = [self._loss(model, graph, part, generator) * part.shape[1] for part in pairs.split(most, dim=1)]
+        return torch.stack(parts).sum() / len(users)
+
+    def _loss(self, model: RecommenderModel, graph: HeteroData, pairs: Tensor, generator: Generator) -> Tensor:
+        self.has_local=model.local is not None
+        if model.local is None:
+            return self._vector_loss(model, graph, model.encode_without(graph, pairs), pairs, generator)
+        kept = self.calibration.pairs(graph)
+        pairs = pairs[:, ~self.calibration.contains(graph, pairs)]
+        embeddings = model.encode_without(graph, torch.cat([pairs, kept], 1))
+        loss = channel_loss(model.local, graph, embeddings, kept, self.config.num_negatives, generator)
+        if pairs.shape[1]:
+            loss = loss.to(pairs.device) + self._vector_loss(model, graph, embeddings, pairs, generator)
         return loss
 
-    def _softmax(
-        self, embeddings: Embeddings, graph: HeteroData, users: Tensor, songs: Tensor, generator: Generator
+    def _vector_loss(
+        self, model: RecommenderModel, graph: HeteroData, embeddings: Embeddings, pairs: Tensor, generator: Generator
     ) -> Tensor:
-        num_songs = len(embeddings.song)
-        chosen = sample_songs(num_songs, self.config.num_negatives, generator).to(users.device)
-        # index_select, here and below: its gradient is several times faster than that of indexing
-        competing = embeddings.song.index_select(0, chosen)
-        candidates = Candidates(competing, columns_of(songs, chosen, num_songs), num_songs)
-        own = embeddings.user.index_select(0, users), embeddings.song.index_select(0, songs)
-        return sampled_softmax(*own, candidates, self.config.temperature)
+        ranking = self._softmax if self.config.loss == "softmax" else self._bpr
+        loss = ranking(embeddings, graph, pairs, generator)
+        if self.config.l2:
+            loss = loss + self.config.l2 / (2 * pairs.shape[1]) * model.penalty(*pairs)
+        return loss
 
-    def _bpr(
-        self, embeddings: Embeddings, graph: HeteroData, users: Tensor, songs: Tensor, generator: Generator
-    ) -> Tensor:
-        negatives = self._known_pairs(graph, len(embeddings.song)).negatives(users, generator)
-        own, other = embeddings.user.index_select(0, users), embeddings.song.index_select(0, negatives)
-        return bpr(own, embeddings.song.index_select(0, songs), other, self.config.temperature)
+    def _softmax(self, embeddings: Embeddings, graph: HeteroData, pairs: Tensor, generator: Generator) -> Tensor:
+        listens = self.calibration.others(graph) if self.has_local else history(graph).listens
+        num_songs = len(embeddings.song)
+        chosen = sample_songs(num_songs, self.config.num_negatives, generator)
+        users, rows = pairs[0].unique(return_inverse=True)
+        rows, by_user = rows.sort(stable=True)
+        known = known_columns(listens, users, chosen, num_songs).to(users.device)
+        # index_select, here and below: its gradient is several times faster than that of indexing
+        competing = Candidates(embeddings.song.index_select(0, chosen.to(users.device)), known, num_songs)
+        positives = Positives(rows, embeddings.song.index_select(0, pairs[1][by_user]))
+        return sampled_softmax(embeddings.user.index_select(0, users), positives, competing, self.config.temperature)
+
+    def _bpr(self, embeddings: Embeddings, graph: HeteroData, pairs: Tensor, generator: Generator) -> Tensor:
+        negatives = self._known_pairs(graph, len(embeddings.song)).negatives(pairs[0], generator)
+        own, other = embeddings.user.index_select(0, pairs[0]), embeddings.song.index_select(0, negatives)
+        return bpr(own, embeddings.song.index_select(0, pairs[1]), other, self.config.temperature)
 
     def _known_pairs(self, graph: HeteroData, num_songs: int) -> KnownPairs:
         known = self._known.get(graph)

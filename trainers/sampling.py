@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 from torch_geometric.data import HeteroData
 
 from data.graph import LISTENS, message_graph
+from models.paths import Neighbors
 
 MAX_REDRAWS = 20
 """Rounds in which a negative that the user knows is drawn again; a user of nearly all songs keeps one at the end."""
@@ -38,11 +40,14 @@ def sample_songs(num_songs: int, count: int, generator: Generator) -> Tensor:
     return torch.randperm(num_songs, generator=generator)[:count]
 
 
-def columns_of(songs: Tensor, candidates: Tensor, num_songs: int) -> Tensor:
-    """Position of each song among the candidates, -1 where it is not one: (B,)."""
-    position = torch.full((num_songs,), -1, device=songs.device)
-    position[candidates] = torch.arange(len(candidates), device=songs.device)
-    return position[songs]
+def known_columns(listens: Neighbors, users: Tensor, candidates: Tensor, num_songs: int) -> Tensor:
+    """Where users (B,) know candidates (C,): (2, M), row of the user and column of the song, by row."""
+    rows = listens.rows(users.cpu().numpy())
+    column = np.full(num_songs, -1)
+    column[candidates.numpy()] = np.arange(len(candidates))
+    columns = column[rows.node]
+    owner = np.repeat(np.arange(len(users)), rows.degree)
+    return torch.from_numpy(np.stack([owner, columns])[:, columns >= 0])
 
 
 class KnownPairs:

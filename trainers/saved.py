@@ -9,21 +9,28 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
+from evaluation.ranking import Score, local_score
 from models.base import Embeddings, RecommenderModel
+from models.local_scores import LocalScores
 from trainers.results import EpochRecord
 
 WEIGHTS, EMBEDDINGS, CONFIG, HISTORY = "model.safetensors", "embeddings.safetensors", "config.json", "history.json"
+LOCAL = "local.safetensors"
+"""What the local channel needs; only of a model that has one."""
 
 
 def write_model(
     folder: Path,
     model: RecommenderModel,
     embeddings: Embeddings,
+    local: LocalScores | None,
     config: Mapping[str, Any],
     history: list[EpochRecord],
 ) -> Path:
-    """Write weights, embeddings, configs and history into ``folder``; see ``BaseTrainer.save_model``."""
+    """Write a model and all that its score needs into ``folder``; see ``BaseTrainer.save_model``."""
     folder.mkdir(parents=True, exist_ok=True)
+    if local is not None:
+        local.save(folder / LOCAL)
     save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, folder / WEIGHTS)
     # copies: both are views of one tensor, which safetensors refuses
     save_file({name: value.clone() for name, value in embeddings._asdict().items()}, folder / EMBEDDINGS)
@@ -36,6 +43,12 @@ def load_embeddings(folder: Path) -> Embeddings:
     """User (U, D) and song (S, D) vectors of a saved model, whose dot product is the score."""
     vectors = load_file(folder / EMBEDDINGS)
     return Embeddings(vectors["user"], vectors["song"])
+
+
+def load_score(folder: Path) -> Score:
+    """The score function of a saved model."""
+    local = LocalScores.load(folder / LOCAL) if (folder / LOCAL).is_file() else None
+    return local_score(*load_embeddings(folder), local)
 
 
 def _write_json(path: Path, value: Any) -> None:
