@@ -14,10 +14,11 @@ from torch_geometric.data import HeteroData
 
 from data.errors import InputError
 from evaluation.record import EvaluationRecord
-from registry.manifest import TWIN, Facts, Manifest
+from models.local_scores import LocalScores
+from registry.manifest import EMBEDDINGS, LOCAL, TWIN, TWIN_LOCAL, Facts, Manifest
 from registry.seen import seen_table, song_artist_table
 
-MODEL_FILES = ("model.safetensors", "embeddings.safetensors", "config.json", "history.json")
+MODEL_FILES = ("model.safetensors", EMBEDDINGS, "config.json", "history.json")
 VOCABULARIES = ("users.parquet", "songs.parquet", "artists.parquet")
 EVALUATION_FILES = ("metrics.json", "per_user.parquet", "lists.parquet")
 
@@ -46,7 +47,7 @@ def assemble_bundle(
 
     Args:
         folder: where to write; created if needed, otherwise empty.
-        model: folder that the train stage saved; it is what was evaluated.
+        model: folder that the train stage saved; it is what was evaluated. ``local.safetensors`` is taken where it is.
         vocabularies: folder with users.parquet, songs.parquet and artists.parquet.
         evaluation: folder that the evaluate stage wrote.
         graph: the training graph (or the whole graph, for a trainer without a split), for who listened to what.
@@ -58,7 +59,7 @@ def assemble_bundle(
         profile, audit, seeds: files to copy as profile.json, audit.json and seeds.json. Without the first two a version
             is never promoted.
         refit: folder of the same configuration trained on all listens. Its weights are published, and ``model``, its
-            twin, stays beside them with its embeddings, because only the twin can be measured.
+            twin, stays beside them with all that its score needs, because only the twin can be measured.
 
     Raises:
         InputError: a file is missing, or the parts do not fit each other.
@@ -68,7 +69,8 @@ def assemble_bundle(
         for name in names:
             _copy(origin / name, folder / name)
     _copy_optional(folder, {"profile.json": profile, "audit.json": audit, "seeds.json": seeds})
-    _copy_optional(folder, {TWIN: model / "embeddings.safetensors" if refit else None})
+    _copy_optional(folder, {TWIN: model / EMBEDDINGS if refit else None})
+    _copy_optional(folder, {LOCAL: _local_of(refit or model), TWIN_LOCAL: _local_of(model) if refit else None})
     pq.write_table(seen_table(graph), folder / "seen.parquet")
     pq.write_table(song_artist_table(graph), folder / "song_artists.parquet")
     _check_counts(folder, graph)
@@ -91,6 +93,10 @@ def _told_by_files(folder: Path) -> dict[str, Any]:
     return {"trainer": trainer, "split_digest": record.split_digest, "in_sample": record.in_sample}
 
 
+def _local_of(model: Path) -> Path | None:
+    return model / LOCAL if (model / LOCAL).is_file() else None
+
+
 def _copy_optional(folder: Path, files: Mapping[str, Path | None]) -> None:
     for name, origin in files.items():
         if origin is not None:
@@ -105,20 +111,30 @@ def _copy(origin: Path, target: Path) -> None:
 
 
 def _check_counts(folder: Path, graph: HeteroData) -> None:
-    """Refuse vocabularies or embeddings of another graph."""
-    for name in ("embeddings.safetensors", TWIN):
-        for kind, rows in _embedded(folder / name).items():
+    """Refuse vocabularies, embeddings or a local channel of another graph."""
+    for name in (name for name in SCORE_FILES if (folder / name).is_file()):
+        says, counts = SCORE_FILES[name]
+        for kind, rows in counts(folder / name).items():
             named, nodes = pq.read_metadata(folder / f"{kind}s.parquet").num_rows, int(graph[kind].num_nodes)
             if not rows == named == nodes:
                 raise InputError(
                     f"The parts of the bundle do not belong together: the graph has {nodes} {kind}s, the vocabulary "
-                    f"names {named} and the model embeds {rows}; take all from one run."
+                    f"names {named} and {says} {rows}; take all from one run."
                 )
 
 
 def _embedded(path: Path) -> dict[str, int]:
-    """How many users and songs a file of embeddings has; none where there is no such file."""
-    if not path.is_file():
-        return {}
+    """How many users and songs a file of embeddings has."""
     with safe_open(path, framework="np") as vectors:
         return {kind: vectors.get_slice(kind).get_shape()[0] for kind in ("user", "song")}
+
+
+def _connected(path: Path) -> dict[str, int]:
+    """How many users and songs a local channel has, if it is sound."""
+    local = LocalScores.load(path)
+    return {"user": local.num_users, "song": local.num_songs}
+
+
+_EMBEDDED, _CONNECTED = ("the model embeds", _embedded), ("its local channel knows", _connected)
+SCORE_FILES = {EMBEDDINGS: _EMBEDDED, TWIN: _EMBEDDED, LOCAL: _CONNECTED, TWIN_LOCAL: _CONNECTED}
+"""Each file that scores are computed from, with a way to count the users and songs in it."""

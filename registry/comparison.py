@@ -19,6 +19,7 @@ from evaluation.beyond_accuracy import artist_diversity
 from evaluation.exposure import THIRDS, popularity_groups
 from evaluation.metrics import hits_and_sizes, recall
 from evaluation.ranking import rows_of
+from registry.manifest import ScoreFiles
 from registry.sides import Side, read_sides
 
 COLD_SHARE = 0.25
@@ -57,7 +58,7 @@ class Comparison:
     """Name of a guardrail to its quantity; without rows where the data has none."""
 
 
-def compare(challenger: Path, champion: Path, k: int, vectors: tuple[str, str]) -> Comparison:
+def compare(challenger: Path, champion: Path, k: int, files: tuple[ScoreFiles, ScoreFiles]) -> Comparison:
     """Rank for both and measure both.
 
     The relevant pairs are the challenger's test pairs that the champion has seen neither in train nor in validation;
@@ -67,9 +68,9 @@ def compare(challenger: Path, champion: Path, k: int, vectors: tuple[str, str]) 
         challenger: folder of its bundle.
         champion: folder of its bundle, with ``registry.gate.COMPARED_FILES`` at least.
         k: length of the lists.
-        vectors: the file of embeddings to take, of each.
+        files: what each is scored by.
     """
-    sides = ours, theirs = read_sides(challenger, champion, vectors)
+    sides = ours, theirs = read_sides(challenger, champion, files)
     relevant, hidden = _relevant(ours, theirs), torch.cat([side.pairs["train"] for side in sides], dim=1)
     users = torch.unique(relevant[0])
     known = users[ours.knows(users) & theirs.knows(users)]

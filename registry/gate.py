@@ -17,13 +17,12 @@ from registry.clean_comparison import why_not_clean
 from registry.data_checks import check_data
 from registry.decision import Decision, GateConfig
 from registry.judgement import SEED, Findings, interval_words, judge
-from registry.manifest import TWIN, Manifest, read_manifest, verify_files
+from registry.manifest import EMBEDDINGS, LOCAL, TWIN, TWIN_LOCAL, Manifest, read_manifest, verify_files
 from registry.power import noise_between_seeds
 
 __all__ = ["COMPARED_FILES", "Decision", "GateConfig", "decide"]
 
 BASELINE = "popularity"
-EMBEDDINGS = "embeddings.safetensors"
 SONGS = "songs.parquet"
 COMPARED_FILES = (
     "manifest.json",
@@ -33,7 +32,9 @@ COMPARED_FILES = (
     "song_artists.parquet",
     "seen.parquet",
     EMBEDDINGS,
+    LOCAL,
     TWIN,
+    TWIN_LOCAL,
     "seeds.json",
 )
 """The files of a champion's bundle that a decision reads, as far as its manifest names them."""
@@ -106,11 +107,6 @@ class _Bundle:
         """Whether its log is the synthetic one."""
         return self.manifest.facts.source == "synthetic"
 
-    @property
-    def measured(self) -> str:
-        """The embeddings that stand behind the metrics: the twin's, where the published ones have seen everything."""
-        return TWIN if self.manifest.facts.refit else EMBEDDINGS
-
 
 def _in_sample(record: EvaluationRecord) -> Findings:
     doubt = "its numbers are in-sample and say nothing about new listens"
@@ -169,7 +165,8 @@ def _against(ours: _Bundle, theirs: _Bundle, record: EvaluationRecord, champion:
         return _no_clean_comparison(champion, problem)
     from registry.comparison import compare
 
-    comparison = compare(ours.folder, theirs.folder, record.k, (ours.measured, theirs.measured))
+    measured = ours.manifest.measured, theirs.manifest.measured
+    comparison = compare(ours.folder, theirs.folder, record.k, measured)
     if not len(comparison.watched):
         return _no_clean_comparison(champion, "there is no test pair that the champion has not seen")
     judged = judge(comparison, record.watched, champion, _noise(ours, theirs, record.watched), config)

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import Field, ValidationError
 
@@ -14,10 +14,12 @@ from data.config import Config
 from data.errors import InputError
 
 MANIFEST = "manifest.json"
+EMBEDDINGS, LOCAL = "embeddings.safetensors", "local.safetensors"
+TWIN, TWIN_LOCAL = f"twin_{EMBEDDINGS}", f"twin_{LOCAL}"
 BUNDLE_FILES = frozenset(
     {
         "model.safetensors",
-        "embeddings.safetensors",
+        EMBEDDINGS,
         "config.json",
         "history.json",
         "users.parquet",
@@ -32,12 +34,20 @@ BUNDLE_FILES = frozenset(
 )
 """What every bundle has beside its manifest."""
 
-TWIN = "twin_embeddings.safetensors"
-OPTIONAL_FILES = frozenset({"profile.json", "audit.json", "seeds.json", TWIN})
-"""What a bundle may have beyond that: the log's profile, the audit, the spread between seeds, and a refit's twin."""
+OPTIONAL_FILES = frozenset({"profile.json", "audit.json", "seeds.json", LOCAL, TWIN, TWIN_LOCAL})
+"""What a bundle may have beyond that: the log's profile, the audit, the spread between seeds, a local channel, and a
+refit's twin."""
 
 ADDED_FACTS: dict[str, Any] = {"refit": False}
 """Facts that bundles of earlier releases lack, with the value that stands for their absence; it is not digested."""
+
+
+class ScoreFiles(NamedTuple):
+    """The files that a model's scores are computed from."""
+
+    vectors: str = EMBEDDINGS
+    local: str | None = None
+    """Of its local channel; None where it has none, so that its score is the dot product of the vectors."""
 
 
 class Facts(Config):
@@ -80,6 +90,19 @@ class Manifest(Config):
         files = {name: sha256_of_file(folder / name) for name in sorted(BUNDLE_FILES | optional)}
         unsigned = cls(facts=facts, files=files, digest="")
         return unsigned.model_copy(update={"digest": unsigned.expected_digest()})
+
+    @property
+    def published(self) -> ScoreFiles:
+        """The files that recommendations come from."""
+        return self._score_files(EMBEDDINGS, LOCAL)
+
+    @property
+    def measured(self) -> ScoreFiles:
+        """The files that stand behind the metrics: the twin's, where the published model has seen everything."""
+        return self._score_files(TWIN, TWIN_LOCAL) if TWIN in self.files else self.published
+
+    def _score_files(self, vectors: str, local: str) -> ScoreFiles:
+        return ScoreFiles(vectors, local if local in self.files else None)
 
     def expected_digest(self) -> str:
         """The digest that the other fields should have."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -13,9 +13,11 @@ from safetensors.numpy import load_file
 
 from data.errors import InputError
 from evaluation.fixed_point import on_song_grid, on_user_grid
-from registry.manifest import Manifest, verify_bundle
+from registry.manifest import Manifest, ScoreFiles, verify_bundle
 
-VECTORS = "embeddings.safetensors"
+if TYPE_CHECKING:
+    from models.local_scores import LocalScores
+
 SEEN = {"all": ("train", "val", "test"), "train": ("train",), "none": ()}
 """Policy to the parts whose songs are hidden."""
 
@@ -23,14 +25,21 @@ SEEN = {"all": ("train", "val", "test"), "train": ("train",), "none": ()}
 class Recommender:
     """Recommends songs to the users that a bundle knows, by the same scores and order as the evaluation.
 
+    A model with a local channel scores one user by the songs that lead away from the user's own: some milliseconds,
+    and Numba is loaded. Without one neither is needed.
+
     Make one with ``Recommender.load(folder)`` or, from the registry, with ``registry.load("champion")``.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, vectors_file: str = VECTORS) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, files: ScoreFiles | None = None) -> None:
+        """``files`` are those of the published model where none are given; see ``Manifest.measured`` for others."""
         self.manifest = manifest
-        vectors = load_file(folder / vectors_file)
+        files = files or manifest.published
+        self._refitted = manifest.facts.refit and files == manifest.published
+        vectors = load_file(folder / files.vectors)
         self._users = vectors["user"]  # (U, D)
         self._songs = on_song_grid(vectors["song"])  # (S, D)
+        self._local = _local_scores(folder / files.local) if files.local else None
         self._user_ids = _column(folder / "users.parquet", "user_id")
         self._songs_table = pq.read_table(folder / "songs.parquet").combine_chunks()
         self._artists = _artist_names(folder)
@@ -85,7 +94,8 @@ class Recommender:
 
     def scores(self, user: int) -> np.ndarray:
         """Scores (S,) float32 of every song for a user index."""
-        return (self._songs @ on_user_grid(self._users[user : user + 1])[0]).astype(np.float32)
+        similarity = (self._songs @ on_user_grid(self._users[user : user + 1])[0]).astype(np.float32)
+        return self._local(np.array([user]), similarity[None])[0] if self._local else similarity
 
     def _index(self, user_id: str) -> int:
         index: int = pc.index(self._user_ids, pa.scalar(str(user_id), pa.string())).as_py()
@@ -97,8 +107,8 @@ class Recommender:
         return index
 
     def _parts(self, seen: str) -> tuple[str, ...]:
-        """A refitted model was trained on its twin's held-out listens too."""
-        return SEEN["all" if seen == "train" and self.manifest.facts.refit else seen]
+        """A refitted model was trained on its twin's held-out listens too; the twin was not."""
+        return SEEN["all" if seen == "train" and self._refitted else seen]
 
     def _seen_songs(self, user: int, parts: tuple[str, ...]) -> np.ndarray:
         start, end = (int(row) for row in self._seen_from[user : user + 2])
@@ -120,6 +130,13 @@ def _best(scores: np.ndarray, open_songs: np.ndarray, k: int) -> np.ndarray:
         candidates = candidates[scores[candidates] >= kth]
     order = np.argsort(-scores[candidates], kind="stable")
     return candidates[order][:k]
+
+
+def _local_scores(path: Path) -> LocalScores:
+    # Numba is not loaded for a model without a local channel
+    from models.local_scores import LocalScores
+
+    return LocalScores.load(path)
 
 
 def _column(path: Path, name: str) -> pa.Array:

@@ -14,7 +14,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from evaluation.ranking import dot_product, rank
+from evaluation.ranking import Score, local_score, rank
+from models.local_scores import LocalScores
+from registry.manifest import ScoreFiles
 from registry.seen import PARTS
 
 IDS = {"user": "user_id", "song": "track_id", "artist": "artist_id"}
@@ -38,16 +40,17 @@ class Shared(NamedTuple):
 
 @dataclass(frozen=True)
 class Side:
-    """A model as its bundle has it: vectors in its own indices, pairs in shared ones."""
+    """A model as its bundle has it: scores in its own indices, pairs in shared ones."""
 
     users: Shared
     songs: Shared
+    """Those that it may list."""
     pairs: Mapping[str, Tensor]
     """Part to the listens (2, E) that it has there."""
     by: Tensor
     """(2, B) its songs and their artists."""
-    user_vectors: Tensor
-    song_vectors: Tensor
+    score: Score
+    """Of users and songs in its own indices, (B,) to (B, S)."""
 
     def knows(self, users: Tensor) -> Tensor:
         """(N,) whether it was trained on each; of a user without a train song it knows nothing."""
@@ -57,9 +60,9 @@ class Side:
 
     def only(self, songs: Tensor) -> Side:
         """The same model with no other songs than these (shared indices) to choose from."""
-        kept = torch.isin(self.songs.nodes, songs)
+        kept = torch.nonzero(torch.isin(self.songs.nodes, songs)).flatten()
         left = Shared(self.songs.nodes[kept], self.songs.size)
-        return replace(self, songs=left, song_vectors=self.song_vectors[kept])
+        return replace(self, songs=left, score=lambda users: self.score(users)[:, kept])
 
     def lists(self, users: Tensor, hidden: Tensor, k: int) -> Tensor:
         """Exact top-k, as the evaluation ranks.
@@ -76,8 +79,7 @@ class Side:
         known, length = self.knows(users), min(k, len(self.songs.nodes))
         if not (known.any() and length):
             return items
-        score = dot_product(self.user_vectors, self.song_vectors)
-        found = rank(score, self.users.own(users[known]), self._own_pairs(hidden), length).items
+        found = rank(self.score, self.users.own(users[known]), self._own_pairs(hidden), length).items
         items[known, :length] = self.songs.nodes[found.clamp(min=0)].masked_fill(found < 0, -1)
         return items
 
@@ -86,16 +88,16 @@ class Side:
         return own[:, (own >= 0).all(dim=0)]
 
 
-def read_sides(challenger: Path, champion: Path, vectors: tuple[str, str]) -> tuple[Side, Side]:
+def read_sides(challenger: Path, champion: Path, files: tuple[ScoreFiles, ScoreFiles]) -> tuple[Side, Side]:
     """Read two bundles, matched by the ids of users, songs and artists.
 
     Args:
         challenger, champion: folders of bundles.
-        vectors: the file of embeddings to take, of each.
+        files: what each is scored by.
     """
     matched = {kind: _matched(*(_ids(folder, kind) for folder in (challenger, champion))) for kind in IDS}
     ours, theirs = ({kind: pair[side] for kind, pair in matched.items()} for side in (0, 1))
-    return _side(challenger, vectors[0], ours), _side(champion, vectors[1], theirs)
+    return _side(challenger, files[0], ours), _side(champion, files[1], theirs)
 
 
 def _ids(folder: Path, kind: str) -> pa.Array:
@@ -110,18 +112,22 @@ def _matched(ours: pa.Array, theirs: pa.Array) -> tuple[Shared, Shared]:
     return Shared(nodes[: len(ours)], len(encoded.dictionary)), Shared(nodes[len(ours) :], len(encoded.dictionary))
 
 
-def _side(folder: Path, vectors: str, nodes: Mapping[str, Shared]) -> Side:
+def _side(folder: Path, files: ScoreFiles, nodes: Mapping[str, Shared]) -> Side:
     seen, by = pq.read_table(folder / "seen.parquet"), pq.read_table(folder / "song_artists.parquet")
     edges, part = _laid(seen, nodes, "user", "song"), seen["part"].to_numpy()
-    embedded = load_file(folder / vectors)
     return Side(
         users=nodes["user"],
         songs=nodes["song"],
         pairs={name: edges[:, torch.from_numpy(part == name)] for name in PARTS},
         by=_laid(by, nodes, "song", "artist"),
-        user_vectors=embedded["user"],
-        song_vectors=embedded["song"],
+        score=_score(folder, files),
     )
+
+
+def _score(folder: Path, files: ScoreFiles) -> Score:
+    vectors = load_file(folder / files.vectors)
+    local = LocalScores.load(folder / files.local) if files.local else None
+    return local_score(vectors["user"], vectors["song"], local)
 
 
 def _laid(table: pa.Table, nodes: Mapping[str, Shared], *columns: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""Looks whether what is registered is still what was registered: every byte, and the lists that its vectors give."""
+"""Looks whether what is registered is still what was registered: every byte, and the lists that the model gives."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data.errors import InputError
-from registry.manifest import TWIN, Manifest, verify_bundle
-from registry.recommender import VECTORS, Recommender
+from registry.manifest import Manifest, verify_bundle
+from registry.recommender import Recommender
 from registry.store import Store, Version
 
 SAMPLED_USERS = 50
@@ -46,7 +46,7 @@ def verify_version(store: Store, version: Version, num_users: int = SAMPLED_USER
 
 
 def rescore(folder: Path, manifest: Manifest, num_users: int, seed: int) -> int:
-    """Rank for a sample of users from the vectors that were evaluated, and compare with ``lists.parquet``.
+    """Rank for a sample of users by the model that was evaluated, and compare with ``lists.parquet``.
 
     Args:
         folder: a verified bundle.
@@ -64,7 +64,7 @@ def rescore(folder: Path, manifest: Manifest, num_users: int, seed: int) -> int:
     sample = np.random.default_rng(seed).permutation(len(users))[:num_users]
     chosen = pa.array([users[row] for row in np.sort(sample)], pa.string())
     lists = pq.read_table(folder / "lists.parquet", filters=pc.field("user_id").isin(chosen))
-    recommender = Recommender(folder, manifest, TWIN if TWIN in manifest.files else VECTORS)
+    recommender = Recommender(folder, manifest, manifest.measured)
     for user in chosen.to_pylist():
         _compare(folder, recommender, user, lists.filter(pc.field("user_id") == user))
     return len(chosen)
@@ -76,6 +76,6 @@ def _compare(folder: Path, recommender: Recommender, user: str, stored: pa.Table
     computed = [(record["track_id"], record["score"]) for record in found]
     if computed != list(zip(ordered["track_id"].to_pylist(), ordered["score"].to_pylist(), strict=True)):
         raise InputError(
-            f"The bundle {folder} contradicts itself: lists.parquet holds another list for user '{user}' than its "
-            "vectors give. Do not use it; train and register the model again."
+            f"The bundle {folder} contradicts itself: lists.parquet holds another list for user '{user}' than the "
+            "model gives. Do not use it; train and register the model again."
         )

@@ -16,8 +16,10 @@ import torch
 from safetensors.torch import save_file
 from torch_geometric.data import HeteroData
 
-from evaluation.ranking import dot_product
+from evaluation.ranking import local_score
 from evaluation.results import write_results
+from models.local_scores import LocalScores, Relation
+from models.paths import Neighbors, Paths
 from registry.bundle import assemble_bundle
 from registry.gate import GateConfig
 from registry.store import Store
@@ -57,8 +59,27 @@ def embeddings(graph: HeteroData, quality: float) -> dict[str, torch.Tensor]:
     return {"user": user, "song": torch.eye(NUM_SONGS)}
 
 
-def write_model(folder: Path, graph: HeteroData, quality: float, trainer: str) -> Path:
+def local_channel(graph: HeteroData, similarity: float) -> LocalScores:
+    """A local channel of the train listens, where the similarity of the vectors counts as much as is said."""
+    store = graph["user", "listens", "song"]
+    user, song = store.edge_index[:, store.get("train_mask", torch.ones(store.num_edges, dtype=torch.bool))].numpy()
+    made, artist = graph["song", "by", "artist"].edge_index.numpy()
+    users = Paths.of(song, user, NUM_SONGS, NUM_USERS, [0.5])
+    artists = Paths.of(made, artist, NUM_SONGS, NUM_ARTISTS, [0.5])
+    head = np.array([[0.5, 0.1, -0.3, 1.2]], dtype=np.float32)
+    return LocalScores(
+        Neighbors.of(user, song, NUM_USERS),
+        (Relation(users, head), Relation(artists, head)),
+        user_power=np.array([0.5, 0.2], dtype=np.float32),
+        gates=np.array([[0.2, 0.1, 0.0], [0.3, 0.0, 0.1], [similarity, 0.0, 0.0]], dtype=np.float32),
+        popularity=0.05,
+    )
+
+
+def write_model(folder: Path, graph: HeteroData, quality: float, trainer: str, local: LocalScores | None) -> Path:
     folder.mkdir(parents=True)
+    if local:
+        local.save(folder / "local.safetensors")
     save_file(embeddings(graph, quality), folder / "embeddings.safetensors")
     save_file({"weight": torch.ones(2)}, folder / "model.safetensors")
     config = {"trainer": trainer, "model_config": {"embedding_dim": 30}, "training_config": {"lr": 0.01}}
@@ -80,16 +101,29 @@ def write_vocabularies(folder: Path) -> Path:
 
 
 def write_parts(
-    root: Path, quality: float = 1.0, seed: int = 0, source: str = "log", trainer: str = "advanced", k: int = 5
+    root: Path,
+    quality: float = 1.0,
+    seed: int = 0,
+    source: str = "log",
+    trainer: str = "advanced",
+    k: int = 5,
+    similarity: float | None = None,
 ) -> dict[str, Any]:
-    """What a bundle is assembled from; the numbers are as good as ``quality`` says, on the split ``seed`` draws."""
+    """What a bundle is assembled from; the numbers are as good as ``quality`` says, on the split ``seed`` draws.
+
+    With ``similarity`` the model has a local channel, in which the vectors count so much.
+    """
     in_sample = trainer == "simple"
     graph = training_graph(seed, masks=not in_sample)
-    model, vocabularies = write_model(root / "model", graph, quality, trainer), write_vocabularies(root / "graph")
+    local = None if similarity is None else local_channel(graph, similarity)
+    model, vocabularies = (
+        write_model(root / "model", graph, quality, trainer, local),
+        write_vocabularies(root / "graph"),
+    )
     evaluation = root / "evaluation"
     evaluation.mkdir()
     vectors = embeddings(graph, quality)
-    score, part = dot_product(vectors["user"], vectors["song"]), "train" if in_sample else "test"
+    score, part = local_score(vectors["user"], vectors["song"], local), "train" if in_sample else "test"
     write_results(score, graph, vocabularies, evaluation, part=part, k=k, list_length=10)
     split = {"strategy": "random", "salt": seed, "val_ratio": 0.15, "test_ratio": 0.15}
     parts = {"model": model, "vocabularies": vocabularies, "evaluation": evaluation, "graph": graph}
@@ -124,6 +158,14 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle that nobody changes."""
     root = tmp_path_factory.mktemp("pristine")
     assemble_bundle(root / "bundle", **write_parts(root / "run"))
+    return root / "bundle"
+
+
+@pytest.fixture(scope="session")
+def with_local(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of a model with a local channel that nobody changes."""
+    root = tmp_path_factory.mktemp("local")
+    assemble_bundle(root / "bundle", **write_parts(root / "run", similarity=0.5))
     return root / "bundle"
 
 

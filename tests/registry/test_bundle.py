@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -11,7 +12,17 @@ from safetensors.torch import load_file, save_file
 
 from data.errors import InputError
 from registry.bundle import assemble_bundle
-from registry.manifest import BUNDLE_FILES, MANIFEST, OPTIONAL_FILES, TWIN, read_manifest, verify_bundle
+from registry.manifest import (
+    BUNDLE_FILES,
+    LOCAL,
+    MANIFEST,
+    OPTIONAL_FILES,
+    TWIN,
+    TWIN_LOCAL,
+    ScoreFiles,
+    read_manifest,
+    verify_bundle,
+)
 from registry.recommender import Recommender
 from registry.seen import seen_table
 
@@ -120,7 +131,7 @@ def write_optional(folder: Path) -> dict[str, Path]:
 
 def test_profile_audit_and_seeds_belong_to_the_bundle_where_there_are_any(make_parts, tmp_path: Path) -> None:
     manifest = assemble_bundle(tmp_path / "bundle", **{**make_parts(), **write_optional(tmp_path / "stages")})
-    assert set(manifest.files) == BUNDLE_FILES | (OPTIONAL_FILES - {TWIN})
+    assert set(manifest.files) == BUNDLE_FILES | (OPTIONAL_FILES - {LOCAL, TWIN, TWIN_LOCAL})
     assert verify_bundle(tmp_path / "bundle") == manifest
     (tmp_path / "bundle" / "audit.json").write_text('{"passed": true}\n')
     with pytest.raises(InputError, match=r"refused: audit\.json is damaged or belongs to another bundle"):
@@ -153,6 +164,55 @@ def test_a_twin_of_another_graph_is_refused(make_parts, tmp_path: Path) -> None:
     save_file({**vectors, "user": vectors["user"][1:]}, parts["model"] / "embeddings.safetensors")
     with pytest.raises(InputError, match="names 40 and the model embeds 39"):
         assemble_bundle(tmp_path / "bundle", **parts, refit=refit)
+
+
+def test_the_local_channel_belongs_to_the_bundle_of_a_model_that_has_one(make_parts, tmp_path: Path) -> None:
+    parts, bundle = make_parts(similarity=1.0), tmp_path / "bundle"
+    manifest = assemble_bundle(bundle, **parts)
+    assert (manifest.published, manifest.measured) == (ScoreFiles(local=LOCAL), ScoreFiles(local=LOCAL))
+    assert (bundle / LOCAL).read_bytes() == (parts["model"] / LOCAL).read_bytes()
+    (bundle / LOCAL).unlink()
+    with pytest.raises(InputError, match=r"refused: local\.safetensors is missing"):
+        verify_bundle(bundle)
+
+
+def test_a_local_channel_that_is_laid_beside_a_bundle_is_refused(bundle: Path, make_parts) -> None:
+    shutil.copyfile(make_parts(similarity=1.0)["model"] / LOCAL, bundle / LOCAL)
+    with pytest.raises(InputError, match=r"refused: local\.safetensors does not belong to it"):
+        Recommender.load(bundle)
+
+
+def test_a_refitted_model_and_its_twin_have_a_local_channel_each(make_parts, tmp_path: Path) -> None:
+    parts, refit = make_parts(similarity=1.0), make_parts(similarity=0.5, trainer="simple")["model"]
+    manifest = assemble_bundle(tmp_path / "bundle", **parts, refit=refit)
+    assert (manifest.published, manifest.measured) == (ScoreFiles(local=LOCAL), ScoreFiles(TWIN, TWIN_LOCAL))
+    for name, model in ((LOCAL, refit), (TWIN_LOCAL, parts["model"])):
+        assert (tmp_path / "bundle" / name).read_bytes() == (model / LOCAL).read_bytes()
+
+
+def changed_file(path: Path, name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    tensors = load_file(path)
+    save_file({**tensors, name: change(tensors[name]).contiguous()}, path)
+
+
+@pytest.mark.parametrize("twin", [False, True])
+@pytest.mark.parametrize(("name", "kind", "count"), [("listens.start", "users", 40), ("artists.start", "songs", 30)])
+def test_a_local_channel_of_another_graph_is_refused(
+    make_parts, tmp_path: Path, twin: bool, name: str, kind: str, count: int
+) -> None:
+    parts = make_parts(similarity=1.0)
+    refit = {"refit": make_parts(similarity=1.0)["model"]} if twin else {}
+    changed_file(parts["model"] / LOCAL, name, lambda start: torch.cat([start, start[-1:]]))  # one more, without edges
+    sentence = f"the vocabulary names {count} and its local channel knows {count + 1}; take all from one run"
+    with pytest.raises(InputError, match=f"the graph has {count} {kind}, {sentence}"):
+        assemble_bundle(tmp_path / "bundle", **parts, **refit)
+
+
+def test_a_local_channel_whose_arrays_do_not_fit_is_refused(make_parts, tmp_path: Path) -> None:
+    parts = make_parts(similarity=1.0)
+    changed_file(parts["model"] / LOCAL, "listens.song", lambda song: song + 1)
+    with pytest.raises(InputError, match=r"is refused: listens\.song goes from 1 to 30, and only 0 to 29 can be meant"):
+        assemble_bundle(tmp_path / "bundle", **parts)
 
 
 def test_a_bundle_of_an_earlier_release_stays_loadable(make_parts, tmp_path: Path) -> None:

@@ -13,18 +13,45 @@ import torch
 from safetensors.torch import save_file
 
 from evaluation.record import read_per_user
+from models.local_scores import LocalScores, Relation
+from models.paths import Neighbors, Paths
 from registry.comparison import Comparison, _coverage_by_user, compare
+from registry.manifest import EMBEDDINGS, LOCAL, ScoreFiles, read_manifest
 
-EMBEDDINGS = "embeddings.safetensors"
 Pair = tuple[str, str]
 
 
 class World:
-    """A model as plain dictionaries: ids, pairs by part, and scores (U, S) as products with unit song vectors."""
+    """A model as plain dictionaries: ids, pairs by part, and scores (U, S) as products with unit song vectors.
 
-    def __init__(self, users: Iterable[str], songs: Iterable[str], seen: dict[str, set[Pair]], seed: int = 0) -> None:
+    With a local channel the scores are what it makes of these products.
+    """
+
+    def __init__(
+        self, users: Iterable[str], songs: Iterable[str], seen: dict[str, set[Pair]], seed: int = 0, local: bool = False
+    ) -> None:
         self.users, self.songs, self.seen = list(users), list(songs), seen
-        self.scores = np.random.default_rng(seed).random((len(self.users), len(self.songs))).astype(np.float32)
+        self.products = np.random.default_rng(seed).random((len(self.users), len(self.songs))).astype(np.float32)
+        self.local = self.connected() if local else None
+        everyone = np.arange(len(self.users))
+        self.scores = self.local(everyone, self.products.copy()) if self.local else self.products
+
+    def connected(self) -> LocalScores:
+        pairs = sorted((self.users.index(user), self.songs.index(song)) for user, song in self.seen["train"])
+        (user, song), songs, users = np.array(pairs).T, len(self.songs), len(self.users)
+        none, head = np.empty(0, dtype=np.int64), np.array([[0.5, -0.2, 0.3, 1.0]], dtype=np.float32)
+        relations = Paths.of(song, user, songs, users, [0.3]), Paths.of(none, none, songs, 0, [0.5])
+        return LocalScores(
+            Neighbors.of(user, song, users),
+            tuple(Relation(paths, head) for paths in relations),
+            user_power=np.array([0.5, 0.5], dtype=np.float32),
+            gates=np.array([[0.7, 0.2, 0.1], [0.1, 0.0, 0.0], [0.6, 0.1, 0.2]], dtype=np.float32),
+            popularity=0.2,
+        )
+
+    @property
+    def files(self) -> ScoreFiles:
+        return ScoreFiles(local=LOCAL if self.local else None)
 
     def write(self, folder: Path) -> Path:
         folder.mkdir()
@@ -39,8 +66,10 @@ class World:
         user, song, part = columns
         seen = {"user": pa.array(user, pa.int32()), "song": pa.array(song, pa.int32()), "part": pa.array(part)}
         pq.write_table(pa.table(seen), folder / "seen.parquet")
-        vectors = {"user": torch.from_numpy(self.scores), "song": torch.eye(len(self.songs))}
+        vectors = {"user": torch.from_numpy(self.products), "song": torch.eye(len(self.songs))}
         save_file(vectors, folder / EMBEDDINGS)
+        if self.local:
+            self.local.save(folder / LOCAL)
         return folder
 
     def trained(self, user: str) -> bool:
@@ -55,12 +84,12 @@ class World:
         return sorted(open_songs, key=lambda song: -self.scores[row, self.songs.index(song)])[:k]
 
 
-def random_world(rng: np.random.Generator, users: range, songs: range, seed: int) -> World:
+def random_world(rng: np.random.Generator, users: range, songs: range, seed: int, local: bool = False) -> World:
     parts: dict[str, set[Pair]] = {"train": set(), "val": set(), "test": set()}
     for user in users:
         for song in rng.choice(list(songs), size=min(7, len(songs)), replace=False):
             parts[str(rng.choice(["train", "train", "val", "test"]))].add((f"u{user}", f"s{song}"))
-    return World([f"u{user}" for user in users], [f"s{song}" for song in songs], parts, seed)
+    return World([f"u{user}" for user in users], [f"s{song}" for song in songs], parts, seed, local)
 
 
 def naive(ours: World, theirs: World, k: int, common: bool = False) -> tuple[list[float], list[float]]:
@@ -79,15 +108,19 @@ def naive(ours: World, theirs: World, k: int, common: bool = False) -> tuple[lis
 
 
 def compared(ours: World, theirs: World, folder: Path, k: int = 3) -> Comparison:
-    return compare(ours.write(folder / "ours"), theirs.write(folder / "theirs"), k, (EMBEDDINGS, EMBEDDINGS))
+    return compare(ours.write(folder / "ours"), theirs.write(folder / "theirs"), k, (ours.files, theirs.files))
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_both_are_measured_as_the_rule_says(tmp_path: Path, seed: int) -> None:
-    """The champion lacks some users and songs, and knows some that the challenger does not."""
+@pytest.mark.parametrize("local", [(False, False), (True, False), (False, True), (True, True)])
+def test_both_are_measured_as_the_rule_says(tmp_path: Path, seed: int, local: tuple[bool, bool]) -> None:
+    """The champion lacks some users and songs, and knows some that the challenger does not.
+
+    Where one has a local channel, songs that it may not list still lead to those that it may.
+    """
     rng = np.random.default_rng(seed)
-    ours = random_world(rng, range(30), range(20), seed)
-    theirs = random_world(rng, range(5, 40), range(4, 26), seed + 100)
+    ours = random_world(rng, range(30), range(20), seed, local[0])
+    theirs = random_world(rng, range(5, 40), range(4, 26), seed + 100, local[1])
     comparison = compared(ours, theirs, tmp_path)
     for pair, common in ((comparison.watched, False), (comparison.common, True)):
         expected = naive(ours, theirs, 3, common)
@@ -96,8 +129,12 @@ def test_both_are_measured_as_the_rule_says(tmp_path: Path, seed: int) -> None:
     assert len(comparison.common) < len(comparison.watched)
 
 
-def test_on_its_own_split_a_model_has_the_value_of_its_evaluation(bundle: Path, make_bundle) -> None:
-    comparison = compare(bundle, make_bundle(quality=0.6), 5, (EMBEDDINGS, EMBEDDINGS))
+@pytest.mark.parametrize("local", [False, True])
+def test_on_its_own_split_a_model_has_the_value_of_its_evaluation(
+    request: pytest.FixtureRequest, make_bundle, local: bool
+) -> None:
+    bundle = request.getfixturevalue("with_local" if local else "pristine")
+    comparison = compare(bundle, make_bundle(quality=0.6), 5, (read_manifest(bundle).measured, ScoreFiles()))
     assert comparison.watched.challenger.tolist() == read_per_user(bundle / "per_user.parquet", "recall@5")[1].tolist()
     assert comparison.common.challenger.tolist() == comparison.watched.challenger.tolist()
 

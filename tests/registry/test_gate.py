@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from registry.bundle import assemble_bundle
 from registry.clean_comparison import why_not_clean
 from registry.decision import Decision
 from registry.gate import COMPARED_FILES, GateConfig, decide
-from registry.manifest import BUNDLE_FILES, MANIFEST, OPTIONAL_FILES, TWIN, Facts, Manifest, read_manifest
+from registry.manifest import BUNDLE_FILES, LOCAL, MANIFEST, OPTIONAL_FILES, TWIN, Facts, Manifest, read_manifest
 
 PROFILE = {"plays": 1000, "pairs": 240, "users": 40, "rejected_share": 0.0}
 
@@ -169,6 +170,29 @@ def test_a_refitted_model_is_compared_by_its_twin(make_parts, make_bundle, tmp_p
     assert (as_champion.outcome, as_champion.twins) == ("promote", True)
 
 
+def test_a_model_is_compared_by_its_local_channel(make_bundle, lenient: GateConfig) -> None:
+    """With the same vectors, one whose channel turns their order round is the worse one."""
+    right, wrong = make_bundle(quality=2.0, similarity=1.0), make_bundle(quality=2.0, similarity=-1.0)
+    assert decide(wrong, 7, right).outcome == "reject"
+    assert decide(right, 7, wrong, config=lenient).outcome == "promote"
+    without = make_bundle(quality=2.0)
+    assert decide(wrong, 7, without).outcome == "reject"
+    assert decide(without, 7, wrong, config=lenient).outcome == "promote"
+
+
+def test_a_refitted_model_is_compared_by_its_twins_local_channel(make_parts, make_bundle, tmp_path: Path) -> None:
+    refit = make_parts(quality=2.0, similarity=1.0)["model"]
+    assemble_bundle(tmp_path / "bundle", **make_parts(quality=2.0, similarity=-1.0), refit=refit)
+    assert decide(tmp_path / "bundle", 7, make_bundle(quality=2.0)).outcome == "reject"
+
+
+def test_a_champions_damaged_local_channel_is_refused(make_bundle) -> None:
+    champion = make_bundle(similarity=1.0)
+    shutil.copyfile(make_bundle(similarity=0.5) / LOCAL, champion / LOCAL)
+    with pytest.raises(InputError, match=r"local\.safetensors is damaged or belongs to another bundle"):
+        decide(make_bundle(), 7, champion)
+
+
 def test_a_champion_without_files_is_not_compared_with(make_bundle) -> None:
     assert decide(make_bundle(quality=2.0), 7).reason == (
         "Held: no clean comparison with champion 7: its files were not given."
@@ -182,8 +206,11 @@ def test_a_damaged_champion_is_refused(make_bundle) -> None:
         decide(make_bundle(), 7, champion)
 
 
-def test_the_compared_files_are_all_that_is_read_of_a_champion(make_bundle, lenient: GateConfig) -> None:
-    champion = make_bundle(quality=0.6)
+@pytest.mark.parametrize("similarity", [None, 0.5])
+def test_the_compared_files_are_all_that_is_read_of_a_champion(
+    make_bundle, lenient: GateConfig, similarity: float | None
+) -> None:
+    champion = make_bundle(quality=0.6, similarity=similarity)
     for name in (BUNDLE_FILES | OPTIONAL_FILES) - set(COMPARED_FILES):
         (champion / name).unlink(missing_ok=True)
     assert decide(make_bundle(quality=2.0), 7, champion, config=lenient).outcome == "promote"

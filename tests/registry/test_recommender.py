@@ -7,11 +7,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from data.errors import InputError
+from evaluation.ranking import local_score
+from models.local_scores import LocalScores
 from registry.bundle import assemble_bundle
+from registry.manifest import verify_bundle
 from registry.recommender import Recommender, _best
 
 
@@ -43,13 +48,43 @@ def test_known_listens_are_hidden_by_default(bundle: Path) -> None:
         assert {record["track_id"] for record in recommender.recommend(f"u{user:02}", 30)} == every
 
 
-def test_agrees_with_the_lists_of_the_evaluation(bundle: Path) -> None:
+def lists_of(bundle: Path) -> dict[str, list[tuple[str, float]]]:
+    lists: dict[str, list[tuple[str, float]]] = {}
+    for row in pq.read_table(bundle / "lists.parquet").to_pylist():
+        lists.setdefault(row["user_id"], []).append((row["track_id"], row["score"]))
+    return lists
+
+
+def recommended(bundle: Path) -> dict[str, list[tuple[str, float]]]:
     recommender = Recommender.load(bundle)
-    lists = pq.read_table(bundle / "lists.parquet").to_pylist()
-    for user in range(40):
-        expected = [(row["track_id"], row["score"]) for row in lists if row["user_id"] == f"u{user:02}"]
-        found = recommender.recommend(f"u{user:02}", 10, seen="train")
-        assert [(record["track_id"], record["score"]) for record in found] == expected
+    found = {user: recommender.recommend(user, 10, seen="train") for user in lists_of(bundle)}
+    return {user: [(record["track_id"], record["score"]) for record in records] for user, records in found.items()}
+
+
+def test_agrees_with_the_lists_of_the_evaluation(bundle: Path) -> None:
+    assert recommended(bundle) == lists_of(bundle)
+
+
+@pytest.mark.parametrize("few", [0, 10**6])
+def test_agrees_with_the_evaluation_of_a_model_with_a_local_channel(
+    with_local: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch, few: int
+) -> None:
+    """Whether one user's edges are counted or those of all songs."""
+    monkeypatch.setattr("models.local_scores.FEW", few)
+    assert recommended(with_local) == lists_of(with_local)
+    assert lists_of(with_local) != lists_of(bundle)
+
+
+def test_a_refit_recommends_by_its_own_local_channel(make_parts, tmp_path: Path) -> None:
+    parts, refit = make_parts(similarity=1.0), make_parts(similarity=0.0)
+    assemble_bundle(tmp_path / "bundle", **parts, refit=refit["model"])
+    manifest, model = verify_bundle(tmp_path / "bundle"), Recommender.load(tmp_path / "bundle")
+    vectors = load_file(refit["model"] / "embeddings.safetensors")
+    local = LocalScores.load(refit["model"] / "local.safetensors")
+    expected = local_score(vectors["user"], vectors["song"], local)(torch.arange(40)).numpy()
+    assert (np.stack([model.scores(user) for user in range(40)]) == expected).all()
+    twin = Recommender(tmp_path / "bundle", manifest, manifest.measured)
+    assert not (twin.scores(0) == expected[0]).all()
 
 
 def test_equal_scores_are_ordered_by_song_index(bundle: Path) -> None:
@@ -86,10 +121,17 @@ def test_what_cannot_be_asked(bundle: Path) -> None:
         recommender.recommend("u00", seen="test")
 
 
-def test_recommending_does_not_load_torch_or_mlflow(bundle: Path) -> None:
+def loaded_by(bundle: Path) -> set[str]:
     code = (
         "import sys; from pathlib import Path; from registry.recommender import Recommender;"
         f"Recommender.load(Path({str(bundle)!r})).recommend('u00');"
-        "sys.exit('torch' in sys.modules or 'mlflow' in sys.modules)"
+        "print(*{'torch', 'mlflow', 'numba'} & set(sys.modules))"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    return set(
+        subprocess.run([sys.executable, "-c", code], check=True, text=True, stdout=subprocess.PIPE).stdout.split()
+    )
+
+
+def test_recommending_does_not_load_torch_or_mlflow(bundle: Path, with_local: Path) -> None:
+    assert loaded_by(bundle) == set()
+    assert loaded_by(with_local) == {"numba"}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from registry.bundle import assemble_bundle
 from registry.manifest import Manifest, read_manifest
 from registry.register import register
 from registry.store import Store
 from registry.verification import verify_version
 
 
-@pytest.mark.parametrize("choices", [{}, {"trainer": "simple"}])
+@pytest.mark.parametrize("choices", [{}, {"trainer": "simple"}, {"similarity": 0.5}])
 def test_a_sound_version_is_hashed_and_scored_again(make_bundle, uri: str, choices: dict[str, str]) -> None:
     register(make_bundle(**choices), "music", uri)
     store = Store(uri)
@@ -56,6 +58,29 @@ def test_lists_that_the_vectors_do_not_give_are_found(bundle: Path, uri: str) ->
     problem = verify_version(store, store.get("music", 1)).problem
     assert problem is not None
     assert "lists.parquet holds another list for user 'u07'" in problem
+
+
+def test_lists_that_the_local_channel_does_not_give_are_found(with_local: Path, tmp_path: Path, uri: str) -> None:
+    bundle = Path(shutil.copytree(with_local, tmp_path / "bundle"))
+    channel = load_file(bundle / "local.safetensors")
+    save_file({**channel, "gates": channel["gates"] * 2}, bundle / "local.safetensors")
+    register(signed_again(bundle), "music", uri)
+    store = Store(uri)
+    problem = verify_version(store, store.get("music", 1)).problem
+    assert problem is not None
+    assert "lists.parquet holds another list for user 'u00' than the model gives" in problem
+
+
+@pytest.mark.parametrize("similarity", [(None, None), (0.5, -1.0)])
+def test_a_refitted_version_is_sound(
+    make_parts, tmp_path: Path, uri: str, similarity: tuple[float | None, float | None]
+) -> None:
+    """It has the lists of its twin, which hide the twin's train songs alone."""
+    twin, refit = (make_parts(quality=1.0 + number, similarity=of) for number, of in enumerate(similarity))
+    assemble_bundle(tmp_path / "bundle", **twin, refit=refit["model"])
+    register(tmp_path / "bundle", "music", uri)
+    store = Store(uri)
+    assert verify_version(store, store.get("music", 1)).problem is None
 
 
 def test_a_refit_is_scored_by_its_twin_whose_lists_they_are(bundle: Path, uri: str) -> None:
