@@ -11,7 +11,6 @@ from torch_geometric.data import HeteroData
 from models.base import Embeddings
 from models.history import History, history
 from models.local import LocalChannel
-from models.paths import Neighbors
 from models.per_graph import PerGraph
 from trainers.sampling import known_columns, sample_songs, train_pairs
 
@@ -36,21 +35,10 @@ class Calibration:
     def __init__(self, ratio: float, seed: int) -> None:
         self.ratio, self.seed = ratio, seed
         self._chosen: PerGraph[tuple[Tensor, Tensor]] = PerGraph()
-        self._others: PerGraph[Neighbors] = PerGraph()
 
     def pairs(self, graph: HeteroData) -> Tensor:
         """The calibration pairs (2, K) of a graph, at least one."""
         return self._of(graph)[0]
-
-    def others(self, graph: HeteroData) -> Neighbors:
-        """Each user's train songs but for the calibration pairs.
-
-        To the vectors the latter are songs like any that was never heard: they compete with the positives as those of
-        validation do, or they would stand out by never having been pushed away.
-        """
-        known = train_pairs(graph)
-        rest = known[:, ~self.contains(graph, known)].cpu().numpy()
-        return self._others.get(graph) or self._others.set(graph, Neighbors.of(*rest, int(graph["user"].num_nodes)))
 
     def contains(self, graph: HeteroData, pairs: Tensor) -> Tensor:
         """(B,) which pairs (2, B) are calibration pairs."""
@@ -87,7 +75,7 @@ def channel_loss(
     own, others = _scores(local, known, embeddings, users, row, pairs[1], chosen)
     others[known_columns(known.listens, users, chosen, num_songs).unbind()] = -math.inf
     rest = others.logsumexp(1) + math.log(num_songs / len(chosen))
-    return (torch.logaddexp(rest[row], own) - own).mean()
+    return (torch.logaddexp(rest[row], own) - own).mean().to(embeddings.user.device)
 
 
 def _scores(

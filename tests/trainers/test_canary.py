@@ -10,13 +10,13 @@ from torch_geometric.data import HeteroData
 from data.graph import LISTENS, REV_LISTENS, message_graph
 from evaluation.audit.auditor import IN_SAMPLE, audit_graph
 from evaluation.audit.canary import run_canary
-from models.base import Embeddings
+from models.base import Embeddings, RecommenderModel
 from models.factory import MODELS
 from trainers.advanced import AdvancedTrainer
 from trainers.canary import TrainerProbe
 from trainers.factory import TRAINERS
-from trainers.objective import PairObjective
-from trainers.sampling import KnownPairs, train_pairs
+from trainers.objective import PairObjective, Positive
+from trainers.sampling import train_pairs
 
 OURS = sorted(set(TRAINERS) - {"simple"})
 NAMES = {"messages", "training pairs", "known pairs", "embeddings", "weights"}
@@ -132,8 +132,8 @@ class _Avoiding(PairObjective):
         super().__init__(trainer.config)
         self.pairs = pairs
 
-    def _known_pairs(self, graph: HeteroData, num_songs: int) -> KnownPairs:
-        return KnownPairs(self.pairs, num_songs)
+    def _positive(self, model: RecommenderModel, graph: HeteroData) -> Positive:
+        return Positive(self.pairs, int(graph["user"].num_nodes), int(graph["song"].num_nodes))
 
 
 class LearnsFromItsEvaluation(AdvancedTrainer):
@@ -205,7 +205,8 @@ def test_a_trainer_that_reads_what_is_held_out_is_caught(
 ) -> None:
     found = run_canary(tiny_training_graph, probe(trainer, loss="bpr"))
     assert not found.passed
-    assert found.leaking_parts == parts
+    # weights changed at the end are of the best epoch, which is for validation to choose: that may show too
+    assert set(parts) <= set(found.leaking_parts)
     assert not found.same_when_held_out[what]
     assert audit_graph(tiny_training_graph).passed, "nothing is wrong with the graph itself"
 

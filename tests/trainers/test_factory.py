@@ -112,6 +112,7 @@ def test_defaults_are_the_guides():
         "temperature": 0.1,
         "num_negatives": 1024,
         "l2": 1e-5,
+        "calibration_ratio": 0.05,
         "monitor": None,
         "patience": 5,
         "val_ratio": 0.15,

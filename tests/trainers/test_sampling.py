@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from data.graph import LISTENS
-from trainers.sampling import KnownPairs, batches, columns_of, num_batches, sample_songs, train_pairs
+from models.paths import Neighbors
+from trainers.sampling import KnownPairs, batches, known_columns, num_batches, sample_songs, train_pairs
 
 
 def generator(seed=0):
@@ -30,8 +32,10 @@ def test_sampled_songs_are_different(num_songs, count):
     assert len(songs.unique()) == len(songs) == (min(count, num_songs) or num_songs)
 
 
-def test_columns_of_candidates():
-    assert columns_of(torch.tensor([4, 0, 2]), torch.tensor([2, 4]), 5).tolist() == [1, -1, 0]
+def test_known_columns_are_where_users_know_candidates():
+    listens = Neighbors.of(np.array([0, 0, 2, 2]), np.array([4, 1, 3, 4]), num_rows=3)
+    found = known_columns(listens, torch.tensor([0, 1, 2]), torch.tensor([4, 3]), num_songs=5)
+    assert found.T.tolist() == [[0, 0], [2, 1], [2, 0]]
 
 
 @given(st.sets(st.tuples(st.integers(0, 5), st.integers(0, 7)), min_size=1, max_size=30), st.integers(0, 99))
