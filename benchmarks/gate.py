@@ -43,7 +43,7 @@ from registry.decision import Decision
 from registry.gate import decide
 from registry.manifest import Manifest, read_manifest
 from trainers.factory import create_trainer
-from trainers.saved import load_embeddings
+from trainers.saved import load_score
 
 K = 50
 METRIC = f"recall@{K}"
@@ -120,9 +120,7 @@ def retrain(folder: Path, graph: HeteroData, seed: int) -> Path:
     trainer.train(graph, num_epochs=EPOCHS)
     model = trainer.save_model(home / "model")
     (home / "evaluation").mkdir()
-    write_results(
-        dot_product(*load_embeddings(model)), graph, folder / "listens", home / "evaluation", part="test", k=K
-    )
+    write_results(load_score(model), graph, folder / "listens", home / "evaluation", part="test", k=K)
     assemble_bundle(
         home / "bundle",
         model=model,

@@ -1,9 +1,56 @@
-"""How loops are compiled by Numba, and run on several threads."""
+"""How loops are compiled by Numba, and run on several threads.
+
+Nothing is compiled before it is called. What is compiled is kept on disk, in the folder that Numba chooses
+(``NUMBA_CACHE_DIR``, else beside the module, else in the user's cache); where nothing can be written, each process
+compiles anew.
+
+Threads are plain Python threads around kernels that let go of the GIL; Numba's own threading layers are not used,
+because the one that every wheel has ends the process when two Python threads call it at once.
+"""
 
 from __future__ import annotations
 
-from models.kernels import _inner as inner
-from models.kernels import _kernel as kernel
-from models.kernels import in_parallel
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any
 
-__all__ = ["in_parallel", "inner", "kernel"]
+import numba
+
+SHARES = 4
+"""Calls of a kernel a thread."""
+
+OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"}}
+"""Sums may be vectorised, which fixes their order at compile time; NaN and infinity mean what they always do."""
+
+
+def in_parallel(kernel: Callable[..., None], threads: int, parts: int, *arguments: Any) -> None:
+    """Run ``kernel(first part, last part, *arguments)`` over all parts on as many threads.
+
+    There are several shares a thread, so that one that has to wait for its core does not hold up the others.
+    """
+    if threads == 1 or parts == 0:
+        return kernel(0, parts, *arguments)
+    shares = min(SHARES * threads, parts)
+    bounds = [parts * share // shares for share in range(shares + 1)]
+    # a pool a call costs some 0.1 ms, and leaves nothing behind that a fork or an exit could hang on
+    with ThreadPoolExecutor(threads) as pool:
+        running = [pool.submit(kernel, *share, *arguments) for share in pairwise(bounds)]
+    for share in running:
+        share.result()
+    return None
+
+
+def kernel(function: Callable[..., None]) -> Callable[..., None]:
+    """Compile at the first call, and keep the result on disk."""
+    compiled: Callable[..., None]
+    try:
+        compiled = numba.njit(function, cache=True, **OPTIONS)
+    except RuntimeError:  # Numba has found no folder that it may write to
+        compiled = numba.njit(function, **OPTIONS)
+    return compiled
+
+
+def inner(function: Callable[..., Any]) -> Any:
+    """Compile as a part of kernels."""
+    return numba.njit(function, **OPTIONS)

@@ -138,12 +138,13 @@ class DegreeAttention(MessagePassing):
 class GAT(TableModel):
     """A recommender that learns which listens and which artists say something about a user's taste.
 
-    A table of node vectors goes through layers of ``DegreeAttention`` over listens, artists and their reverses; input
-    and layers are averaged,
+    Two channels of attention make a score. In the first, a table of node vectors goes through layers of
+    ``DegreeAttention`` over listens, artists and their reverses; input and layers are averaged,
 
-        x^(l+1) = attention_l(x^(l)),    z = mean of x^(0) ... x^(L),    score(u, i) = cos(z_u, z_i).
+        x^(l+1) = attention_l(x^(l)),    z = mean of x^(0) ... x^(L),    similarity(u, i) = cos(z_u, z_i).
 
-    Before the first step it is LightGCN with artists in its graph; what it learns beyond that is its attention.
+    Before the first step it is LightGCN with artists in its graph; what it learns beyond that is its attention. In the
+    second, the song attends to the user's own songs that lead to it: see ``LocalChannel``, which also adds the two up.
 
     Args:
         config: a ``GATConfig``.

@@ -1,31 +1,23 @@
-"""Loops over the edges of a graph on the CPU, compiled by Numba: the only module that knows it.
-
-Nothing is compiled before it is called. What is compiled is kept on disk, in the folder that Numba chooses
-(``NUMBA_CACHE_DIR``, else beside this file, else in the user's cache); where nothing can be written, each process
-compiles anew.
+"""Loops over the edges of a graph on the CPU, compiled by Numba; see ``models.compiled``.
 
 Edges are sorted by target, so a range of rows is a range of edges. Every array that a kernel writes by row is written
-by the one thread that owns the row, in the order of the edges: the same bits at any number of threads. Threads are
-plain Python threads around kernels that let go of the GIL; Numba's own threading layers are not used, because the one
-that every wheel has ends the process when two Python threads call it at once.
+by the one thread that owns the row, in the order of the edges: the same bits at any number of threads.
 
 Letters in shapes: N nodes, E edges, R relations, H heads, C channels a head, P parts, B edges of a block.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from math import factorial
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
+
+from models.compiled import inner, kernel
 
 Array = npt.NDArray[Any]
 
@@ -38,14 +30,8 @@ TAYLOR = tuple(1 / factorial(n) for n in range(9, -1, -1))
 AHEAD = 16
 """A row is asked for so many edges before it is read: the processor cannot guess which comes next."""
 
-SHARES = 4
-"""Calls of a kernel a thread."""
-
 LINE = 64
 """Bytes that memory gives at once."""
-
-OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"}}
-"""Sums may be vectorised, which fixes their order at compile time; NaN and infinity mean what they always do."""
 
 
 class Edges(NamedTuple):
@@ -99,38 +85,6 @@ class Partial(NamedTuple):
     powers: Array
 
 
-def in_parallel(kernel: Callable[..., None], threads: int, parts: int, *arguments: Any) -> None:
-    """Run ``kernel(first part, last part, *arguments)`` over all parts on as many threads.
-
-    There are several shares a thread, so that one that has to wait for its core does not hold up the others.
-    """
-    if threads == 1:
-        return kernel(0, parts, *arguments)
-    shares = min(SHARES * threads, parts)
-    bounds = [parts * share // shares for share in range(shares + 1)]
-    # a pool a call costs some 0.1 ms, and leaves nothing behind that a fork or an exit could hang on
-    with ThreadPoolExecutor(threads) as pool:
-        running = [pool.submit(kernel, *share, *arguments) for share in pairwise(bounds)]
-    for share in running:
-        share.result()
-    return None
-
-
-def _kernel(function: Callable[..., None]) -> Callable[..., None]:
-    """Compile at the first call, and keep the result on disk."""
-    compiled: Callable[..., None]
-    try:
-        compiled = numba.njit(function, cache=True, **OPTIONS)
-    except RuntimeError:  # Numba has found no folder that it may write to
-        compiled = numba.njit(function, **OPTIONS)
-    return compiled
-
-
-def _inner(function: Callable[..., Any]) -> Any:
-    """Compile as a part of kernels."""
-    return numba.njit(function, **OPTIONS)
-
-
 def _prefetch_code(typing: Any, array: Any, row: Any, column: Any) -> Any:
     """Ask for the cache line ``column`` entries from the start of ``array[row]``, and go on without it."""
 
@@ -151,7 +105,7 @@ def _prefetch_code(typing: Any, array: Any, row: Any, column: Any) -> Any:
 _prefetch: Any = intrinsic(_prefetch_code)
 
 
-@_kernel
+@kernel
 def node_terms(first: int, last: int, parts: Array, slots: Array, x: Array, vectors: Array, out: Array) -> None:
     """What a node brings to the learned scores of its edges of each relation, ``vectors[r] . x[i]``: (N R, H).
 
@@ -169,7 +123,7 @@ def node_terms(first: int, last: int, parts: Array, slots: Array, x: Array, vect
                     out[slot, h] = total
 
 
-@_kernel
+@kernel
 def attend(first: int, last: int, edges: Edges, score: Score, factors: Factors, x: Array, out: Array) -> None:
     """``out[i, h] = sum over edges (j -> i) of weight[h] * x[j, h]``, the weights computed on the way: (N, H, C)."""
     number, relation, logs, buffers = _buffers(x)
@@ -187,7 +141,7 @@ def attend(first: int, last: int, edges: Edges, score: Score, factors: Factors, 
             _sum(start, stop, edges.source, edges.target, buffers[1], x, out)
 
 
-@_kernel
+@kernel
 def attend_backward(
     first: int,
     last: int,
@@ -230,7 +184,7 @@ def attend_backward(
                     _finish(sums, edges.target[p], relation[k], x, key, grad_x, partial.key[part])
 
 
-@_kernel
+@kernel
 def attend_backward_targets(
     first: int,
     last: int,
@@ -255,7 +209,7 @@ def attend_backward_targets(
                 _finish(sums, target[e], relation[e], x, query, grad_x, partial.query[part])
 
 
-@_kernel
+@kernel
 def sum_neighbors(first: int, last: int, edges: Edges, weight: Array, x: Array, out: Array) -> None:
     """``out[i, h] = sum over edges (j -> i) of weight[e, h] * x[j, h]``: (N, H, C)."""
     buffer = np.empty((x.shape[1], BLOCK), x.dtype)
@@ -269,7 +223,7 @@ def sum_neighbors(first: int, last: int, edges: Edges, weight: Array, x: Array, 
         _sum(start, stop, edges.source, edges.target, buffer, x, out)
 
 
-@_kernel
+@kernel
 def sum_neighbors_backward(
     first: int, last: int, edges: Edges, weight: Array, x: Array, grad: Array, grad_weight: Array, grad_x: Array
 ) -> None:
@@ -296,14 +250,14 @@ def sum_neighbors_backward(
 # Edges come last in the buffers, so that the loops over them are vectorised whatever the number of heads.
 
 
-@_inner
+@inner
 def _buffers(x: Array) -> tuple[Array, Array, Array, Array]:
     """For the edges of a block: numbers, relations (B,); logarithms (3, B); slopes, weights and products (3, H, B)."""
     whole, real = (3, x.shape[1], BLOCK), x.dtype
     return np.empty(BLOCK, np.int64), np.empty(BLOCK, np.int32), np.empty((3, BLOCK), real), np.empty(whole, real)
 
 
-@_inner
+@inner
 def _add_terms(
     start: int,
     stop: int,
@@ -333,7 +287,7 @@ def _add_terms(
     return there
 
 
-@_inner
+@inner
 def _weigh(there: int, relation: Array, logs: Array, score: Score, buffers: Array) -> None:
     """Slopes and weights of a block from the learned part of its scores; the slope is 0 outside of the bounds."""
     real = buffers.dtype.type
@@ -355,7 +309,7 @@ def _weigh(there: int, relation: Array, logs: Array, score: Score, buffers: Arra
             weight[k] = _exp(min(max(value, low), high))
 
 
-@_inner
+@inner
 def _exp(x: float) -> float:
     """The exponential function between -12 and 2 to some 1e-14, from what a loop can be vectorised with."""
     y, series = np.float64(x) * 0.015625, 1 / 3628800
@@ -366,7 +320,7 @@ def _exp(x: float) -> float:
     return series
 
 
-@_inner
+@inner
 def _thin(number: Array, factors: Factors, weight: Array) -> None:
     """Multiply the weights of the edges ``number`` (B,) by what else there is; the bits are ``neighbors.drawn``'s."""
     heads, scale, zero = len(weight), weight.dtype.type(factors.scale), weight.dtype.type(0)
@@ -385,13 +339,13 @@ def _thin(number: Array, factors: Factors, weight: Array) -> None:
                 weight[h, k] *= scale if bits >= threshold else zero
 
 
-@_inner
+@inner
 def _prefetch_row(x: Array, row: int) -> None:
     for column in range(0, x.shape[1] * x.shape[2], LINE // x.itemsize):
         _prefetch(x, row, column)
 
 
-@_inner
+@inner
 def _sum(start: int, stop: int, source: Array, target: Array, weight: Array, x: Array, out: Array) -> None:
     heads, channels = x.shape[1:]
     for e in range(start, stop):
@@ -403,7 +357,7 @@ def _sum(start: int, stop: int, source: Array, target: Array, weight: Array, x: 
                 oi[h, c] += a * xj[h, c]
 
 
-@_inner
+@inner
 def _sum_and_dot(
     start: int,
     stop: int,
@@ -428,7 +382,7 @@ def _sum_and_dot(
             product[h, e - start] = total
 
 
-@_inner
+@inner
 def _score_gradients(edges: int, buffers: Array) -> None:
     """From slopes, weights and products to the gradients of the learned scores and, third, of the scores."""
     zero = buffers.dtype.type(0)
@@ -440,7 +394,7 @@ def _score_gradients(edges: int, buffers: Array) -> None:
             lean[k] *= gradient
 
 
-@_inner
+@inner
 def _add_powers(there: int, relation: Array, logs: Array, gradients: Array, powers: Array) -> None:
     zero = gradients.dtype.type(0)
     for h in range(len(gradients)):
@@ -460,13 +414,13 @@ def _add_powers(there: int, relation: Array, logs: Array, gradients: Array, powe
             powers[r, 3, h] += confidence
 
 
-@_inner
+@inner
 def _turns(row: Array, relation: Array, edge: int) -> bool:
     """Whether the next edge is of another row or relation."""
     return row[edge + 1] != row[edge] or relation[edge + 1] != relation[edge]
 
 
-@_inner
+@inner
 def _finish(total: Array, row: int, r: int, x: Array, vectors: Array, grad_x: Array, grad_vectors: Array) -> None:
     """The scores ``vectors[r] . x[row]`` have the gradients ``total`` (H,), which is emptied."""
     for h in range(len(total)):

@@ -171,7 +171,7 @@ class LocalScores:
 
     def save(self, path: Path) -> None:
         """Write the train listens, the songs' artists and the parameters; the edges are derived from them."""
-        save_file({name: np.ascontiguousarray(value) for name, value in self._tensors().items()}, path)
+        save_file({name: np.ascontiguousarray(value) for name, value in self.arrays().items()}, path)
 
     @classmethod
     def load(cls, path: Path) -> LocalScores:
@@ -197,7 +197,8 @@ class LocalScores:
             popularity=float(found["popularity"][0]),
         )
 
-    def _tensors(self) -> dict[str, Array]:
+    def arrays(self) -> dict[str, Array]:
+        """All that the scores are computed from, by the names of the file."""
         users, artists = self.relations
         return {
             "listens.start": self.listens.start,

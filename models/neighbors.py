@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from models.adjacency import OPPOSITE, Adjacency
+from models.compiled import in_parallel
 from models.kernels import (
     Edges,
     Factors,
@@ -23,7 +24,6 @@ from models.kernels import (
     attend,
     attend_backward,
     attend_backward_targets,
-    in_parallel,
     node_terms,
     sum_neighbors,
     sum_neighbors_backward,

@@ -130,13 +130,10 @@ def combined_scores(
     for row in range(parts[first], parts[last]):
         total[:] = 0.0
         for n in range(history_start[row], history_start[row + 1]):
-            j, shift = history[n], 0
+            head = 0
             for relation in range(len(edge_start)):
-                own = weight[relation]
-                for edge in range(edge_start[relation][j], edge_start[relation][j + 1]):
-                    for h in range(own.shape[1]):
-                        total[candidate[relation][edge], shift + h] += own[edge, h]
-                shift += own.shape[1]
+                _add_edges(history[n], edge_start[relation], candidate[relation], weight[relation], head, total)
+                head += weight[relation].shape[1]
         for i in range(songs):
             score = (user_gate[row, heads] + song_gate[i, heads]) * out[row, i] + constant[i]
             for h in range(heads):
@@ -172,6 +169,14 @@ def _add_row(
             for f in range(weight.shape[1]):
                 total[j, f] += weight[m, f]
     return found
+
+
+@inner
+def _add_edges(j: int, start: Array, candidate: Array, weight: Array, head: int, total: Array) -> None:
+    """Add the edges from song ``j`` to the sums of a relation's heads, the first of which is ``head``."""
+    for edge in range(start[j], start[j + 1]):
+        for h in range(weight.shape[1]):
+            total[candidate[edge], head + h] += weight[edge, h]
 
 
 @inner

@@ -11,6 +11,7 @@ from contextlib import contextmanager, redirect_stderr
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
@@ -31,8 +32,8 @@ class TrainerProbe(Probe):
 
     Digests: ``messages`` (the graph that ``train_epoch`` was given), ``training pairs`` (those that
     ``train_on_pairs`` was given) and ``known pairs`` (what ``KnownPairs`` makes of the graph given, which negatives
-    avoid) where the trainer asks for them, ``embeddings`` (what evaluation ranks by, messages at that time included)
-    and ``weights`` after each epoch and at the end.
+    avoid) where the trainer asks for them, ``embeddings`` (what evaluation ranks by, vectors and local channel,
+    messages at that time included) and ``weights`` after each epoch and at the end.
 
     Args: see ``evaluation.audit.canary.Probe``.
     """
@@ -104,8 +105,12 @@ class _Watched(BaseTrainer):
 
     def evaluate(self, graph: HeteroData) -> dict[str, float]:
         metrics: dict[str, float] = super().evaluate(graph)  # type: ignore[safe-super]
-        self.witness.saw("embeddings", _digest(*self.embeddings(graph)))
+        self.witness.saw("embeddings", _digest(*self.embeddings(graph), *self._local_arrays(graph)))
         return metrics
+
+    def _local_arrays(self, graph: HeteroData) -> list[Tensor]:
+        local = self.local_scores(graph)
+        return [torch.from_numpy(array.copy()) for _, array in sorted(local.arrays().items())] if local else []
 
     def on_epoch_end(self, train_metrics: dict[str, float], eval_metrics: dict[str, float]) -> bool:
         super().on_epoch_end(train_metrics, eval_metrics)

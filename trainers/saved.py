@@ -29,6 +29,7 @@ def write_model(
 ) -> Path:
     """Write a model and all that its score needs into ``folder``; see ``BaseTrainer.save_model``."""
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / LOCAL).unlink(missing_ok=True)  # what another model left would count
     if local is not None:
         local.save(folder / LOCAL)
     save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, folder / WEIGHTS)
