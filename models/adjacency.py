@@ -25,7 +25,9 @@ PARTS = 64
 """Into how many ranges of rows the work is cut: what is summed over a graph is summed in the same order everywhere."""
 
 
-class _Edges(NamedTuple):
+class DirectedEdges(NamedTuple):
+    """Directed edges in any order, columns (E,) as those of ``Adjacency``, int64 but for the weight."""
+
     source: Tensor
     target: Tensor
     relation: Tensor
@@ -100,12 +102,21 @@ class Adjacency:
         return torch.searchsorted(work, cuts.round().long())
 
     def without(self, pairs: Tensor, num_users: int) -> Tensor:
-        """(E,) 0 on the edges of some user-song pairs (2, B), in both directions, and 1 on all others."""
+        """(E,) 0 on the edges of some user-song pairs (2, B), in both directions, and 1 on all others.
+
+        Raises:
+            ValueError: a pair is no edge.
+        """
         keys = self.target.long() * self.num_nodes + self.source
         users, songs = pairs[0], pairs[1] + num_users
         ends = torch.cat([songs * self.num_nodes + users, users * self.num_nodes + songs])
+        place = torch.searchsorted(keys, ends)
+        known = (torch.searchsorted(keys, ends, right=True) > place).view(2, -1).all(0) & (users < num_users)
+        if not known.all():
+            user, song = pairs[:, ~known][:, 0].tolist()
+            raise ValueError(f"User {user} and song {song} are no edge of this graph; leave out its train pairs only.")
         keep = torch.ones(len(keys), device=self.device)
-        keep[torch.searchsorted(keys, ends)] = 0
+        keep[place] = 0
         return keep
 
     def symmetric_norm(self) -> Tensor:
@@ -136,17 +147,17 @@ def adjacency(graph: HeteroData, device: torch.device) -> Adjacency:
 def _build(graph: HeteroData) -> Adjacency:
     num_users, num_songs = int(graph["user"].num_nodes), int(graph["song"].num_nodes)
     num_artists = int(graph["artist"].num_nodes or 0) if "artist" in graph.node_types else 0
-    return _sorted(_both_directions(graph, num_users, num_songs), num_users + num_songs + num_artists)
+    return csr_of(_both_directions(graph, num_users, num_songs), num_users + num_songs + num_artists)
 
 
-def _both_directions(graph: HeteroData, num_users: int, num_songs: int) -> _Edges:
+def _both_directions(graph: HeteroData, num_users: int, num_songs: int) -> DirectedEdges:
     user, song = graph[LISTENS].edge_index
     song = song + num_users
     by = graph[BY].edge_index if BY in graph.edge_types else user.new_empty(2, 0)
     made, artist = by[0] + num_users, by[1] + num_users + num_songs
     listens, ones = graph[LISTENS].weight, torch.ones(len(made), device=user.device)
     counts = torch.tensor([len(user), len(user), len(made), len(made)], device=user.device)
-    return _Edges(
+    return DirectedEdges(
         source=torch.cat([user, song, made, artist]),
         target=torch.cat([song, user, artist, made]),
         relation=torch.arange(len(RELATIONS), device=user.device).repeat_interleave(counts),
@@ -154,7 +165,8 @@ def _both_directions(graph: HeteroData, num_users: int, num_songs: int) -> _Edge
     )
 
 
-def _sorted(edges: _Edges, num_nodes: int) -> Adjacency:
+def csr_of(edges: DirectedEdges, num_nodes: int) -> Adjacency:
+    """The matrix of different edges, each of which has its reverse among them."""
     order = (edges.target * num_nodes + edges.source).argsort()
     source, target, relation, weight = (column[order] for column in edges)
     degree = torch.bincount(target, minlength=num_nodes)

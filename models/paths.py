@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -115,11 +114,13 @@ class Paths:
 
     def blocks(self, songs: Array, most: int) -> Iterator[Array]:
         """The songs in runs whose edges are ``most`` at most, or a song alone."""
-        cost = np.cumsum(self._row_bounds(songs))
-        cuts = np.searchsorted(cost, np.arange(most, cost[-1] + most if len(cost) else 0, most), side="left")
-        bounds = np.unique(np.concatenate([[0], cuts, [len(songs)]]))
-        for low, high in pairwise(bounds):
+        cost = np.concatenate([[0], np.cumsum(self._row_bounds(songs))])
+        low = 0
+        while low < len(songs):
+            reach = int(np.searchsorted(cost, cost[low] + most, side="right")) - 1
+            high = max(reach, low + 1)
             yield songs[low:high]
+            low = high
 
     def _row_bounds(self, wanted: Array) -> Array:
         """(n,) the most edges that the row of each song can have: what its middles' songs sum up to."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 
+import pytest
 import torch
 
 from data.graph import BY, LISTENS, message_graph
@@ -40,6 +41,46 @@ def test_neighbor_sum_passes_a_numerical_gradient_check(board):
     weight = torch.rand(len(edges.source), 2, generator=generator, dtype=torch.float64, requires_grad=True)
     x = torch.randn(edges.num_nodes, 2, 1, generator=generator, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda w, v: neighbor_sum(edges, w, v), (weight, x), fast_mode=True)
+
+
+def ends_of(edges, users, kept):
+    """User-song pairs behind the edges at which ``kept`` is true, one for each direction."""
+    ends = torch.stack([edges.source, edges.target])[:, kept & (edges.relation < 2)].sort(0).values
+    return sorted((user, node - users) for user, node in ends.T.tolist())
+
+
+def test_without_leaves_out_both_directions_of_the_pairs_and_nothing_else(board):
+    seen, users = message_graph(board), board["user"].num_nodes
+    edges, pairs = adjacency(seen, CPU), seen[LISTENS].edge_index
+    chosen = pairs[:, [7, 0, -1, 7, 30]]  # in any order, and one of them twice
+    keep = edges.without(chosen, users)
+    assert set(keep.tolist()) == {0.0, 1.0}
+    assert ends_of(edges, users, keep == 0) == sorted(2 * [tuple(pair) for pair in pairs[:, [0, -1, 7, 30]].T.tolist()])
+    assert (keep[edges.relation >= 2] == 1).all()
+
+
+def test_without_no_pairs_keeps_all(board):
+    edges = adjacency(message_graph(board), CPU)
+    assert (edges.without(torch.empty(2, 0, dtype=torch.long), board["user"].num_nodes) == 1).all()
+
+
+# an even user hears no odd song, song 0 of user 0 is held out; user 44 is artist 0, whose song 0 is
+NO_EDGES = [(0, 1), (0, 0), (23, 0), (23, 18), (0, 20), (0, 10**6), (24, 0), (44, 0), (-1, 1), (0, -1), (10**6, 2)]
+
+
+@pytest.mark.parametrize("pair", NO_EDGES)
+def test_without_a_pair_that_is_no_edge_is_refused(board, pair):
+    seen, users = message_graph(board), board["user"].num_nodes
+    pairs = torch.cat([seen[LISTENS].edge_index[:, :3], torch.tensor([pair]).T], dim=1)
+    with pytest.raises(ValueError, match=f"User {pair[0]} and song {pair[1]} are no edge of this graph; leave out its"):
+        adjacency(seen, CPU).without(pairs, users)
+
+
+def test_without_a_pair_of_a_graph_that_has_no_edges_is_refused(make_checkerboard):
+    empty = message_graph(make_checkerboard(num_artists=0, withheld=False))
+    empty[LISTENS].edge_index, empty[LISTENS].weight = torch.empty(2, 0, dtype=torch.long), torch.empty(0)
+    with pytest.raises(ValueError, match="User 0 and song 0 are no edge"):
+        adjacency(empty, CPU).without(torch.zeros(2, 1, dtype=torch.long), 24)
 
 
 def test_a_graph_is_prepared_once_and_let_go(board):

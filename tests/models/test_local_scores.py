@@ -9,13 +9,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from data.errors import InputError
 from models.local_scores import LAYOUT, LocalScores, Relation
 from models.paths import Neighbors, Paths
+
+whenever_compiled = settings(deadline=None)  # the first example may have to wait for the compiler
 
 USER_POWERS, ARTIST_POWERS, HEADS = (0.3, 1.0), (0.5,), (2, 1)
 
@@ -122,6 +124,7 @@ def naive_gate(gate: np.ndarray, log_n: float, log_d: float) -> float:
     return constant + by_listens * log_n + by_listeners * log_d
 
 
+@whenever_compiled
 @given(worlds())
 def test_equals_a_loop_over_the_definition(world: World) -> None:
     expected = [[naive_score(world, u, i) for i in range(world.songs)] for u in range(world.users)]
@@ -141,6 +144,7 @@ def test_the_bits_depend_neither_on_the_batch_nor_on_the_threads(
     assert (np.concatenate(batches) == expected).all()
 
 
+@whenever_compiled
 @given(worlds())
 def test_the_bits_of_small_graphs_depend_neither_on_the_batch_nor_on_the_threads(world: World) -> None:
     expected = world.scores(world.compiled())
@@ -168,6 +172,7 @@ def test_blocks_of_edges_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (made.scores(made.compiled()) == expected).all()
 
 
+@whenever_compiled
 @given(world=worlds())
 def test_save_and_load_give_the_same_bits(world: World, tmp_path_factory: pytest.TempPathFactory) -> None:
     path, local = tmp_path_factory.mktemp("saved") / "local.safetensors", world.compiled()
@@ -265,6 +270,7 @@ def test_a_file_that_is_missing_or_cut_is_refused_by_a_sentence(saved: tuple[Pat
         LocalScores.load(path.parent / "other.safetensors")
 
 
+@whenever_compiled
 @given(name=st.sampled_from(list(LAYOUT)), place=st.integers(0, 200), byte=st.integers(0, 255))
 def test_whatever_is_not_refused_can_be_scored(
     tmp_path_factory: pytest.TempPathFactory, name: str, place: int, byte: int
