@@ -14,7 +14,9 @@ from torch_geometric.data import HeteroData
 from data.config import Config
 from data.errors import InputError
 from data.search import Choices, Range
+from models.adjacency import adjacency
 from models.local import LocalChannel
+from models.neighborhood import Neighborhood, Sampler
 
 
 class Embeddings(NamedTuple):
@@ -29,6 +31,44 @@ class Embeddings(NamedTuple):
     def score(self, users: Tensor) -> Tensor:
         """Scores of every song for ``users`` (B,): (B, S)."""
         return self.user[users] @ self.song.T
+
+    @property
+    def device(self) -> torch.device:
+        """Where the vectors are."""
+        return self.user.device
+
+    def of_users(self, users: Tensor) -> Tensor:
+        """Vectors of ``users`` (B,): (B, D)."""
+        # index_select, here and below: its gradient is several times faster than that of indexing
+        return self.user.index_select(0, users.to(self.user.device))
+
+    def of_songs(self, songs: Tensor) -> Tensor:
+        """Vectors of ``songs`` (B,): (B, D)."""
+        return self.song.index_select(0, songs.to(self.song.device))
+
+
+class SomeEmbeddings(NamedTuple):
+    """Vectors of some users and songs, asked for by the same numbers as those of all.
+
+    Shapes: users (U',) and songs (S',), ascending; the vectors have U' and S' rows.
+    """
+
+    users: Tensor
+    songs: Tensor
+    vectors: Embeddings
+
+    @property
+    def device(self) -> torch.device:
+        """Where the vectors are."""
+        return self.vectors.device
+
+    def of_users(self, users: Tensor) -> Tensor:
+        """Vectors of ``users`` (B,), all of them among ``users`` of this: (B, D)."""
+        return self.vectors.of_users(torch.searchsorted(self.users, users.to(self.users.device)))
+
+    def of_songs(self, songs: Tensor) -> Tensor:
+        """Vectors of ``songs`` (B,), all of them among ``songs`` of this: (B, D)."""
+        return self.vectors.of_songs(torch.searchsorted(self.songs, songs.to(self.songs.device)))
 
 
 class ModelConfig(Config):
@@ -87,6 +127,18 @@ class RecommenderModel(nn.Module, ABC):
         """
         return self.encode(graph)
 
+    @property
+    def num_hops(self) -> int:
+        """Layers that pass messages, for models that can do so over a sampled neighbourhood; otherwise 0."""
+        return 0
+
+    def encode_some(self, graph: HeteroData, users: Tensor, songs: Tensor, sampler: Sampler) -> SomeEmbeddings:
+        """An estimate of the vectors of some users and songs, in any order, from sampled neighbourhoods.
+
+        Only for a model whose ``num_hops`` is as many as the sampler has fan-outs.
+        """
+        raise NotImplementedError
+
     def penalty(self, users: Tensor, songs: Tensor) -> Tensor:
         """Sum of squared weights behind the pairs of a batch, for L2 regularisation; zero unless a model says more.
 
@@ -128,20 +180,32 @@ class TableModel(RecommenderModel):
             left_out: (2, B) pairs whose edges carry no message.
         """
 
+    def sampled_vectors(self, near: Neighborhood) -> Tensor:
+        """``node_vectors`` of the seeds of a sampled neighbourhood: (S, D). For models with ``num_hops``."""
+        raise NotImplementedError
+
     def encode(self, graph: HeteroData) -> Embeddings:
         """See ``RecommenderModel.encode``."""
-        return self._embeddings(self.node_vectors(graph))
+        return self._all_embeddings(self.node_vectors(graph))
 
     def encode_without(self, graph: HeteroData, pairs: Tensor) -> Embeddings:
         """See ``RecommenderModel.encode_without``."""
-        return self._embeddings(self.node_vectors(graph, pairs))
+        return self._all_embeddings(self.node_vectors(graph, pairs))
 
-    def _embeddings(self, vectors: Tensor) -> Embeddings:
-        config = self.config
-        vectors = vectors[: config.num_users + config.num_songs]
-        if config.similarity == "cosine":
+    def encode_some(self, graph: HeteroData, users: Tensor, songs: Tensor, sampler: Sampler) -> SomeEmbeddings:
+        """See ``RecommenderModel.encode_some``."""
+        users, songs, num_users = users.unique(), songs.unique(), self.config.num_users
+        seeds = torch.cat([users, songs + num_users])
+        near = sampler.neighborhood(adjacency(graph, self.table.device), num_users, seeds)
+        return SomeEmbeddings(users, songs, self._embeddings(self.sampled_vectors(near), len(users)))
+
+    def _all_embeddings(self, vectors: Tensor) -> Embeddings:
+        return self._embeddings(vectors[: self.config.num_users + self.config.num_songs], self.config.num_users)
+
+    def _embeddings(self, vectors: Tensor, num_users: int) -> Embeddings:
+        if self.config.similarity == "cosine":
             vectors = F.normalize(vectors, dim=1)
-        return Embeddings(vectors[: config.num_users], vectors[config.num_users :])
+        return Embeddings(vectors[:num_users], vectors[num_users:])
 
     def penalty(self, users: Tensor, songs: Tensor) -> Tensor:
         """Squared length of the input vectors of the batch's users and songs, summed."""

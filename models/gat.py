@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
 import torch
@@ -16,6 +17,7 @@ from data.search import Choices, Range
 from models.adjacency import RELATIONS, Adjacency, adjacency
 from models.base import ModelConfig, TableModel
 from models.local import LocalChannel
+from models.neighborhood import Block, Neighborhood
 from models.neighbors import (
     AttentionParameters,
     EdgeFactors,
@@ -160,15 +162,27 @@ class GAT(TableModel):
         self.layers = nn.ModuleList(layers)
         self.local = LocalChannel() if config.local else None
 
+    @property
+    def num_hops(self) -> int:
+        """One a layer."""
+        return len(self.layers)
+
     def node_vectors(self, graph: HeteroData, left_out: Tensor | None = None) -> Tensor:
         """Average over the layers: (U + S + A, D)."""
         edges = adjacency(graph, self.table.device)
-        keep = None if left_out is None else edges.without(left_out, self.config.num_users).to(self.table.dtype)
-        x: Tensor = self.table
+        keep = None if left_out is None else edges.without(left_out, self.config.num_users)
+        return self._mean_of_layers(self.table, [Block(edges, keep)] * self.num_hops)
+
+    def sampled_vectors(self, near: Neighborhood) -> Tensor:
+        """Average over the layers for the seeds: (S, D)."""
+        return self._mean_of_layers(self.table.index_select(0, near.nodes), near.blocks)
+
+    def _mean_of_layers(self, x: Tensor, blocks: Sequence[Block]) -> Tensor:
         total = x
-        for layer in self.layers:
-            x = layer(x, edges, self.config.dropout, keep)
-            total = total + x
+        for layer, block in zip(self.layers, blocks, strict=True):
+            keep = None if block.keep is None else block.keep.to(x.dtype)
+            x = block.received(layer(x, block.edges, self.config.dropout, keep))
+            total = block.received(total) + x
         return total / (len(self.layers) + 1)
 
 

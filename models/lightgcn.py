@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from torch_geometric.data import HeteroData
 from data.search import Range
 from models.adjacency import adjacency
 from models.base import ModelConfig, TableModel
+from models.neighborhood import Block, Neighborhood
 from models.neighbors import neighbor_sum
 
 
@@ -44,15 +46,31 @@ class LightGCN(TableModel):
         super().__init__(config, config.num_users + config.num_songs + config.num_artists)
         self.num_layers = config.num_layers
 
+    @property
+    def num_hops(self) -> int:
+        """One a layer."""
+        return self.num_layers
+
     def node_vectors(self, graph: HeteroData, left_out: Tensor | None = None) -> Tensor:
         """Average over the layers: (U + S + A, D)."""
         edges = adjacency(graph, self.table.device)
-        weight = F.dropout(edges.symmetric_norm().to(self.table.dtype), self.config.dropout, self.training)
-        if left_out is not None:
-            weight = weight * edges.without(left_out, self.config.num_users).to(weight.dtype)
-        x: Tensor = self.table
+        keep = None if left_out is None else edges.without(left_out, self.config.num_users)
+        block = Block(edges, keep)
+        weight = self._weight(block)
+        return self._mean_of_layers(self.table, [(block, weight)] * self.num_layers)
+
+    def sampled_vectors(self, near: Neighborhood) -> Tensor:
+        """Average over the layers for the seeds: (S, D)."""
+        layers = [(block, self._weight(block)) for block in near.blocks]
+        return self._mean_of_layers(self.table.index_select(0, near.nodes), layers)
+
+    def _weight(self, block: Block) -> Tensor:
+        weight = F.dropout(block.edges.symmetric_norm().to(self.table.dtype), self.config.dropout, self.training)
+        return weight if block.keep is None else weight * block.keep.to(weight.dtype)
+
+    def _mean_of_layers(self, x: Tensor, layers: Sequence[tuple[Block, Tensor]]) -> Tensor:
         total = x
-        for _ in range(self.num_layers):
-            x = neighbor_sum(edges, weight[:, None], x[:, None]).squeeze(1)
-            total = total + x
+        for block, weight in layers:
+            x = block.received(neighbor_sum(block.edges, weight[:, None], x[:, None]).squeeze(1))
+            total = block.received(total) + x
         return total / (self.num_layers + 1)

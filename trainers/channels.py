@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 from torch_geometric.data import HeteroData
 
-from models.base import Embeddings
+from models.base import Embeddings, SomeEmbeddings
 from models.history import History, history
 from models.local import LocalChannel
 from models.per_graph import PerGraph
@@ -55,6 +56,27 @@ class Calibration:
         return pairs, _keys(graph, pairs)
 
 
+class Draw(NamedTuple):
+    """Pairs of which the channels learn in a step, and the songs that they compete with.
+
+    Shapes: users (B,), ascending; row (K,), each pair's place among them; songs (K,), the pairs' songs; chosen (C,).
+    """
+
+    users: Tensor
+    row: Tensor
+    songs: Tensor
+    chosen: Tensor
+
+    @classmethod
+    def of(cls, pairs: Tensor, num_songs: int, negatives: int, generator: Generator) -> Draw:
+        """Draw at most ``PAIRS`` of the calibration pairs (2, K), and at most ``negatives`` songs; 0 means all."""
+        pairs = pairs[:, torch.randperm(pairs.shape[1], generator=generator)[:PAIRS].to(pairs.device)].cpu()
+        users, row = pairs[0].unique(return_inverse=True)
+        most = max(MIN_SONGS, SCORES // len(users))
+        chosen = sample_songs(num_songs, min(negatives, most) if negatives else most, generator)
+        return cls(users, row, pairs[1], chosen)
+
+
 def channel_loss(
     local: LocalChannel, graph: HeteroData, embeddings: Embeddings, pairs: Tensor, negatives: int, generator: Generator
 ) -> Tensor:
@@ -66,33 +88,28 @@ def channel_loss(
         pairs: (2, K) calibration pairs; at most ``PAIRS`` of them are drawn.
         negatives: most songs to sample; 0 means all.
     """
+    return drawn_loss(local, graph, embeddings, Draw.of(pairs, len(embeddings.song), negatives, generator))
+
+
+def drawn_loss(local: LocalChannel, graph: HeteroData, embeddings: Embeddings | SomeEmbeddings, draw: Draw) -> Tensor:
+    """``channel_loss`` of what was drawn before; only those users' and songs' vectors are read."""
     known = history(graph)
-    pairs = pairs[:, torch.randperm(pairs.shape[1], generator=generator)[:PAIRS].to(pairs.device)].cpu()
-    users, row = pairs[0].unique(return_inverse=True)
-    most = max(MIN_SONGS, SCORES // len(users))
-    num_songs = len(embeddings.song)
-    chosen = sample_songs(num_songs, min(negatives, most) if negatives else most, generator)
-    own, others = _scores(local, known, embeddings, users, row, pairs[1], chosen)
-    others[known_columns(known.listens, users, chosen, num_songs).unbind()] = -math.inf
-    rest = others.logsumexp(1) + math.log(num_songs / len(chosen))
-    return (torch.logaddexp(rest[row], own) - own).mean().to(embeddings.user.device)
+    num_songs = len(known.log_listeners)
+    own, others = _scores(local, known, embeddings, draw)
+    others[known_columns(known.listens, draw.users, draw.chosen, num_songs).unbind()] = -math.inf
+    rest = others.logsumexp(1) + math.log(num_songs / len(draw.chosen))
+    return (torch.logaddexp(rest[draw.row], own) - own).mean().to(embeddings.device)
 
 
 def _scores(
-    local: LocalChannel,
-    known: History,
-    embeddings: Embeddings,
-    users: Tensor,
-    row: Tensor,
-    songs: Tensor,
-    chosen: Tensor,
+    local: LocalChannel, known: History, embeddings: Embeddings | SomeEmbeddings, draw: Draw
 ) -> tuple[Tensor, Tensor]:
     """Scores of the pairs (K,) and of each user's candidates (B, C)."""
-    user, song = (vectors.detach() for vectors in embeddings)
-    user = user[users.to(user.device)]
-    own = (user[row.to(user.device)] * song[songs.to(song.device)]).sum(1).cpu()
-    others = (user @ song[chosen.to(song.device)].T).cpu()
-    return local.pair_scores(known, users[row], songs, own), local.scores(known, users, chosen, others)
+    user, song = embeddings.of_users(draw.users).detach(), embeddings.of_songs(draw.songs).detach()
+    own = (user[draw.row.to(user.device)] * song).sum(1).cpu()
+    others = (user @ embeddings.of_songs(draw.chosen).detach().T).cpu()
+    pairs = local.pair_scores(known, draw.users[draw.row], draw.songs, own)
+    return pairs, local.scores(known, draw.users, draw.chosen, others)
 
 
 def _keys(graph: HeteroData, pairs: Tensor) -> Tensor:

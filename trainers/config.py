@@ -52,6 +52,10 @@ class TrainingConfig(Config):
     """Share of the train pairs that vectors do not learn from, where a model with a local channel learns how much to
     trust each channel."""
 
+    fan_out: list[PositiveInt] | None = Field(None, min_length=1)
+    """Neighbours that a step samples of each node, one number a layer and the nearest layer first, so that memory does
+    not grow with the graph; null means all neighbours of all nodes."""
+
     monitor: str | None = Field(None, min_length=1)
     """Metric to watch, greater is better; absent means the trainer's own, ``recall@{eval_k}`` where it has one."""
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 from torch_geometric.data import HeteroData
 
-from models.base import Embeddings, RecommenderModel
+from data.errors import InputError
+from models.base import Embeddings, RecommenderModel, SomeEmbeddings
+from models.neighborhood import Sampler
 from models.paths import Neighbors
 from models.per_graph import PerGraph
-from trainers.channels import Calibration, channel_loss
+from trainers.channels import Calibration, Draw, drawn_loss
 from trainers.config import TrainingConfig
 from trainers.losses import Candidates, Positives, bpr, sampled_softmax
 from trainers.sampling import KnownPairs, known_columns, sample_songs, train_pairs
@@ -34,12 +38,37 @@ class Positive:
     @cached_property
     def listens(self) -> Neighbors:
         """Each user's songs among them."""
-        return Neighbors.of(*self.pairs.cpu().numpy(), self.num_users)
+        users, songs = self.pairs.cpu().numpy()
+        return Neighbors.of(users, songs, self.num_users)
 
     @cached_property
     def known(self) -> KnownPairs:
         """For losses that draw negatives pair by pair."""
         return KnownPairs(self.pairs, self.num_songs)
+
+
+class Step(NamedTuple):
+    """All that a step's loss is of.
+
+    Shapes: pairs (2, P), of which the vectors learn; rivals, the songs that they compete with: (C,), or (P,) one a
+    pair; draw, of which the channels learn, None for a model without them.
+    """
+
+    pairs: Tensor
+    rivals: Tensor
+    draw: Draw | None
+
+    @property
+    def users(self) -> Tensor:
+        """Users whose vectors are read, in any order and perhaps twice."""
+        drawn = () if self.draw is None else (self.draw.users,)
+        return _joined(self.pairs[0], *drawn)
+
+    @property
+    def songs(self) -> Tensor:
+        """Songs whose vectors are read, in any order and perhaps twice."""
+        drawn = () if self.draw is None else (self.draw.songs, self.draw.chosen)
+        return _joined(self.pairs[1], self.rivals, *drawn)
 
 
 class PairObjective:
@@ -50,58 +79,93 @@ class PairObjective:
     vectors do not learn from; see ``trainers.channels``.
 
     Args:
-        config: ``loss``, ``temperature``, ``num_negatives``, ``l2`` and ``calibration_ratio`` are read.
+        config: ``loss``, ``temperature``, ``num_negatives``, ``l2``, ``calibration_ratio`` and ``fan_out`` are
+            read.
     """
 
     def __init__(self, config: TrainingConfig) -> None:
         self.config = config
         self.calibration = Calibration(config.calibration_ratio, config.seed)
         self._positives: PerGraph[Positive] = PerGraph()
+        self._silent: PerGraph[KnownPairs] = PerGraph()
 
     def loss(
         self, model: RecommenderModel, graph: HeteroData, users: Tensor, songs: Tensor, generator: Generator
     ) -> Tensor:
-        """Loss of a batch of train pairs, users (B,) and songs (B,): a scalar."""
+        """Loss of a batch of train pairs, users (B,) and songs (B,): a scalar.
+
+        Raises:
+            InputError: ``fan_out`` does not fit the model.
+        """
+        check_fan_out(self.config.fan_out, model)
         pairs = torch.stack([users, songs])
         most = max(1, int(MOST_LEFT_OUT * train_pairs(graph).shape[1]))
         parts = [self._loss(model, graph, part, generator) * part.shape[1] for part in pairs.split(most, dim=1)]
         return torch.stack(parts).sum() / len(users)
 
     def _loss(self, model: RecommenderModel, graph: HeteroData, pairs: Tensor, generator: Generator) -> Tensor:
-        if model.local is None:
-            return self._vector_loss(model, graph, model.encode_without(graph, pairs), pairs, generator)
-        kept = self.calibration.pairs(graph)
-        pairs = pairs[:, ~self.calibration.contains(graph, pairs)]
-        embeddings = model.encode_without(graph, torch.cat([pairs, kept], 1))
-        loss = channel_loss(model.local, graph, embeddings, kept, self.config.num_negatives, generator)
+        if model.local is not None:
+            pairs = pairs[:, ~self.calibration.contains(graph, pairs)]
+        step = self._step(model, graph, pairs, generator)
+        embeddings = self._encode(model, graph, step, generator)
+        if model.local is None or step.draw is None:
+            return self._vector_loss(model, graph, embeddings, step)
+        loss = drawn_loss(model.local, graph, embeddings, step.draw)
+        return loss + self._vector_loss(model, graph, embeddings, step) if pairs.shape[1] else loss
+
+    def _step(self, model: RecommenderModel, graph: HeteroData, pairs: Tensor, generator: Generator) -> Step:
+        num_songs, draw, rivals = int(graph["song"].num_nodes), None, pairs[1, :0]
+        if model.local is not None:
+            draw = Draw.of(self.calibration.pairs(graph), num_songs, self.config.num_negatives, generator)
         if pairs.shape[1]:
-            loss = loss + self._vector_loss(model, graph, embeddings, pairs, generator)
-        return loss
+            rivals = self._rivals(self._learned_from(model, graph), pairs, generator)
+        return Step(pairs, rivals, draw)
+
+    def _rivals(self, positive: Positive, pairs: Tensor, generator: Generator) -> Tensor:
+        if self.config.loss == "bpr":
+            return positive.known.negatives(pairs[0], generator)
+        return sample_songs(positive.num_songs, self.config.num_negatives, generator)
+
+    def _encode(
+        self, model: RecommenderModel, graph: HeteroData, step: Step, generator: Generator
+    ) -> Embeddings | SomeEmbeddings:
+        """Vectors while the edges of the pairs and of all calibration pairs carry no message."""
+        if self.config.fan_out is None:
+            kept = self.calibration.pairs(graph) if model.local is not None else step.pairs[:, :0]
+            return model.encode_without(graph, torch.cat([step.pairs, kept], 1))
+        silent = [KnownPairs(step.pairs, int(graph["song"].num_nodes))]
+        if model.local is not None:
+            silent.append(self._kept(graph))
+        sampler = Sampler(self.config.fan_out, generator, lambda *ends: _any_contains(silent, *ends))
+        return model.encode_some(graph, step.users, step.songs, sampler)
 
     def _vector_loss(
-        self, model: RecommenderModel, graph: HeteroData, embeddings: Embeddings, pairs: Tensor, generator: Generator
+        self, model: RecommenderModel, graph: HeteroData, embeddings: Embeddings | SomeEmbeddings, step: Step
     ) -> Tensor:
-        ranking = self._softmax if self.config.loss == "softmax" else self._bpr
-        loss = ranking(embeddings, self._learned_from(model, graph), pairs, generator)
+        if self.config.loss == "softmax":
+            loss = self._softmax(embeddings, self._learned_from(model, graph), step)
+        else:
+            loss = self._bpr(embeddings, step)
         if self.config.l2:
-            loss = loss + self.config.l2 / (2 * pairs.shape[1]) * model.penalty(*pairs)
+            loss = loss + self.config.l2 / (2 * step.pairs.shape[1]) * model.penalty(*step.pairs)
         return loss
 
-    def _softmax(self, embeddings: Embeddings, positive: Positive, pairs: Tensor, generator: Generator) -> Tensor:
-        num_songs, device = len(embeddings.song), pairs.device
-        chosen = sample_songs(num_songs, self.config.num_negatives, generator)
-        users, rows = pairs[0].unique(return_inverse=True)
+    def _softmax(self, embeddings: Embeddings | SomeEmbeddings, positive: Positive, step: Step) -> Tensor:
+        users, rows = step.pairs[0].unique(return_inverse=True)
         rows, by_user = rows.sort(stable=True)
-        known = known_columns(positive.listens, users, chosen, num_songs).to(device)
-        # index_select, here and below: its gradient is several times faster than that of indexing
-        competing = Candidates(embeddings.song.index_select(0, chosen.to(device)), known, num_songs)
-        positives = Positives(rows, embeddings.song.index_select(0, pairs[1][by_user]))
-        return sampled_softmax(embeddings.user.index_select(0, users), positives, competing, self.config.temperature)
+        known = known_columns(positive.listens, users, step.rivals, positive.num_songs).to(users.device)
+        competing = Candidates(embeddings.of_songs(step.rivals), known, positive.num_songs)
+        positives = Positives(rows, embeddings.of_songs(step.pairs[1][by_user]))
+        return sampled_softmax(embeddings.of_users(users), positives, competing, self.config.temperature)
 
-    def _bpr(self, embeddings: Embeddings, positive: Positive, pairs: Tensor, generator: Generator) -> Tensor:
-        negatives = positive.known.negatives(pairs[0], generator)
-        own, other = embeddings.user.index_select(0, pairs[0]), embeddings.song.index_select(0, negatives)
-        return bpr(own, embeddings.song.index_select(0, pairs[1]), other, self.config.temperature)
+    def _bpr(self, embeddings: Embeddings | SomeEmbeddings, step: Step) -> Tensor:
+        own, other = embeddings.of_users(step.pairs[0]), embeddings.of_songs(step.rivals)
+        return bpr(own, embeddings.of_songs(step.pairs[1]), other, self.config.temperature)
+
+    def _kept(self, graph: HeteroData) -> KnownPairs:
+        """The calibration pairs, sorted once."""
+        known = self._silent.get(graph)
+        return known or self._silent.set(graph, KnownPairs(self.calibration.pairs(graph), int(graph["song"].num_nodes)))
 
     def _learned_from(self, model: RecommenderModel, graph: HeteroData) -> Positive:
         return self._positives.get(graph) or self._positives.set(graph, self._positive(model, graph))
@@ -116,3 +180,27 @@ class PairObjective:
         if model.local is not None:
             pairs = pairs[:, ~self.calibration.contains(graph, pairs)]
         return Positive(pairs, int(graph["user"].num_nodes), int(graph["song"].num_nodes))
+
+
+def check_fan_out(fan_out: Sequence[int] | None, model: RecommenderModel) -> None:
+    """Raise InputError unless the model can take so many fan-outs."""
+    if fan_out is None:
+        return
+    if model.num_hops == 0:
+        raise InputError(
+            f"training_config.fan_out is {list(fan_out)}, but {type(model).__name__} takes no sampled neighbourhoods; "
+            f"remove fan_out or choose an architecture that does, for example gat or lightgcn."
+        )
+    if len(fan_out) != model.num_hops:
+        raise InputError(
+            f"training_config.fan_out is {list(fan_out)}, but the model has {model.num_hops} layers; give one number a "
+            f"layer, the layer nearest to the result first, or change num_layers."
+        )
+
+
+def _any_contains(known: Sequence[KnownPairs], users: Tensor, songs: Tensor) -> Tensor:
+    return torch.stack([pairs.contains(users, songs) for pairs in known if len(pairs.keys)]).any(0)
+
+
+def _joined(first: Tensor, *others: Tensor) -> Tensor:
+    return torch.cat([first, *(other.to(first.device) for other in others)])
