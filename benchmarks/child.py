@@ -32,6 +32,7 @@ def environment(home: Path) -> dict[str, str]:
         "SONGGRAPH_HOME": str(home),
         "SONGGRAPH_BENCH_DATA": str(data.resolve()),
         "PREFECT_HOME": str(home / "prefect"),
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",  # on a busy machine
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
     }

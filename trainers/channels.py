@@ -15,10 +15,11 @@ from models.local import LocalChannel
 from models.per_graph import PerGraph
 from trainers.sampling import known_columns, sample_songs, train_pairs
 
-PAIRS, SCORES = 4096, 2**22
-"""Pairs a step, and scores of songs that they compete with: as many songs as that leaves for each user."""
+LEAST_PAIRS, MOST_PAIRS, SHARE = 256, 4096, 8
+"""Calibration pairs a step: an eighth of the batch, within bounds, so that channels cost no more than vectors."""
 
-MIN_SONGS = 256
+MOST_SONGS = 1024
+"""Songs that they compete with."""
 
 
 class Calibration:
@@ -68,31 +69,26 @@ class Draw(NamedTuple):
     chosen: Tensor
 
     @classmethod
-    def of(cls, pairs: Tensor, num_songs: int, negatives: int, generator: Generator) -> Draw:
-        """Draw at most ``PAIRS`` of the calibration pairs (2, K), and at most ``negatives`` songs; 0 means all."""
-        pairs = pairs[:, torch.randperm(pairs.shape[1], generator=generator)[:PAIRS].to(pairs.device)].cpu()
+    def of(cls, pairs: Tensor, num_songs: int, batch: int, negatives: int, generator: Generator) -> Draw:
+        """Draw from the calibration pairs (2, K) and from all songs.
+
+        Args:
+            batch: pairs that the vectors learn from in the step.
+            negatives: songs that those compete with; 0 means all.
+        """
+        count = min(max(batch // SHARE, LEAST_PAIRS), MOST_PAIRS)
+        pairs = pairs[:, torch.randperm(pairs.shape[1], generator=generator)[:count].to(pairs.device)].cpu()
         users, row = pairs[0].unique(return_inverse=True)
-        most = max(MIN_SONGS, SCORES // len(users))
-        chosen = sample_songs(num_songs, min(negatives, most) if negatives else most, generator)
+        chosen = sample_songs(num_songs, min(negatives or MOST_SONGS, MOST_SONGS), generator)
         return cls(users, row, pairs[1], chosen)
 
 
-def channel_loss(
-    local: LocalChannel, graph: HeteroData, embeddings: Embeddings, pairs: Tensor, negatives: int, generator: Generator
-) -> Tensor:
+def channel_loss(local: LocalChannel, graph: HeteroData, embeddings: Embeddings | SomeEmbeddings, draw: Draw) -> Tensor:
     """Cross-entropy of calibration pairs against sampled songs under the whole score; see ``sampled_softmax``.
 
-    The vectors are taken as they are: only the channel's parameters get a gradient.
-
-    Args:
-        pairs: (2, K) calibration pairs; at most ``PAIRS`` of them are drawn.
-        negatives: most songs to sample; 0 means all.
+    The vectors are taken as they are, and only those of the drawn users and songs are read: only the channel's
+    parameters get a gradient.
     """
-    return drawn_loss(local, graph, embeddings, Draw.of(pairs, len(embeddings.song), negatives, generator))
-
-
-def drawn_loss(local: LocalChannel, graph: HeteroData, embeddings: Embeddings | SomeEmbeddings, draw: Draw) -> Tensor:
-    """``channel_loss`` of what was drawn before; only those users' and songs' vectors are read."""
     known = history(graph)
     num_songs = len(known.log_listeners)
     own, others = _scores(local, known, embeddings, draw)

@@ -15,7 +15,7 @@ from models.base import Embeddings, RecommenderModel, SomeEmbeddings
 from models.neighborhood import Sampler
 from models.paths import Neighbors
 from models.per_graph import PerGraph
-from trainers.channels import Calibration, Draw, drawn_loss
+from trainers.channels import Calibration, Draw, channel_loss
 from trainers.config import TrainingConfig
 from trainers.losses import Candidates, Positives, bpr, sampled_softmax
 from trainers.sampling import KnownPairs, known_columns, sample_songs, train_pairs
@@ -110,13 +110,14 @@ class PairObjective:
         embeddings = self._encode(model, graph, step, generator)
         if model.local is None or step.draw is None:
             return self._vector_loss(model, graph, embeddings, step)
-        loss = drawn_loss(model.local, graph, embeddings, step.draw)
+        loss = channel_loss(model.local, graph, embeddings, step.draw)
         return loss + self._vector_loss(model, graph, embeddings, step) if pairs.shape[1] else loss
 
     def _step(self, model: RecommenderModel, graph: HeteroData, pairs: Tensor, generator: Generator) -> Step:
         num_songs, draw, rivals = int(graph["song"].num_nodes), None, pairs[1, :0]
         if model.local is not None:
-            draw = Draw.of(self.calibration.pairs(graph), num_songs, self.config.num_negatives, generator)
+            kept, negatives = self.calibration.pairs(graph), self.config.num_negatives
+            draw = Draw.of(kept, num_songs, pairs.shape[1], negatives, generator)
         if pairs.shape[1]:
             rivals = self._rivals(self._learned_from(model, graph), pairs, generator)
         return Step(pairs, rivals, draw)

@@ -254,6 +254,11 @@ def naive_loss(model, graph, embeddings, pairs, chosen):
     return total / pairs.shape[1]
 
 
+def loss_of(model, graph, embeddings, pairs, negatives, seed=0):
+    drawn = channels.Draw.of(pairs, graph["song"].num_nodes, 8, negatives, generator(seed))
+    return channel_loss(model.local, graph, embeddings, drawn)
+
+
 @pytest.fixture
 def embeddings(model, seen):
     return model.encode(seen)
@@ -261,7 +266,7 @@ def embeddings(model, seen):
 
 def test_the_loss_against_all_songs_is_the_formula(model, seen, embeddings):
     pairs = Calibration(0.1, 0).pairs(seen)
-    loss = channel_loss(model.local, seen, embeddings, pairs, 0, generator())
+    loss = loss_of(model, seen, embeddings, pairs, 0)
     with torch.no_grad():
         expected = naive_loss(model, seen, embeddings, pairs, torch.arange(30))
     assert float(loss.detach()) == pytest.approx(expected, rel=1e-5)
@@ -271,7 +276,7 @@ def test_the_loss_against_sampled_songs_is_the_formula(monkeypatch, model, seen,
     pairs, chosen = Calibration(0.1, 0).pairs(seen), torch.tensor([29, 3, 14, 7, 0, 21, 8])
     asked = []
     monkeypatch.setattr(channels, "sample_songs", lambda *given: asked.append(given[:2]) or chosen)
-    loss = channel_loss(model.local, seen, embeddings, pairs, 7, generator())
+    loss = loss_of(model, seen, embeddings, pairs, 7)
     with torch.no_grad():
         expected = naive_loss(model, seen, embeddings, pairs, chosen)
     assert asked == [(30, 7)]
@@ -298,27 +303,32 @@ class Calls:
 
 
 def test_many_kept_pairs_are_drawn_from(monkeypatch, model, seen, embeddings):
-    monkeypatch.setattr(channels, "PAIRS", 4)
+    monkeypatch.setattr(channels, "MOST_PAIRS", 4)
     calls, pairs = Calls(monkeypatch, model.local), Calibration(0.2, 0).pairs(seen)
     for seed in range(12):
-        channel_loss(model.local, seen, embeddings, pairs, 0, generator(seed))
+        loss_of(model, seen, embeddings, pairs, 0, seed)
     assert {len(as_set(drawn)) for drawn in calls.pairs} == {4}
     assert set.union(*map(as_set, calls.pairs)) <= as_set(pairs)
     assert len(set.union(*map(as_set, calls.pairs))) > 20
 
 
+@pytest.mark.parametrize(("batch", "expected"), [(8, 3), (40, 5), (800, 9)])
+def test_the_channels_take_an_eighth_of_the_batch_within_bounds(monkeypatch, seen, batch, expected):
+    monkeypatch.setattr(channels, "LEAST_PAIRS", 3)
+    monkeypatch.setattr(channels, "MOST_PAIRS", 9)
+    draw = channels.Draw.of(Calibration(0.2, 0).pairs(seen), 30, batch, 0, generator())
+    assert len(draw.songs) == len(draw.row) == expected
+
+
 @pytest.mark.parametrize(("negatives", "expected"), [(0, 9), (20, 9), (6, 6)])
-def test_scores_at_once_are_limited(monkeypatch, model, seen, embeddings, negatives, expected):
-    pairs = Calibration(0.2, 0).pairs(seen)
-    monkeypatch.setattr(channels, "MIN_SONGS", 2)
-    monkeypatch.setattr(channels, "SCORES", 9 * len(pairs[0].unique()) + 1)
-    calls = Calls(monkeypatch, model.local)
-    channel_loss(model.local, seen, embeddings, pairs, negatives, generator())
-    assert [len(candidates.unique()) for candidates in calls.candidates] == [expected]
+def test_songs_that_compete_are_limited(monkeypatch, seen, negatives, expected):
+    monkeypatch.setattr(channels, "MOST_SONGS", 9)
+    draw = channels.Draw.of(Calibration(0.2, 0).pairs(seen), 30, 8, negatives, generator())
+    assert len(draw.chosen.unique()) == expected
 
 
 def test_only_the_channel_gets_a_gradient(model, seen, embeddings):
-    channel_loss(model.local, seen, embeddings, Calibration(0.2, 0).pairs(seen), 0, generator()).backward()
+    loss_of(model, seen, embeddings, Calibration(0.2, 0).pairs(seen), 0).backward()
     for name, parameter in model.named_parameters():
         if name.startswith("local."):
             assert (parameter.grad != 0).any(), name
@@ -334,8 +344,7 @@ def test_a_user_who_knows_every_song_costs_nothing_and_breaks_nothing(model, see
     embeddings = Embeddings(*(vectors.detach() for vectors in model.encode(seen)))
     every, apart = all_songs[:, :3], seen[LISTENS].edge_index[:, [35, 50, 80]]
     alone, both, rest = (
-        channel_loss(model.local, seen, embeddings, pairs, 0, generator())
-        for pairs in (every, torch.cat([every, apart], 1), apart)
+        loss_of(model, seen, embeddings, pairs, 0) for pairs in (every, torch.cat([every, apart], 1), apart)
     )
     assert torch.equal(alone, torch.zeros(()))
     assert torch.allclose(both, rest / 2)
@@ -365,9 +374,9 @@ def test_the_channel_learns(make_trainer, tiny_graph, loss):
     trainer = make_trainer("simple", **LOSSES[loss], calibration_ratio=0.2)
     start = {key: value.clone() for key, value in trainer.model.local.state_dict().items()}
     trainer.train(tiny_graph, 12)
-    seen, local = message_graph(tiny_graph), trainer.model.local
+    seen = message_graph(tiny_graph)
     pairs = trainer.objective.calibration.pairs(seen)
     embeddings = trainer.model.eval().encode_without(seen, pairs)
-    learned = channel_loss(local, seen, embeddings, pairs, 0, generator())
-    local.load_state_dict(start)
-    assert learned < channel_loss(local, seen, embeddings, pairs, 0, generator())
+    learned = loss_of(trainer.model, seen, embeddings, pairs, 0)
+    trainer.model.local.load_state_dict(start)
+    assert learned < loss_of(trainer.model, seen, embeddings, pairs, 0)

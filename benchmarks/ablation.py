@@ -1,0 +1,192 @@
+"""What each part of the default model is worth: the model without it, on validation, several seeds, paired intervals.
+
+Every variant is the config's own training with one thing changed. Nothing is read from test listens. What is done is
+kept in --folder, so that a run that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from baselines import STAGES
+from child import environment, measure
+from machine import print_where
+from quality import why_absent
+from torch import Tensor
+from torch_geometric.data import HeteroData
+
+from data.graph import BY, REV_BY, load_graph
+from evaluation.evaluate import evaluate
+from evaluation.seeds import Run, across_seeds, difference, is_difference
+from models.base import Embeddings
+from models.gat import GAT, GATConfig
+from tasks.config import RunConfig, load_run_config
+from tasks.train import node_counts
+from trainers.advanced import AdvancedTrainer
+from trainers.objective import PairObjective
+
+METRICS = ("recall@20", "ndcg@20")
+
+
+class WithoutVectors(GAT):
+    """The local channel alone: every vector is zero."""
+
+    def node_vectors(self, graph: HeteroData, left_out: Tensor | None = None) -> Tensor:
+        return self.table * 0
+
+
+class WithoutAttention(GAT):
+    """Vectors spread by the symmetric degree normalisation, which is where attention starts; it never learns."""
+
+    def __init__(self, config: GATConfig) -> None:
+        super().__init__(config)
+        for parameter in self.layers.parameters():
+            parameter.requires_grad_(False)
+
+
+class KeepsOwnEdges(GAT):
+    """Passes messages over the edges of a batch's own pairs too."""
+
+    def encode_without(self, graph: HeteroData, pairs: Tensor) -> Embeddings:
+        return self.encode(graph)
+
+
+class _AllPairs(PairObjective):
+    """No pair is kept from the vectors."""
+
+    def __init__(self, trainer: AdvancedTrainer) -> None:
+        super().__init__(trainer.config)
+        self.calibration.contains = lambda graph, pairs: torch.zeros(pairs.shape[1], dtype=torch.bool)  # type: ignore[method-assign]
+
+
+class WithoutCalibration(AdvancedTrainer):
+    """Learns what the channels are worth on pairs that the vectors learn from too."""
+
+    def prepare(self, graph: HeteroData) -> HeteroData:
+        self.objective = _AllPairs(self)
+        return super().prepare(graph)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One change to a config."""
+
+    says: str
+    model: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    trainer: type[AdvancedTrainer] = AdvancedTrainer
+    artists: bool = True
+
+
+def _without(kind: type[GAT]) -> dict[str, Any]:
+    return {"architecture": f"ablation:{kind.__name__}"}
+
+
+VARIANTS = {
+    "full": Variant("the config as it is"),
+    "no-local": Variant("no local channel", model={"local": False}),
+    "no-vectors": Variant("no vectors: local channel alone", model=_without(WithoutVectors)),
+    "no-attention": Variant("vectors by degrees, no attention", model=_without(WithoutAttention)),
+    "no-artists": Variant("no artists in the graph", artists=False),
+    "own-edges": Variant("a batch's own edges pass messages", model=_without(KeepsOwnEdges)),
+    "no-calibration": Variant("channels weighed on all pairs", trainer=WithoutCalibration),
+    "bpr": Variant("vectors by BPR", training={"loss": "bpr", "num_negatives": None}),
+    "lightgcn": Variant("lightgcn, softmax", model={"architecture": "lightgcn", "heads": None, "local": None}),
+    "mf": Variant("mf, softmax", model={"architecture": "mf", "heads": None, "num_layers": None, "local": None}),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", default="configs/lastfm-tracks.toml", help="the config (default: %(default)s)")
+    parser.add_argument("--folder", type=Path, required=True, help="what is done is kept here")
+    parser.add_argument("--seeds", type=int, default=5, help="trainings of each variant (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, help="in place of the config's num_epochs")
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS), metavar="NAME")
+    chosen = parser.parse_args()
+    print_where()
+    print(f"config   {chosen.config}")
+    if absent := why_absent(chosen.config):
+        print(f"left out {absent}")
+        return
+    run, graph = load_run_config(chosen.config), training_graph(chosen.config, chosen.folder / "project")
+    epochs, seeds = chosen.epochs or run.num_epochs, range(chosen.seeds)
+    runs = {
+        name: [trained(name, run, graph, epochs, seed, chosen.folder) for seed in seeds] for name in chosen.variants
+    }
+    print_table(runs)
+
+
+def training_graph(config: str, home: Path) -> HeteroData:
+    """The graph that the flow's stages up to the split make of a config, in a project root of their own."""
+    measure(["-c", STAGES, config], environment(home.resolve()))
+    (path,) = (home / "artifacts" / "store" / "split").glob("*/training_graph.pt")
+    return load_graph(path)
+
+
+def trained(name: str, run: RunConfig, graph: HeteroData, epochs: int, seed: int, folder: Path) -> Run:
+    """Metrics of each user on the validation listens; read from the folder where they are known."""
+    known = folder / f"{Path(run.name).name}-{name}-{epochs}-{seed}.npz"
+    if not known.is_file():
+        print(f"training {name}, seed {seed}", flush=True)
+        found = per_user(VARIANTS[name], run, graph, epochs, seed, folder / "training")
+        np.savez(known, **found)
+    with np.load(known) as stored:
+        return dict(stored)
+
+
+def per_user(
+    variant: Variant, run: RunConfig, graph: HeteroData, epochs: int, seed: int, folder: Path
+) -> dict[str, np.ndarray]:
+    """Train a variant, and measure it on the validation listens of every user."""
+    graph = graph if variant.artists else without_artists(graph)
+    trainer = variant.trainer(
+        model_config=_changed({**run.model, **node_counts(graph)}, variant.model),
+        training_config=_changed({**run.training, "seed": seed, "resume": False}, variant.training),
+        output_dir=folder,
+    )
+    trainer.tests_at_end = False
+    trainer.train(graph, num_epochs=epochs)
+    measured = evaluate(trainer.score(graph), graph, "val", trainer.config.eval_k, None, seed)
+    return {metric: measured.per_user[metric].numpy() for metric in METRICS}
+
+
+def without_artists(graph: HeteroData) -> HeteroData:
+    """The same listens with no artist."""
+    alone = graph.clone()
+    for edges in (BY, REV_BY):
+        del alone[edges]
+    alone["artist"].num_nodes = 0
+    return alone
+
+
+def print_table(runs: Mapping[str, list[Run]]) -> None:
+    """A line a variant: its numbers, and their difference to the first one's."""
+    first = next(iter(runs))
+    print(f"\n{'variant':<34}{'recall@20':>10}{'ndcg@20':>9}   ndcg@20 against {first}")
+    for name, seeds in runs.items():
+        means = across_seeds(seeds, seed=0)
+        row = f"{VARIANTS[name].says:<34}{means['recall@20'].mean:>10.4f}{means['ndcg@20'].mean:>9.4f}"
+        print(row + (f"   {_difference(seeds, runs[first])}" if name != first else ""))
+    print(f"validation listens of all users; {len(runs[first])} seeds; 95 % intervals over users and seeds")
+
+
+def _difference(ours: list[Run], full: list[Run]) -> str:
+    found = difference(ours, full, seed=0)["ndcg@20"]
+    mark = "" if is_difference(found) else " (none shown)"
+    return f"{found.mean:+.4f} ({found.low:+.4f}, {found.high:+.4f}){mark}"
+
+
+def _changed(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with changes; None takes a key away."""
+    return {key: value for key, value in {**config, **changes}.items() if value is not None}
+
+
+if __name__ == "__main__":
+    main()
