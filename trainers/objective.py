@@ -88,6 +88,7 @@ class PairObjective:
         self.calibration = Calibration(config.calibration_ratio, config.seed)
         self._positives: PerGraph[Positive] = PerGraph()
         self._silent: PerGraph[KnownPairs] = PerGraph()
+        self._most: PerGraph[int] = PerGraph()
 
     def loss(
         self, model: RecommenderModel, graph: HeteroData, users: Tensor, songs: Tensor, generator: Generator
@@ -99,7 +100,7 @@ class PairObjective:
         """
         check_fan_out(self.config.fan_out, model)
         pairs = torch.stack([users, songs])
-        most = max(1, int(MOST_LEFT_OUT * train_pairs(graph).shape[1]))
+        most = self._most.get(graph) or self._most.set(graph, max(1, int(MOST_LEFT_OUT * train_pairs(graph).shape[1])))
         parts = [self._loss(model, graph, part, generator) * part.shape[1] for part in pairs.split(most, dim=1)]
         return torch.stack(parts).sum() / len(users)
 

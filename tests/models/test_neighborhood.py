@@ -16,6 +16,8 @@ from data.graph import BY, LISTENS
 from models.adjacency import adjacency
 from models.factory import create_model
 from models.neighborhood import Sampler, sample_edges, subsets
+from trainers.config import TrainingConfig
+from trainers.objective import PairObjective
 
 CPU = torch.device("cpu")
 ARCHITECTURES = ("gat", "lightgcn")
@@ -210,3 +212,20 @@ def test_what_a_step_holds_does_not_grow_with_the_graph(architecture):
     small, large = (allocations_of_a_step(architecture, scale) for scale in (2_000, 40_000))
     assert large.rows < 4_000
     assert large.total < 1.3 * small.total
+
+
+def numbers_made_by_a_loss(architecture: str, scale: int) -> int:
+    graph = random_graph(users=scale, songs=scale, artists=scale // 10, listens=8 * scale, seed=0)
+    model, generator = build(graph, architecture), torch.Generator().manual_seed(0)
+    objective = PairObjective(TrainingConfig(fan_out=[4, 3], num_negatives=64))
+    pairs = graph[LISTENS].edge_index[:, :: 8 * scale // 50]
+    objective.loss(model, graph, *pairs, generator)  # what is kept with the graph
+    with Allocations(model.table.shape) as made:
+        objective.loss(model, graph, *pairs, generator).backward()
+    return made.total
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_what_a_loss_holds_hardly_grows_with_the_graph(architecture):
+    # a permutation of the songs is drawn to choose the negatives
+    assert numbers_made_by_a_loss(architecture, 40_000) - 40_000 < 1.3 * numbers_made_by_a_loss(architecture, 2_000)
