@@ -65,6 +65,7 @@ mlflow: install ## Runs and registered models on 127.0.0.1:5000
 bench: install ## The benchmarks of the README; prints machine and commit
 	$(PYTHON) benchmarks/quality.py
 	$(PYTHON) benchmarks/baselines.py
+	$(PYTHON) benchmarks/attention.py
 	$(PYTHON) benchmarks/cached_run.py
 
 clean: ## Delete what runs and tools wrote, but not .venv

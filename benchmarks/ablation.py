@@ -21,7 +21,7 @@ from quality import why_absent
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from data.graph import BY, REV_BY, load_graph
+from data.graph import load_graph, set_by
 from evaluation.evaluate import evaluate
 from evaluation.seeds import Run, across_seeds, difference, is_difference
 from models.base import Embeddings
@@ -30,8 +30,6 @@ from tasks.config import RunConfig, load_run_config
 from tasks.train import node_counts
 from trainers.advanced import AdvancedTrainer
 from trainers.objective import PairObjective
-
-METRICS = ("recall@20", "ndcg@20")
 
 
 class WithoutVectors(GAT):
@@ -154,14 +152,18 @@ def per_user(
     trainer.tests_at_end = False
     trainer.train(graph, num_epochs=epochs)
     measured = evaluate(trainer.score(graph), graph, "val", trainer.config.eval_k, None, seed)
-    return {metric: measured.per_user[metric].numpy() for metric in METRICS}
+    return {metric: measured.per_user[metric].numpy() for metric in metrics(trainer.config.eval_k)}
+
+
+def metrics(k: int) -> tuple[str, str]:
+    """Names of what is compared; the second one decides."""
+    return f"recall@{k}", f"ndcg@{k}"
 
 
 def without_artists(graph: HeteroData) -> HeteroData:
     """The same listens with no artist."""
     alone = graph.clone()
-    for edges in (BY, REV_BY):
-        del alone[edges]
+    set_by(alone, torch.empty(2, 0, dtype=torch.long))
     alone["artist"].num_nodes = 0
     return alone
 
@@ -169,16 +171,18 @@ def without_artists(graph: HeteroData) -> HeteroData:
 def print_table(runs: Mapping[str, list[Run]]) -> None:
     """A line a variant: its numbers, and their difference to the first one's."""
     first = next(iter(runs))
-    print(f"\n{'variant':<34}{'recall@20':>10}{'ndcg@20':>9}   ndcg@20 against {first}")
+    recall, ndcg = runs[first][0]
+    print(f"\n{'variant':<34}{recall:>10}{ndcg:>9}   {ndcg} against {first}")
     for name, seeds in runs.items():
         means = across_seeds(seeds, seed=0)
-        row = f"{VARIANTS[name].says:<34}{means['recall@20'].mean:>10.4f}{means['ndcg@20'].mean:>9.4f}"
+        row = f"{VARIANTS[name].says:<34}{means[recall].mean:>10.4f}{means[ndcg].mean:>9.4f}"
         print(row + (f"   {_difference(seeds, runs[first])}" if name != first else ""))
     print(f"validation listens of all users; {len(runs[first])} seeds; 95 % intervals over users and seeds")
 
 
 def _difference(ours: list[Run], full: list[Run]) -> str:
-    found = difference(ours, full, seed=0)["ndcg@20"]
+    *_, decides = full[0]
+    found = difference(ours, full, seed=0)[decides]
     mark = "" if is_difference(found) else " (none shown)"
     return f"{found.mean:+.4f} ({found.low:+.4f}, {found.high:+.4f}){mark}"
 

@@ -38,7 +38,9 @@ def main() -> None:
 def why_absent(config: str) -> str:
     """A sentence where the config's data is not there; else empty."""
     try:
-        load_run_config(config).log_files()
+        run = load_run_config(config)
+        if not run.uses_synthetic_log():
+            run.log_files()
     except InputError as error:
         return str(error)
     return ""

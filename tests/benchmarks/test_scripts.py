@@ -15,10 +15,16 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     variables = {**os.environ, **environment}
     command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=CHECKOUT, env=variables, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=CHECKOUT, env=variables, capture_output=True, text=True, timeout=600)
 
 
-OPTIONS = {"quality": "--config", "cached_run": "--config", "baselines": "--config", "gate": "--retrains"}
+OPTIONS = {
+    "quality": "--config",
+    "cached_run": "--config",
+    "baselines": "--config",
+    "gate": "--retrains",
+    "ablation": "--folder",
+}
 
 
 @pytest.mark.parametrize(("script", "option"), OPTIONS.items())
@@ -41,3 +47,14 @@ def test_without_data_the_machine_and_what_is_missing_are_named(tmp_path: Path) 
     assert "commit   " in ended.stdout
     assert ended.stdout.count("left out ") == 2
     assert "SONGGRAPH_BENCH_DATA" in ended.stdout
+
+
+@pytest.mark.slow
+def test_the_ablation_trains_every_variant_once_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    command = ["benchmarks/ablation.py", "--config", "configs/synthetic.toml", "--folder", str(tmp_path)]
+    first, again = (run(*command, "--epochs", "1", "--seeds", "1") for _ in range(2))
+    assert first.returncode == again.returncode == 0, first.stderr + again.stderr
+    table = first.stdout[first.stdout.index("variant ") :]
+    assert table == again.stdout[again.stdout.index("variant ") :]
+    assert first.stdout.count("training ") == len(table.splitlines()) - 2
+    assert "training " not in again.stdout
