@@ -28,7 +28,7 @@ from trainers.best import Best
 from trainers.checkpoint import CheckpointFile, fingerprint
 from trainers.config import TrainingConfig, parse_keys
 from trainers.factory import trainer_name
-from trainers.objective import PairObjective
+from trainers.objective import PairObjective, check_fan_out
 from trainers.progress import TrainingProgress
 from trainers.randomness import global_state, own_global_stream, restore_global_state, stream, stream_seed
 from trainers.refit import Twin, refuse_refit, require_all_for_training, with_all_for_training
@@ -315,6 +315,7 @@ class BaseTrainer(ABC):
         if num_epochs < 1:
             raise InputError(f"num_epochs is {num_epochs}; give at least 1.")
         self.model.check_graph(graph)
+        check_fan_out(self.config.fan_out, self.model)
         check_k(self.config.eval_k, int(graph["song"].num_nodes))
 
     def _start(self, graph: HeteroData, checkpoint: CheckpointFile, num_epochs: int) -> None:

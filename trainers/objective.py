@@ -93,12 +93,7 @@ class PairObjective:
     def loss(
         self, model: RecommenderModel, graph: HeteroData, users: Tensor, songs: Tensor, generator: Generator
     ) -> Tensor:
-        """Loss of a batch of train pairs, users (B,) and songs (B,): a scalar.
-
-        Raises:
-            InputError: ``fan_out`` does not fit the model.
-        """
-        check_fan_out(self.config.fan_out, model)
+        """Loss of a batch of train pairs, users (B,) and songs (B,): a scalar."""
         pairs = torch.stack([users, songs])
         most = self._most.get(graph) or self._most.set(graph, max(1, int(MOST_LEFT_OUT * train_pairs(graph).shape[1])))
         parts = [self._loss(model, graph, part, generator) * part.shape[1] for part in pairs.split(most, dim=1)]
