@@ -11,7 +11,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from data.graph import BY, LISTENS, NODE_TYPES, has_masks, message_graph
-from models.paths import Array, Neighbors, Paths
+from models.paths import Neighbors, Paths
 from models.per_graph import PerGraph
 
 USER_POWERS, ARTIST_POWERS = (0.3, 1.0), (0.5,)
@@ -34,7 +34,7 @@ class History:
     @cached_property
     def log_listens(self) -> Tensor:
         """(U,) logarithm of each user's number of songs; 0 where there is none."""
-        return _log(self.listens.degree)
+        return torch.from_numpy(self.listens.log_degree)
 
     @cached_property
     def usual(self) -> tuple[float, float]:
@@ -44,7 +44,7 @@ class History:
     @cached_property
     def log_listeners(self) -> Tensor:
         """(S,) logarithm of each song's number of users; 0 where there is none."""
-        return _log(self.users.middles.degree)
+        return torch.from_numpy(self.users.middles.log_degree)
 
 
 _prepared: PerGraph[History] = PerGraph()
@@ -64,7 +64,3 @@ def _build(graph: HeteroData) -> History:
         Paths.of(song, user, songs, users, USER_POWERS),
         Paths.of(made, artist, songs, artists, ARTIST_POWERS),
     )
-
-
-def _log(counts: Array) -> Tensor:
-    return torch.from_numpy(np.log(np.maximum(counts, 1)).astype(np.float32))

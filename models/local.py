@@ -19,6 +19,10 @@ from models.paths import Neighbors, SongEdges, balanced, threads
 STEP = 4.0
 """A parameter's effect per unit: these few numbers need longer steps than the entries of a vector of hundreds."""
 
+LISTEN_HEADS = [[5.4, 0.1, -0.8, 1.6, 0.0], [5.0, -0.1, -0.7, 0.0, 1.3]]
+ARTIST_HEADS = [[4.5, -0.2, -0.7, 1.5]]
+"""Where training starts, see ``LocalChannel.heads``: the first two lean on one strength each."""
+
 
 class LocalChannel(nn.Module):
     """Scores a song by the user's own songs that lead to it, with a few dozen parameters and no vectors.
@@ -115,16 +119,8 @@ class LocalChannel(nn.Module):
         )
 
 
-LISTEN_HEADS = [[5.4, 0.1, -0.8, 1.6, 0.0], [5.0, -0.1, -0.7, 0.0, 1.3]]
-ARTIST_HEADS = [[4.5, -0.2, -0.7, 1.5]]
-
-
 def _scaled(values: Sequence[Any]) -> nn.Parameter:
     return nn.Parameter(torch.tensor(values) / STEP)
-
-
-def _log(counts: Any) -> Tensor:
-    return torch.from_numpy(np.log(np.maximum(counts, 1)).astype(np.float32))
 
 
 def _edge_weights(head: Tensor, edges: SongEdges, listeners: Tensor, log_listeners: Tensor) -> Tensor:

@@ -95,8 +95,7 @@ class LocalScores:
     @cached_property
     def log_listeners(self) -> Array:
         """(S,) logarithm of each song's number of listeners."""
-        degree: Array = np.log(np.maximum(self.relations[0].paths.middles.degree, 1)).astype(np.float32)
-        return degree
+        return self.relations[0].paths.middles.log_degree
 
     def __call__(self, users: Array, similarity: Array) -> Array:
         """Scores (B, S) float32 of all songs.
@@ -110,7 +109,7 @@ class LocalScores:
         """
         self._check(users, similarity)
         rows = self.listens.rows(users)
-        log_listens = np.log(np.maximum(rows.degree, 1)).astype(np.float32)[:, None]
+        log_listens = rows.log_degree[:, None]
         scale = np.exp(-self.user_power * log_listens).astype(np.float32)
         base, by_listens, by_listeners = self.gates.T.astype(np.float32)
         user_gate, song_gate = base + log_listens * by_listens, self.log_listeners[:, None] * by_listeners
@@ -182,13 +181,12 @@ class LocalScores:
         """
         found = _read(path)
         listens = Neighbors(found["listens.start"], found["listens.song"])
-        num_songs = len(found["artists.start"]) - 1
-        listener = np.repeat(np.arange(len(listens.start) - 1), listens.degree)
-        made = np.repeat(np.arange(num_songs), np.diff(found["artists.start"]))
+        made = Neighbors(found["artists.start"], found["artists.artist"])
+        num_songs = len(made.start) - 1
         # only who is an artist of the same songs counts, not by which number the graph knows them
-        names, artist = np.unique(found["artists.artist"], return_inverse=True)
-        users = Paths.of(listens.node, listener, num_songs, len(listens.start) - 1, found["users.powers"].tolist())
-        artists = Paths.of(made, artist, num_songs, len(names), found["artists.powers"].tolist())
+        names, artist = np.unique(made.node, return_inverse=True)
+        users = Paths.of(listens.node, listens.owner, num_songs, len(listens.start) - 1, found["users.powers"].tolist())
+        artists = Paths.of(made.owner, artist, num_songs, len(names), found["artists.powers"].tolist())
         return cls(
             listens,
             (Relation(users, found["users.heads"]), Relation(artists, found["artists.heads"])),

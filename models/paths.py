@@ -42,11 +42,20 @@ class Neighbors(NamedTuple):
         """(N,) how many neighbours each has."""
         return np.diff(self.start)
 
+    @property
+    def log_degree(self) -> Array:
+        """(N,) float32, logarithm of ``degree``; 0 where it is 0."""
+        log: Array = np.log(np.maximum(self.degree, 1)).astype(np.float32)
+        return log
+
+    @property
+    def owner(self) -> Array:
+        """(E,) whose neighbour each entry of ``node`` is."""
+        return np.repeat(np.arange(len(self.start) - 1), self.degree)
+
     def rows(self, wanted: Array) -> Neighbors:
         """The rows of some nodes (n,), in their order."""
-        lengths = self.degree[wanted]
-        start = np.concatenate([[0], np.cumsum(lengths)])
-        place = np.repeat(self.start[wanted] - start[:-1], lengths) + np.arange(start[-1])
+        start, place = _gathered(self.start[wanted], self.degree[wanted])
         return Neighbors(start, self.node[place])
 
 
@@ -94,7 +103,7 @@ class Paths:
     def edges(self, wanted: Array) -> SongEdges:
         """All edges of some songs (n,), those to themselves left out."""
         bound = self._row_bounds(wanted)
-        return self._run(song_edges, wanted, bound, wanted)
+        return self._run(song_edges, bound, bound, wanted)
 
     def pair_edges(self, users: Array, songs: Array, history: Neighbors, through_users: bool) -> SongEdges:
         """The edges from each user's other songs to one of them, in a world where the user never heard that one.
@@ -108,9 +117,8 @@ class Paths:
         wanted, first = np.unique(songs[order], return_index=True)
         groups = np.append(first, len(songs)).astype(np.int64)
         bound = np.maximum(history.degree[users] - 1, 0)
-        return self._run(
-            pair_edges, wanted, bound, wanted, groups, order, users, history.start, history.node, through_users
-        )
+        cost = self._row_bounds(wanted)
+        return self._run(pair_edges, cost, bound, wanted, groups, order, users, *history, through_users)
 
     def blocks(self, songs: Array, most: int) -> Iterator[Array]:
         """The songs in runs whose edges are ``most`` at most, or a song alone."""
@@ -129,19 +137,23 @@ class Paths:
         bound: Array = sizes[rows.start[1:]] - sizes[rows.start[:-1]]
         return bound
 
-    def _run(self, kernel: Any, rows: Array, bound: Array, *arguments: Any) -> SongEdges:
-        """Let a kernel fill the rows of ``bound`` places each, and close the gaps that it leaves."""
+    def _run(self, kernel: Any, cost: Array, bound: Array, *arguments: Any) -> SongEdges:
+        """Let a kernel, whose songs cost ``cost``, fill rows of ``bound`` places, and close the gaps that it leaves."""
         start = np.concatenate([[0], np.cumsum(bound)]).astype(np.int64)
         other = np.empty(start[-1], dtype=np.int32)
         strength = np.empty((start[-1], self.weight.shape[1]), dtype=np.float32)
         length = np.zeros(len(bound), dtype=np.int64)
-        parts = balanced(self._row_bounds(rows))
+        parts = balanced(cost)
         graph = (*self.middles, *self.songs, self.weight)
         in_parallel(kernel, threads(), len(parts) - 1, parts, *arguments, *graph, start, other, strength, length)
-        kept = Neighbors(start, other)
-        tight = np.concatenate([[0], np.cumsum(length)])
-        place = np.repeat(kept.start[:-1] - tight[:-1], length) + np.arange(tight[-1])
+        tight, place = _gathered(start[:-1], length)
         return SongEdges(tight, other[place], strength[place])
+
+
+def _gathered(start: Array, length: Array) -> tuple[Array, Array]:
+    """Runs of ``length`` places from ``start``, one after the other: where each begins now, and all their places."""
+    begin = np.concatenate([[0], np.cumsum(length)])
+    return begin, np.repeat(start - begin[:-1], length) + np.arange(begin[-1])
 
 
 def balanced(cost: Array, parts: int = PARTS) -> Array:

@@ -46,8 +46,7 @@ def known_columns(listens: Neighbors, users: Tensor, candidates: Tensor, num_son
     column = np.full(num_songs, -1)
     column[candidates.numpy()] = np.arange(len(candidates))
     columns = column[rows.node]
-    owner = np.repeat(np.arange(len(users)), rows.degree)
-    return torch.from_numpy(np.stack([owner, columns])[:, columns >= 0])
+    return torch.from_numpy(np.stack([rows.owner, columns])[:, columns >= 0])
 
 
 class KnownPairs:
