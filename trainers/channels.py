@@ -13,7 +13,7 @@ from models.base import Embeddings, SomeEmbeddings
 from models.history import History, history
 from models.local import LocalChannel
 from models.per_graph import PerGraph
-from trainers.sampling import known_columns, sample_songs, train_pairs
+from trainers.sampling import KnownPairs, known_columns, sample_songs, train_pairs
 
 LEAST_PAIRS, MOST_PAIRS, SHARE = 256, 4096, 8
 """Calibration pairs a step: an eighth of the batch, within bounds, so that channels cost no more than vectors."""
@@ -36,7 +36,7 @@ class Calibration:
 
     def __init__(self, ratio: float, seed: int) -> None:
         self.ratio, self.seed = ratio, seed
-        self._chosen: PerGraph[tuple[Tensor, Tensor]] = PerGraph()
+        self._chosen: PerGraph[tuple[Tensor, KnownPairs]] = PerGraph()
 
     def pairs(self, graph: HeteroData) -> Tensor:
         """The calibration pairs (2, K) of a graph, at least one."""
@@ -44,17 +44,21 @@ class Calibration:
 
     def contains(self, graph: HeteroData, pairs: Tensor) -> Tensor:
         """(B,) which pairs (2, B) are calibration pairs."""
-        return torch.isin(_keys(graph, pairs), self._of(graph)[1])
+        return self.known(graph).contains(*pairs)
 
-    def _of(self, graph: HeteroData) -> tuple[Tensor, Tensor]:
+    def known(self, graph: HeteroData) -> KnownPairs:
+        """The calibration pairs, sorted once."""
+        return self._of(graph)[1]
+
+    def _of(self, graph: HeteroData) -> tuple[Tensor, KnownPairs]:
         return self._chosen.get(graph) or self._chosen.set(graph, self._choose(graph))
 
-    def _choose(self, graph: HeteroData) -> tuple[Tensor, Tensor]:
+    def _choose(self, graph: HeteroData) -> tuple[Tensor, KnownPairs]:
         known = train_pairs(graph)
         count = max(1, round(self.ratio * known.shape[1]))
         order = torch.randperm(known.shape[1], generator=torch.Generator().manual_seed(self.seed))
         pairs = known[:, order[:count].to(known.device)]
-        return pairs, _keys(graph, pairs)
+        return pairs, KnownPairs(pairs, int(graph["song"].num_nodes))
 
 
 class Draw(NamedTuple):
@@ -106,7 +110,3 @@ def _scores(
     others = (user @ embeddings.of_songs(draw.chosen).detach().T).cpu()
     pairs = local.pair_scores(known, draw.users[draw.row], draw.songs, own)
     return pairs, local.scores(known, draw.users, draw.chosen, others)
-
-
-def _keys(graph: HeteroData, pairs: Tensor) -> Tensor:
-    return pairs[0] * int(graph["song"].num_nodes) + pairs[1]

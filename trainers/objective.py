@@ -87,7 +87,6 @@ class PairObjective:
         self.config = config
         self.calibration = Calibration(config.calibration_ratio, config.seed)
         self._positives: PerGraph[Positive] = PerGraph()
-        self._silent: PerGraph[KnownPairs] = PerGraph()
         self._most: PerGraph[int] = PerGraph()
 
     def loss(
@@ -132,7 +131,7 @@ class PairObjective:
             return model.encode_without(graph, torch.cat([step.pairs, kept], 1))
         silent = [KnownPairs(step.pairs, int(graph["song"].num_nodes))]
         if model.local is not None:
-            silent.append(self._kept(graph))
+            silent.append(self.calibration.known(graph))
         sampler = Sampler(self.config.fan_out, generator, lambda *ends: _any_contains(silent, *ends))
         return model.encode_some(graph, step.users, step.songs, sampler)
 
@@ -158,11 +157,6 @@ class PairObjective:
     def _bpr(self, embeddings: Embeddings | SomeEmbeddings, step: Step) -> Tensor:
         own, other = embeddings.of_users(step.pairs[0]), embeddings.of_songs(step.rivals)
         return bpr(own, embeddings.of_songs(step.pairs[1]), other, self.config.temperature)
-
-    def _kept(self, graph: HeteroData) -> KnownPairs:
-        """The calibration pairs, sorted once."""
-        known = self._silent.get(graph)
-        return known or self._silent.set(graph, KnownPairs(self.calibration.pairs(graph), int(graph["song"].num_nodes)))
 
     def _learned_from(self, model: RecommenderModel, graph: HeteroData) -> Positive:
         return self._positives.get(graph) or self._positives.set(graph, self._positive(model, graph))
