@@ -8,6 +8,8 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
+from data.cores import cores
+
 CHECKOUT = Path(__file__).resolve().parents[1]
 GIB = 2**30
 
@@ -21,7 +23,7 @@ def print_where() -> None:
 def machine() -> str:
     """Processor, usable cores, memory, system and the versions that matter."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
-    parts = [_processor(), f"{_cores()} cores", f"{memory:.0f} GiB", f"{platform.system()} {platform.machine()}"]
+    parts = [_processor(), f"{cores()} cores", f"{memory:.0f} GiB", f"{platform.system()} {platform.machine()}"]
     versions = [f"Python {platform.python_version()}", f"torch {version('torch')}", f"Prefect {version('prefect')}"]
     return ", ".join(parts + versions)
 
@@ -40,10 +42,6 @@ def _processor() -> str:
         return platform.processor() or "unknown processor"
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor() or "unknown processor")
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _git(*arguments: str) -> str:

@@ -10,11 +10,12 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 
+from data.cores import threads
 from models.compiled import in_parallel
 from models.history import History
 from models.local_scores import LocalScores, Relation
 from models.path_kernels import HIGH, LOW, history_sums, history_sums_backward
-from models.paths import Neighbors, SongEdges, balanced, threads
+from models.paths import Neighbors, SongEdges, balanced
 
 STEP = 4.0
 """A parameter's effect per unit: these few numbers need longer steps than the entries of a vector of hundreds."""

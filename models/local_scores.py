@@ -12,10 +12,11 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from data.cores import threads
 from data.errors import InputError
 from models.compiled import in_parallel
 from models.path_kernels import combined_scores, edge_weights
-from models.paths import Neighbors, Paths, balanced, threads
+from models.paths import Neighbors, Paths, balanced
 
 Array = npt.NDArray[Any]
 

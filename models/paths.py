@@ -6,7 +6,6 @@ and never kept: a song's row costs as many steps as its listeners have listens.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from data.cores import threads
 from models.compiled import in_parallel
 from models.path_kernels import pair_edges, song_edges
 
@@ -161,9 +161,3 @@ def balanced(cost: Array, parts: int = PARTS) -> Array:
     total = np.cumsum(np.maximum(cost, 1))
     cuts = np.searchsorted(total, np.linspace(0, total[-1] if len(total) else 0, parts + 1)[1:-1])
     return np.unique(np.concatenate([[0], cuts, [len(cost)]])).astype(np.int64)
-
-
-def threads() -> int:
-    """Threads to use: as torch does, OMP_NUM_THREADS, or the cores that this process may use."""
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    return int(asked) if asked.isdigit() and int(asked) > 0 else len(os.sched_getaffinity(0))

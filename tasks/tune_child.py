@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from data.cores import cores, threads
 from tasks.store import write_json
 from tasks.tune_trial import JOB, Hear, Job, Outcome
 
@@ -117,15 +118,8 @@ def _broken(code: int, folder: Path) -> Outcome:
 
 def threads_of_a_trial(jobs: int) -> int:
     """The cores divided among the trials that run at once, or fewer where OMP_NUM_THREADS says so."""
-    wanted = os.environ.get("OMP_NUM_THREADS", "")
-    most = int(wanted) if wanted.isdigit() and int(wanted) > 0 else cores()
-    return max(1, min(most, cores() // jobs))
+    return max(1, min(threads(), cores() // jobs))
 
 
 def default_jobs() -> int:
     return max(1, cores() // 2)
-
-
-def cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

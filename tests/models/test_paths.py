@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.paths import Neighbors, Paths, SongEdges, balanced, threads
+from data.cores import threads
+from models.paths import Neighbors, Paths, SongEdges, balanced
 
 Pairs = set[tuple[int, int]]
 POWERS = (0.0, 0.3, 1.0)
