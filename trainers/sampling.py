@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -12,8 +13,8 @@ from torch_geometric.data import HeteroData
 from data.graph import LISTENS, message_graph
 from models.paths import Neighbors
 
-MAX_REDRAWS = 20
-"""Rounds in which a negative that the user knows is drawn again; a user of nearly all songs keeps one at the end."""
+MANY = 2**62
+"""Numbers that a draw is from before it is taken modulo the songs: by so much it fails to be uniform."""
 
 
 def train_pairs(graph: HeteroData) -> Tensor:
@@ -59,7 +60,7 @@ class KnownPairs:
 
     def __init__(self, pairs: Tensor, num_songs: int) -> None:
         self.num_songs = num_songs
-        self.keys = (pairs[0] * num_songs + pairs[1]).sort().values
+        self.keys = (pairs[0] * num_songs + pairs[1]).unique()
 
     def contains(self, users: Tensor, songs: Tensor) -> Tensor:
         """True where (user, song) is a train edge: (B,) bool."""
@@ -68,14 +69,29 @@ class KnownPairs:
         return self.keys[place] == wanted
 
     def negatives(self, users: Tensor, generator: Generator) -> Tensor:
-        """One song for each user, uniform over those the user has no train edge to: (B,)."""
-        songs = self._draw(len(users), generator).to(users.device)
-        for _ in range(MAX_REDRAWS):
-            known = self.contains(users, songs).nonzero().squeeze(1)
-            if len(known) == 0:
-                break
-            songs[known] = self._draw(len(known), generator).to(users.device)
-        return songs
+        """One song for each user, uniform over those the user has no train edge to: (B,).
 
-    def _draw(self, count: int, generator: Generator) -> Tensor:
-        return torch.randint(self.num_songs, (count,), generator=generator)
+        A user of all songs has no such song and gets any.
+        """
+        last = len(self._start) - 1
+        first, end = (self._start[place.clamp(max=last)] for place in (users, users + 1))
+        unknown = self.num_songs - (end - first)
+        drawn = torch.randint(MANY, users.shape, generator=generator).to(users.device)
+        rank = drawn % torch.where(unknown > 0, unknown, self.num_songs)
+        known_before = torch.searchsorted(self._unknown, users * self.num_songs + rank, right=True) - first
+        return torch.where(unknown > 0, rank + known_before, rank)
+
+    @cached_property
+    def _start(self) -> Tensor:
+        """Where the keys of each user begin, up to the last who has any, and where they end: (U + 1,)."""
+        count = (self.keys // self.num_songs).bincount()
+        return torch.cat([count.new_zeros(1), count.cumsum(0)])
+
+    @cached_property
+    def _unknown(self) -> Tensor:
+        """The keys with each song replaced by how many the user does not know before it: (E,), ascending.
+
+        The unknown song of rank r comes after as many known ones as have at most r unknown before them.
+        """
+        place = torch.arange(len(self.keys), device=self.keys.device)
+        return self.keys - (place - self._start[self.keys // self.num_songs])

@@ -38,17 +38,32 @@ def test_known_columns_are_where_users_know_candidates():
     assert found.T.tolist() == [[0, 0], [2, 1], [2, 0]]
 
 
-@given(st.sets(st.tuples(st.integers(0, 5), st.integers(0, 7)), min_size=1, max_size=30), st.integers(0, 99))
+pair_sets = st.sets(st.tuples(st.integers(0, 5), st.integers(0, 7)), min_size=1)
+
+
+@given(pair_sets, st.integers(0, 99))
 def test_negatives_are_not_train_songs_of_the_user(pairs, seed):
     known = KnownPairs(torch.tensor(sorted(pairs)).T, num_songs=9)
-    users = torch.arange(6).repeat(20)
+    users = torch.arange(8).repeat(20)  # the last ones have no train edge
     negatives = known.negatives(users, generator(seed))
     assert not pairs & set(zip(users.tolist(), negatives.tolist(), strict=True))
 
 
-def test_a_user_of_all_songs_ends_the_search():
-    pairs = torch.stack([torch.zeros(4, dtype=torch.long), torch.arange(4)])
-    assert KnownPairs(pairs, 4).negatives(torch.zeros(3, dtype=torch.long), generator()).shape == (3,)
+@given(pair_sets)
+def test_each_unknown_song_is_as_likely_a_negative(pairs):
+    known = KnownPairs(torch.tensor(sorted(pairs)).T, num_songs=9)
+    negatives = known.negatives(torch.arange(7).repeat_interleave(4000), generator()).view(7, 4000)
+    for user, drawn in enumerate(negatives):
+        unknown = [song for song in range(9) if (user, song) not in pairs]
+        share = drawn.bincount(minlength=9)[unknown] / 4000
+        assert share.tolist() == pytest.approx([1 / len(unknown)] * len(unknown), abs=0.05)
+
+
+def test_a_user_of_all_songs_gets_any_song_and_takes_none_from_others():
+    pairs = torch.tensor([[0] * 4 + [1], [0, 1, 2, 3, 2]])
+    everything, little = KnownPairs(pairs, 4).negatives(torch.tensor([0, 1]).repeat(100), generator()).view(100, 2).T
+    assert set(everything.tolist()) == {0, 1, 2, 3}
+    assert set(little.tolist()) == {0, 1, 3}
 
 
 def test_held_out_songs_may_be_negatives(tiny_training_graph):
