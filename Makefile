@@ -62,14 +62,16 @@ tensorboard: install ## Learning curves on 127.0.0.1:6006
 mlflow: install ## Runs and registered models on 127.0.0.1:5000
 	$(VENV)/bin/mlflow ui --backend-store-uri sqlite:///artifacts/mlflow/mlflow.db --host 127.0.0.1
 
-bench: install ## The benchmarks of the README; prints machine and commit
-	$(PYTHON) benchmarks/quality.py
-	$(PYTHON) benchmarks/baselines.py
+bench: install ## Compare with PyG, LightGCN, MF and all baselines; then attention, and a cached run
+	$(PYTHON) benchmarks/comparison.py
 	$(PYTHON) benchmarks/attention.py
 	$(PYTHON) benchmarks/cached_run.py
+
+bench-quick: install ## The same table on a small made-up log, in artifacts/bench-quick
+	@$(PYTHON) benchmarks/comparison.py --config configs/synthetic.toml --epochs 2 --results artifacts/bench-quick
 
 clean: ## Delete what runs and tools wrote, but not .venv
 	rm -rf artifacts data/graph.pt build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
-.PHONY: help install train tune check test test-fast server worker deploy tensorboard mlflow bench clean
+.PHONY: help install train tune check test test-fast server worker deploy tensorboard mlflow bench bench-quick clean

@@ -14,10 +14,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from baselines import STAGES
-from child import environment, measure
 from machine import print_where
-from quality import why_absent
+from prepared import training_graph, why_absent
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
@@ -113,19 +111,12 @@ def main() -> None:
     if absent := why_absent(chosen.config):
         print(f"left out {absent}")
         return
-    run, graph = load_run_config(chosen.config), training_graph(chosen.config, chosen.folder / "project")
+    run, graph = load_run_config(chosen.config), load_graph(training_graph(chosen.config, chosen.folder / "project"))
     epochs, seeds = chosen.epochs or run.num_epochs, range(chosen.seeds)
     runs = {
         name: [trained(name, run, graph, epochs, seed, chosen.folder) for seed in seeds] for name in chosen.variants
     }
     print_table(runs)
-
-
-def training_graph(config: str, home: Path) -> HeteroData:
-    """The graph that the flow's stages up to the split make of a config, in a project root of their own."""
-    measure(["-c", STAGES, config], environment(home.resolve()))
-    (path,) = (home / "artifacts" / "store" / "split").glob("*/training_graph.pt")
-    return load_graph(path)
 
 
 def trained(name: str, run: RunConfig, graph: HeteroData, epochs: int, seed: int, folder: Path) -> Run:

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 import torch
 from child import KIB_OR_BYTES, environment, measure
 from machine import print_where
-from quality import why_absent
+from prepared import why_absent
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 from torch_geometric.nn import GATConv, HeteroConv

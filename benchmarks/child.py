@@ -16,6 +16,14 @@ KIB_OR_BYTES = 1 if sys.platform == "darwin" else 1024
 """Unit of ``ru_maxrss``."""
 
 
+class ChildFailed(SystemExit):
+    """A command that did not end well: how it ended (its exit status, or minus a signal), and what it said."""
+
+    def __init__(self, command: Sequence[str], ended: int, said: str) -> None:
+        super().__init__(f"{' '.join(command)} failed:\n{said}")
+        self.ended, self.said = ended, said
+
+
 @dataclass(frozen=True)
 class Measured:
     """Wall seconds and peak resident memory in bytes of one process, and what it wrote to standard error."""
@@ -44,7 +52,7 @@ def measure(arguments: Sequence[str], variables: Mapping[str, str]) -> Measured:
     """Run Python with ``arguments`` in the checkout.
 
     Raises:
-        SystemExit: with what it said, where it fails.
+        ChildFailed: it fails; where nobody catches it, the benchmark ends with what the command said.
     """
     started = time.perf_counter()
     command = [sys.executable, *arguments]
@@ -55,6 +63,6 @@ def measure(arguments: Sequence[str], variables: Mapping[str, str]) -> Measured:
         _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - started
     text = said.read_text(encoding="utf-8", errors="replace")
-    if os.waitstatus_to_exitcode(status) != 0:
-        raise SystemExit(f"{' '.join(command)} failed:\n{text}")
+    if ended := os.waitstatus_to_exitcode(status):
+        raise ChildFailed(command, ended, text)
     return Measured(seconds, usage.ru_maxrss * KIB_OR_BYTES, text)

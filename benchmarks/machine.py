@@ -12,6 +12,8 @@ from data.cores import cores
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 GIB = 2**30
+NOT_RESULTS = ":(exclude)benchmarks/results"
+"""Results of an earlier benchmark are no change to what is measured."""
 
 
 def print_where() -> None:
@@ -31,8 +33,13 @@ def machine() -> str:
 def commit() -> str:
     """The commit of the checkout, and whether files differ from it."""
     short = _git("rev-parse", "--short", "HEAD")
-    changed = _git("status", "--porcelain", "--untracked-files=no")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", NOT_RESULTS)
     return f"{short or 'none'}{' with changes' if changed else ''}"
+
+
+def changes() -> str:
+    """How files differ from the commit; what benchmarks themselves write is left out."""
+    return _git("diff", "HEAD", "--", ".", NOT_RESULTS)
 
 
 def _processor() -> str:

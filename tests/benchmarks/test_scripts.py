@@ -19,9 +19,8 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 
 OPTIONS = {
-    "quality": "--config",
     "cached_run": "--config",
-    "baselines": "--config",
+    "comparison": "--rows",
     "gate": "--retrains",
     "ablation": "--folder",
 }
@@ -38,15 +37,6 @@ def test_too_few_retrains_are_refused() -> None:
     ended = run("benchmarks/gate.py", "--retrains", "3")
     assert ended.returncode == 2
     assert "--retrains is 3; at least 7 are needed" in ended.stderr
-
-
-def test_without_data_the_machine_and_what_is_missing_are_named(tmp_path: Path) -> None:
-    ended = run("benchmarks/quality.py", SONGGRAPH_BENCH_DATA=str(tmp_path))
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.startswith("machine  ")
-    assert "commit   " in ended.stdout
-    assert ended.stdout.count("left out ") == 2
-    assert "SONGGRAPH_BENCH_DATA" in ended.stdout
 
 
 @pytest.mark.slow

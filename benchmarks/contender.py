@@ -1,0 +1,266 @@
+"""One row of ``comparison.py``, in a process of its own: train or fit it, measure it, and write what it took.
+
+Compiled loops and libraries are loaded on a corner of the graph before any clock starts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from attention import forget_peak, peak
+from torch import Tensor
+from torch_geometric.data import HeteroData
+
+from data.graph import LISTENS, NODE_TYPES, load_graph
+from data.lookup import find_class
+from evaluation.baselines.factory import BASELINES, create_baseline
+from evaluation.evaluate import Evaluation, evaluate
+from evaluation.parts import part_edges, sample_users
+from evaluation.ranking import Score
+from models.base import RecommenderModel
+from models.factory import MODELS, create_model
+from tasks.config import RunConfig, load_run_config
+from trainers.advanced import AdvancedTrainer
+from trainers.factory import parse_training_config
+
+TRAINED = {"gat": None, "pyg-gat": "stock_gat:StockGAT", "lightgcn": "lightgcn", "mf": "mf"}
+"""Rows that are trained, and their architecture; None is the config's own."""
+
+ROWS = (*TRAINED, *BASELINES)
+FIRST_POINT, GROWTH = 0.5, 1.25
+"""Seconds of training at which the curve starts, and by what factor they grow up to the next point of an epoch."""
+
+CORNER = 64
+"""Users whose listens are the graph that everything is tried on first."""
+
+
+class Clock:
+    """Seconds since it was made, without those that went into measuring."""
+
+    def __init__(self) -> None:
+        self.started = time.perf_counter()
+        self.validation = self.extra = 0.0
+
+    @property
+    def training(self) -> float:
+        """Seconds of training alone, the preparation of the graph among them."""
+        return time.perf_counter() - self.started - self.validation - self.extra
+
+    @property
+    def fit(self) -> float:
+        """Seconds of training and of the validation that chooses the epoch."""
+        return self.training + self.validation
+
+    @contextmanager
+    def measuring(self, what: str) -> Iterator[None]:
+        """Within, seconds count as ``validation`` or as ``extra``."""
+        began = time.perf_counter()
+        yield
+        setattr(self, what, getattr(self, what) + time.perf_counter() - began)
+
+
+class TimedTrainer(AdvancedTrainer):
+    """``AdvancedTrainer`` that writes down how good it was after how many seconds, and stops when they are used up.
+
+    A point of the curve is measured after each epoch, and within epochs each time the seconds have grown by a quarter.
+    Measuring draws no random number, so the weights are those of ``AdvancedTrainer``.
+
+    Attributes:
+        budget: seconds of ``Clock.fit`` after which no further epoch starts.
+        curve: points, see ``_point``.
+    """
+
+    budget = math.inf
+
+    def train(self, graph: HeteroData, num_epochs: int) -> Any:
+        """See ``BaseTrainer.train``; the clock starts here."""
+        self.clock, self.curve, self.steps, self.next_point = Clock(), [], 0, FIRST_POINT
+        self.listener = lambda history: self.clock.fit >= self.budget
+        return super().train(graph, num_epochs)
+
+    def prepare(self, graph: HeteroData) -> HeteroData:
+        """The graph with masks, which is kept for the points within an epoch."""
+        self.whole = super().prepare(graph)
+        return self.whole
+
+    def step(self, loss: Tensor) -> float:
+        """A step, and a point of the curve if it is time for one."""
+        value = super().step(loss)
+        self.steps += 1
+        if self.clock.training >= self.next_point:
+            seconds = self.clock.training
+            with self.clock.measuring("extra"):
+                self._point(seconds, self.ranking_metrics(self.whole, "val"), whole_epoch=False)
+            self.model.train()
+        return value
+
+    def evaluate(self, graph: HeteroData) -> dict[str, float]:
+        """Metrics on the validation edges, which are a point of the curve too."""
+        seconds = self.clock.training
+        with self.clock.measuring("validation"):
+            metrics = super().evaluate(graph)
+        self._point(seconds, metrics, whole_epoch=True)
+        return metrics
+
+    def _point(self, seconds: float, metrics: Mapping[str, float], whole_epoch: bool) -> None:
+        self.next_point = max(FIRST_POINT, seconds) * GROWTH
+        point = {"seconds": seconds, "epoch": self.current_epoch, "step": self.steps, "whole_epoch": whole_epoch}
+        self.curve.append({**point, **{name: metrics[name] for name in compared(self.config.eval_k)}})
+
+    def why_stopped(self, epochs: int) -> str:
+        """What ended the training: patience, budget or epochs."""
+        if self.out_of_patience():
+            return "patience"
+        return "budget" if self.current_epoch < epochs else "epochs"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--row", required=True, choices=ROWS)
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--graph", required=True, type=Path, help="what `prepared.training_graph` made")
+    parser.add_argument("--out", required=True, type=Path, help="folder for measured.json and users.npz")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, default=1, help="whose samples of users a baseline is measured on")
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--budget", type=float, default=math.inf)
+    chosen = parser.parse_args()
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    run, graph = load_run_config(chosen.config), load_graph(chosen.graph)
+    found = (trained if chosen.row in TRAINED else fitted)(chosen, run, graph)
+    found["num_songs"] = int(graph["song"].num_nodes)
+    found["num_users"] = int(part_edges(graph, "test")[0].unique().numel())
+    (chosen.out / "measured.json").write_text(json.dumps(rounded(found)))
+
+
+def trained(chosen: argparse.Namespace, run: RunConfig, graph: HeteroData) -> dict[str, Any]:
+    """Train a model, and measure its best epoch."""
+    epochs = chosen.epochs or run.num_epochs
+    warm_up, small = time.perf_counter(), corner(graph)
+    trainer_of(chosen, run, small).train(small, 1)
+    warm_up = time.perf_counter() - warm_up
+    before = memory_now()
+    trainer = trainer_of(chosen, run, graph)
+    trainer.budget = chosen.budget
+    results = trainer.train(graph, epochs)
+    fit, training = trainer.clock.fit, trainer.clock.training
+    measure(trainer.score(graph), graph, trainer.config.eval_k, chosen.out)
+    return {
+        "fit_seconds": fit,
+        "training_seconds": training,
+        "warm_up_seconds": warm_up,
+        **memory_since(before),
+        "stopped": trainer.why_stopped(epochs),
+        "epochs": results["epochs_run"],
+        "best_epoch": results["best_epoch"],
+        "curve": trainer.curve,
+    }
+
+
+def trainer_of(chosen: argparse.Namespace, run: RunConfig, graph: HeteroData) -> TimedTrainer:
+    """The row's trainer on a graph: the config's own keys, as far as the row's architecture knows them."""
+    model = {**model_config(TRAINED[chosen.row], run.model), **node_counts(graph)}
+    training = {**run.training, "seed": chosen.seed}
+    if "fan_out" in training and not create_model(model).num_hops:
+        del training["fan_out"]
+    return TimedTrainer(
+        model_config=model,
+        training_config={**training, "resume": False},
+        output_dir=chosen.out / "training",
+    )
+
+
+def node_counts(graph: HeteroData) -> dict[str, int]:
+    """The part of a model's config that only the graph knows."""
+    return {f"num_{kind}s": int(graph[kind].num_nodes) for kind in NODE_TYPES}
+
+
+def model_config(architecture: str | None, table: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a config's model that an architecture knows."""
+    if architecture is None:
+        return dict(table)
+    kind: type[RecommenderModel] = find_class("architecture", architecture, MODELS, RecommenderModel)
+    known = {key: value for key, value in table.items() if key in kind.Config.model_fields}
+    return {**known, "architecture": architecture}
+
+
+def fitted(chosen: argparse.Namespace, run: RunConfig, graph: HeteroData) -> dict[str, Any]:
+    """Fit a baseline with its defaults, and measure it."""
+    baseline = create_baseline(chosen.row)
+    if why := baseline.why_not(graph):
+        return {"left_out": why}
+    warm_up, small = time.perf_counter(), corner(graph)
+    if not baseline.why_not(small):
+        baseline.fit(small)
+    warm_up = time.perf_counter() - warm_up
+    before, started = memory_now(), time.perf_counter()
+    score = baseline.fit(graph)
+    seconds = time.perf_counter() - started
+    watching = parse_training_config("advanced", run.training)
+    validation = measure(score, graph, watching.eval_k, chosen.out)
+    return {
+        "fit_seconds": seconds,
+        "warm_up_seconds": warm_up,
+        **memory_since(before),
+        "watched": [sampled(validation, watching.num_eval_users, seed) for seed in range(chosen.seeds)],
+    }
+
+
+def measure(score: Score, graph: HeteroData, k: int, folder: Path) -> Evaluation:
+    """Keep recall and NDCG of every user on the validation and on the test listens; returns the former."""
+    found = {part: evaluate(score, graph, part, k) for part in ("val", "test")}  # type: ignore[arg-type]
+    columns = {f"{part} {metric}": found[part].per_user[metric].numpy() for part in found for metric in compared(k)}
+    np.savez(folder / "users.npz", **columns)
+    return found["val"]
+
+
+def sampled(validation: Evaluation, num_users: int | None, seed: int) -> dict[str, float]:
+    """The metrics of the users that a training with ``seed`` watches."""
+    rows = torch.searchsorted(validation.users, sample_users(validation.users, num_users, seed))
+    return {metric: float(validation.per_user[metric][rows].mean()) for metric in compared(validation.k)}
+
+
+def compared(k: int) -> tuple[str, str]:
+    """Names of what is measured; the second one is that of the curve."""
+    return f"recall@{k}", f"ndcg@{k}"
+
+
+def rounded(found: Any) -> Any:
+    """Plain JSON with six digits behind the point."""
+    if isinstance(found, Mapping):
+        return {key: rounded(value) for key, value in found.items()}
+    if isinstance(found, list):
+        return [rounded(value) for value in found]
+    return round(found, 6) if isinstance(found, float) else found
+
+
+def corner(graph: HeteroData) -> HeteroData:
+    """The listens of a few users, as a graph of its own."""
+    users, songs = graph[LISTENS].edge_index
+    near = songs[users < CORNER].unique()
+    return graph.subgraph({"user": torch.arange(min(CORNER, int(graph["user"].num_nodes))), "song": near})
+
+
+def memory_now() -> int:
+    """Resident bytes now; the peak is counted anew where the system can."""
+    gc.collect()
+    return forget_peak()
+
+
+def memory_since(before: int) -> dict[str, int]:
+    """Peak bytes of this process, and how much of that it had before."""
+    return {"peak_bytes": peak(), "start_bytes": before}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""What the benchmarks start from: the split graph of a config, or why its data is not there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from child import environment, measure
+
+from data.errors import InputError
+from tasks.config import load_run_config
+
+STAGES = """
+import sys
+from prefect import flow
+from tasks.config import load_run_config
+from tasks.graph import build_graph
+from tasks.ingest import find_log, ingest
+from tasks.split import split
+
+@flow(name="prepared", persist_result=True, result_serializer="json")
+def prepared(config):
+    run = load_run_config(config)
+    listens = ingest(run, find_log(run))
+    split(run, build_graph(run, listens), listens)
+
+prepared(sys.argv[1])
+"""
+
+
+def why_absent(config: str) -> str:
+    """A sentence where the config's data is not there; else empty."""
+    try:
+        run = load_run_config(config)
+        if not run.uses_synthetic_log():
+            run.log_files()
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def training_graph(config: str, home: Path) -> Path:
+    """The file of the graph that the flow's stages up to the split make of a config, in a project root of their own."""
+    measure(["-c", STAGES, config], environment(home.resolve()))
+    (path,) = (home / "artifacts" / "store" / "split").glob("*/training_graph.pt")
+    return path
