@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from child import ChildFailed, environment, measure
-from machine import CHECKOUT, changes, commit, machine, print_where
+from machine import CHECKOUT, code, commit, machine, print_where
 from prepared import training_graph, why_absent
 from standings import Row, markdown, picture, report, table
 
@@ -50,7 +50,7 @@ class Plan:
     def key(self, run: RunConfig) -> str:
         """Digest of all that numbers of one table have to share; not of the rows, each of which stands for itself."""
         shared = {**asdict(self), "rows": None, "run": run.model_dump(mode="json")}
-        where = [machine(), threads(), commit(), changes()]
+        where = [machine(), threads(), commit(), code()]
         return hashlib.sha256(json.dumps([shared, where], sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -68,10 +68,10 @@ def main() -> None:
     run = load_run_config(config)
     plan = Plan(config, tuple(chosen.rows), chosen.seeds, chosen.epochs or run.num_epochs, chosen.budget)
     folder = CHECKOUT / "artifacts" / "bench" / Path(config).stem / plan.key(run)
-    described, before = describe(plan, run), changes()
+    described, before = describe(plan, run), code()
     rows = measured_rows(plan, folder)
-    if (commit(), changes()) != (described["commit"], before):
-        described["commit"] += ", and files changed while it ran"
+    if code() != before:
+        described["commit"] += ", and the code changed while it ran"
     write(report(described, rows), chosen.results, Path(config).stem)
     shutil.rmtree(folder)
 

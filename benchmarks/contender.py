@@ -25,7 +25,7 @@ from data.graph import LISTENS, NODE_TYPES, load_graph
 from data.lookup import find_class
 from evaluation.baselines.factory import BASELINES, create_baseline
 from evaluation.evaluate import Evaluation, evaluate
-from evaluation.parts import part_edges, sample_users
+from evaluation.parts import Part, part_edges, sample_users
 from evaluation.ranking import Score
 from models.base import RecommenderModel
 from models.factory import MODELS, create_model
@@ -40,6 +40,7 @@ ROWS = (*TRAINED, *BASELINES)
 FIRST_POINT, GROWTH = 0.5, 1.25
 """Seconds of training at which the curve starts, and by what factor they grow up to the next point of an epoch."""
 
+PARTS: tuple[Part, Part] = ("val", "test")
 CORNER = 64
 """Users whose listens are the graph that everything is tried on first."""
 
@@ -84,7 +85,8 @@ class TimedTrainer(AdvancedTrainer):
 
     def train(self, graph: HeteroData, num_epochs: int) -> Any:
         """See ``BaseTrainer.train``; the clock starts here."""
-        self.clock, self.curve, self.steps, self.next_point = Clock(), [], 0, FIRST_POINT
+        self.curve: list[dict[str, Any]] = []
+        self.clock, self.steps, self.next_point = Clock(), 0, FIRST_POINT
         self.listener = lambda history: self.clock.fit >= self.budget
         return super().train(graph, num_epochs)
 
@@ -218,8 +220,10 @@ def fitted(chosen: argparse.Namespace, run: RunConfig, graph: HeteroData) -> dic
 
 def measure(score: Score, graph: HeteroData, k: int, folder: Path) -> Evaluation:
     """Keep recall and NDCG of every user on the validation and on the test listens; returns the former."""
-    found = {part: evaluate(score, graph, part, k) for part in ("val", "test")}  # type: ignore[arg-type]
-    columns = {f"{part} {metric}": found[part].per_user[metric].numpy() for part in found for metric in compared(k)}
+    found = {part: evaluate(score, graph, part, k) for part in PARTS}
+    columns: dict[str, Any] = {
+        f"{part} {metric}": found[part].per_user[metric].numpy() for part in found for metric in compared(k)
+    }
     np.savez(folder / "users.npz", **columns)
     return found["val"]
 

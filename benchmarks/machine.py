@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -9,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from data.cores import cores
+from tasks.digest import PACKAGES
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 GIB = 2**30
@@ -37,9 +39,11 @@ def commit() -> str:
     return f"{short or 'none'}{' with changes' if changed else ''}"
 
 
-def changes() -> str:
-    """How files differ from the commit; what benchmarks themselves write is left out."""
-    return _git("diff", "HEAD", "--", ".", NOT_RESULTS)
+def code() -> str:
+    """Digest of all that a benchmark can run: the packages, the benchmarks and the configs, as they lie there now."""
+    folders = (*PACKAGES, "benchmarks", "configs")
+    paths = [path for folder in folders for kind in ("py", "toml") for path in (CHECKOUT / folder).rglob(f"*.{kind}")]
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in sorted(paths))).hexdigest()
 
 
 def _processor() -> str:

@@ -48,7 +48,8 @@ class StockGAT(TableModel):
     def node_vectors(self, graph: HeteroData, left_out: Tensor | None = None) -> Tensor:
         """Average over the layers: (U + S + A, D)."""
         edges = _edges(graph, left_out)
-        x = total = self.table
+        x: Tensor = self.table
+        total = x
         for layer in self.layers:
             out = layer(dict(zip(NODE_TYPES, x.split(self.counts), strict=True)), edges)
             x = torch.cat([out[kind] for kind in NODE_TYPES])
