@@ -62,13 +62,14 @@ tensorboard: install ## Learning curves on 127.0.0.1:6006
 mlflow: install ## Runs and registered models on 127.0.0.1:5000
 	$(VENV)/bin/mlflow ui --backend-store-uri sqlite:///artifacts/mlflow/mlflow.db --host 127.0.0.1
 
-bench: install ## Compare with PyG, LightGCN, MF and all baselines; then attention, and a cached run
+bench: install ## Compare with PyG, LightGCN, MF and baselines; time attention
 	$(PYTHON) benchmarks/comparison.py
 	$(PYTHON) benchmarks/attention.py
 	$(PYTHON) benchmarks/cached_run.py
 
-bench-quick: install ## The same table on a small made-up log, in artifacts/bench-quick
-	@$(PYTHON) benchmarks/comparison.py --config configs/synthetic.toml --epochs 2 --results artifacts/bench-quick
+bench-quick: install ## The same table with fewer rows and epochs, on a small log
+	@$(PYTHON) benchmarks/comparison.py --config configs/synthetic.toml --results artifacts/bench-quick \
+		--epochs 2 --rows gat pyg-gat lightgcn popularity item-knn-bm25 ease
 
 clean: ## Delete what runs and tools wrote, but not .venv
 	rm -rf artifacts data/graph.pt build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

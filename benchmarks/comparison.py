@@ -26,6 +26,7 @@ from prepared import training_graph, why_absent
 from standings import Row, markdown, picture, report, table
 
 from data.cores import threads
+from data.project import artifacts_folder
 from evaluation.baselines.factory import BASELINES
 from tasks.config import RunConfig, load_run_config
 
@@ -67,7 +68,7 @@ def main() -> None:
         return
     run = load_run_config(config)
     plan = Plan(config, tuple(chosen.rows), chosen.seeds, chosen.epochs or run.num_epochs, chosen.budget)
-    folder = CHECKOUT / "artifacts" / "bench" / Path(config).stem / plan.key(run)
+    folder = artifacts_folder() / "bench" / Path(config).stem / plan.key(run)
     described, before = describe(plan, run), code()
     rows = measured_rows(plan, folder)
     if code() != before:
@@ -93,7 +94,10 @@ def arguments() -> argparse.Namespace:
 
 def measured_rows(plan: Plan, folder: Path) -> list[Row]:
     """Every row, those of a run that was stopped among them; one that fails says why."""
-    graph = training_graph(plan.config, folder / "project")
+    try:
+        graph = training_graph(plan.config, folder / "project")
+    except ChildFailed as failed:
+        raise SystemExit(f"The config gives no graph: {reason(failed, folder)}") from None
     measured = {name: measured_row(name, plan, graph, folder) for name in in_order(plan.rows)}
     return [measured[name] for name in plan.rows]
 
@@ -141,7 +145,7 @@ def reason(failed: ChildFailed, folder: Path) -> str:
     """The last line that a process said, without the names of folders."""
     lines = [line.strip() for line in failed.said.splitlines() if line.strip()]
     ended = f"signal {-failed.ended}, perhaps for want of memory" if failed.ended < 0 else f"exit {failed.ended}"
-    said = lines[-1] if lines and failed.ended > 0 else "it was ended"
+    said = lines[-1].removeprefix("data.errors.InputError: ") if lines and failed.ended > 0 else "it was ended"
     for place in (folder, CHECKOUT, Path.home()):
         said = said.replace(str(place), "…")
     return f"failed ({ended}): {said[:300]}"

@@ -100,7 +100,7 @@ def table(found: Mapping[str, Any]) -> str:
     """At most 80 columns."""
     width = max(13, *(len(row["name"]) for row in found["rows"]))
     heads = [f"{'row':{width}}", *(f"{metric:18}" for metric in found["metrics"])]
-    heads += [f"{'fit s':>6}", *(f"{f'{name} s':>6}" for name in BARS.values()), f"{'GiB':>4}"]
+    heads += [f"{'fit s':>6}", *(f"{name:>5}" for name in BARS.values()), f"{'GiB':>4}"]
     notes = [textwrap.fill(line, 80, subsequent_indent="  ") for line in _notes(found)]
     return "\n".join([" ".join(heads), *(_line(row, found, width) for row in found["rows"]), "", *notes])
 
@@ -109,7 +109,7 @@ def _line(row: Mapping[str, Any], found: Mapping[str, Any], width: int) -> str:
     if "failed" in row:
         return f"{row['name']:{width}} {row['failed'][: 79 - width]}"
     cells = [f"{row['name']:{width}}", *(_short(row["test"][metric]) for metric in found["metrics"])]
-    cells += [f"{cell:>6}" for cell in (_fit(row), *(_to_bar(row, bar) for bar in BARS))]
+    cells += [f"{_fit(row):>6}", *(f"{_to_bar(row, bar):>5}" for bar in BARS)]
     return " ".join([*cells, f"{row['peak_bytes'] / GIB:4.1f}"])
 
 
