@@ -60,7 +60,11 @@ def measure(arguments: Sequence[str], variables: Mapping[str, str]) -> Measured:
     said.parent.mkdir(parents=True, exist_ok=True)
     with said.open("wb") as errors:
         process = subprocess.Popen(command, cwd=CHECKOUT, env=variables, stdout=subprocess.DEVNULL, stderr=errors)
-        _, status, usage = os.wait4(process.pid, 0)
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:  # Ctrl-C: nobody is left who would want what it does
+            process.kill()
+            raise
     seconds = time.perf_counter() - started
     text = said.read_text(encoding="utf-8", errors="replace")
     if ended := os.waitstatus_to_exitcode(status):

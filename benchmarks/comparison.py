@@ -59,21 +59,34 @@ def main() -> None:
     chosen = arguments()
     print_where()
     print(f"threads  {threads()}, beside a load of {os.getloadavg()[0]:.1f}")
-    config = chosen.config or (MADE_UP if (absent := why_absent(REAL)) else REAL)
-    if not chosen.config and absent:
-        print(f"left out {REAL}: {absent}")
+    config = chosen.config or default_config()
     print(f"config   {config}")
     if absent := why_absent(config):
-        print(f"left out {absent}")
-        return
+        raise SystemExit(absent)
     run = load_run_config(config)
     plan = Plan(config, tuple(chosen.rows), chosen.seeds, chosen.epochs or run.num_epochs, chosen.budget)
-    folder = artifacts_folder() / "bench" / Path(config).stem / plan.key(run)
-    described, before = describe(plan, run), code()
+    try:
+        compare(plan, run, chosen.results)
+    except KeyboardInterrupt:
+        raise SystemExit("stopped  what is done is kept; the same command goes on from there") from None
+
+
+def default_config() -> str:
+    """The config of the real data where that is there, else of a made-up log."""
+    if not (absent := why_absent(REAL)):
+        return REAL
+    print(f"left out {REAL}: {absent}")
+    return MADE_UP
+
+
+def compare(plan: Plan, run: RunConfig, results: Path) -> None:
+    """Measure what is not measured yet, and write it all down."""
+    name = Path(plan.config).stem
+    folder, described, before = artifacts_folder() / "bench" / name / plan.key(run), describe(plan, run), code()
     rows = measured_rows(plan, folder)
     if code() != before:
         described["commit"] += ", and the code changed while it ran"
-    write(report(described, rows), chosen.results, Path(config).stem)
+    write(report(described, rows), results, name)
     shutil.rmtree(folder)
 
 
@@ -83,13 +96,20 @@ def arguments() -> argparse.Namespace:
     choices = list(dict.fromkeys([*DEFAULT_ROWS, *BASELINES]))
     parser.add_argument("--rows", nargs="+", default=DEFAULT_ROWS, choices=choices, metavar="ROW",
                         help=f"of {', '.join(choices)} (default: {len(DEFAULT_ROWS)} of them)")  # fmt: skip
-    parser.add_argument("--seeds", type=int, default=1, help="trainings of each model (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, help="in place of the config's num_epochs")
+    parser.add_argument("--seeds", type=positive, default=1, help="trainings of each model (default: %(default)s)")
+    parser.add_argument("--epochs", type=positive, help="in place of the config's num_epochs")
     parser.add_argument("--budget", type=float, default=BUDGET, metavar="SECONDS",
                         help="after so many no further epoch of a row starts (default: %(default)g)")  # fmt: skip
     parser.add_argument("--results", type=Path, default=CHECKOUT / "benchmarks" / "results", metavar="FOLDER",
                         help="where the files go (default: benchmarks/results)")  # fmt: skip
     return parser.parse_args()
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is given; it has to be a whole number of at least 1")
+    return int(text)
 
 
 def measured_rows(plan: Plan, folder: Path) -> list[Row]:

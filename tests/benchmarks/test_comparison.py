@@ -140,6 +140,29 @@ def test_a_process_that_was_killed_is_a_row_that_says_so(script: Any, tmp_path: 
     )
 
 
+def test_without_the_data_the_made_up_log_is_compared_on(script: Any, tmp_path: Path, monkeypatch, capsys) -> None:
+    comparison = script("comparison")
+    monkeypatch.setenv("SONGGRAPH_BENCH_DATA", str(tmp_path))
+    assert comparison.default_config() == "configs/synthetic-medium.toml"
+    assert "SONGGRAPH_BENCH_DATA" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["--seeds", "0"], "0 is given; it has to be a whole number of at least 1"),
+        (["--rows", "bpr"], "invalid choice: 'bpr'"),
+        (["--config", "configs/none.toml"], "The config file 'configs/none.toml' does not exist"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_in_a_sentence(given: list[str], says: str) -> None:
+    command = [sys.executable, "benchmarks/comparison.py", *given]
+    ended = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=120)
+    assert ended.returncode != 0
+    assert says in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_a_config_that_is_wrong_is_one_sentence(script: Any, tmp_path: Path, monkeypatch) -> None:
     comparison, child = script("comparison"), script("child")
 
