@@ -7,7 +7,9 @@ randomness is in ``seed``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +102,32 @@ def write_listens_folder(
     by = {"song": pa.array(song, pa.int32()), "artist": pa.array(artist, pa.int32())}
     pq.write_table(pa.table(by), folder / "song_artists.parquet")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def databases_do_not_wait_for_the_disk() -> Iterator[None]:
+    """A test can kill a process, but not cut the power; each commit to SQLite would wait for milliseconds."""
+    connect = sqlite3.dbapi2.connect
+
+    def unsynced(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        link = connect(*arguments, **options)
+        with suppress(sqlite3.DatabaseError):  # of a damaged file; whoever reads it is to find out
+            link.execute("PRAGMA synchronous = OFF")
+        return link
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sqlite3.dbapi2, "connect", unsynced)
+        yield
+
+
+@pytest.fixture(scope="session")
+def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's empty database, whose migrations take seconds, made once; tests take copies."""
+    from registry.store import Store
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    assert Store(f"sqlite:///{path}", create=True).names() == []
+    return path
 
 
 @pytest.fixture(scope="session")

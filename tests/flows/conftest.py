@@ -17,7 +17,6 @@ from prefect.testing.utilities import prefect_test_harness
 
 from data.synthetic.log import SyntheticConfig, write_log
 from flows.quiet import leave_quietly
-from registry.store import Store
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -41,30 +40,22 @@ def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield prefect.settings.PREFECT_API_URL.value()
 
 
-@pytest.fixture(scope="session")
-def registry_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's empty database, whose migrations take seconds, made once."""
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    Store(f"sqlite:///{path}", create=True).names()
-    return path
-
-
 @pytest.fixture
-def home(tmp_path: Path, registry_tables: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path: Path, empty_registry: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty project root, used by this process and by those that it starts."""
     for name in NOT_OURS:
         monkeypatch.delenv(name, raising=False)
     home = tmp_path / "home"
-    make_home(home, registry_tables)
+    make_home(home, empty_registry)
     monkeypatch.setenv("SONGGRAPH_HOME", str(home))
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
     monkeypatch.setenv("PREFECT_RESULTS_LOCAL_STORAGE_PATH", str(tmp_path / "prefect" / "storage"))
     return home
 
 
-def make_home(home: Path, registry_tables: Path) -> None:
+def make_home(home: Path, empty_registry: Path) -> None:
     (home / "artifacts" / "mlflow").mkdir(parents=True)
-    shutil.copyfile(registry_tables, home / "artifacts" / "mlflow" / "mlflow.db")
+    shutil.copyfile(empty_registry, home / "artifacts" / "mlflow" / "mlflow.db")
 
 
 @pytest.fixture

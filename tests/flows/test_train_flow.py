@@ -132,10 +132,10 @@ def test_a_damaged_graph_is_made_again_and_the_reason_says_so(run_train: Callabl
 
 
 def test_a_version_that_is_gone_from_the_registry_is_registered_again(
-    run_train: Callable, home: Path, registry_tables: Path
+    run_train: Callable, home: Path, empty_registry: Path
 ) -> None:
     run_train()
-    shutil.copyfile(registry_tables, home / "artifacts" / "mlflow" / "mlflow.db")
+    shutil.copyfile(empty_registry, home / "artifacts" / "mlflow" / "mlflow.db")
     gone = "what the stored result points to is gone"
     assert run_train().ran == {"register": gone, "report": "input registration"}
 

@@ -22,7 +22,6 @@ from models.local_scores import LocalScores, Relation
 from models.paths import Neighbors, Paths
 from registry.bundle import assemble_bundle
 from registry.gate import GateConfig
-from registry.store import Store
 
 NUM_USERS, NUM_SONGS, NUM_ARTISTS = 40, 30, 4
 
@@ -188,18 +187,10 @@ def make_bundle(make_parts: Callable[..., dict[str, Any]]) -> MakeBundle:
     return make
 
 
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's tables, whose migrations take seconds, made once."""
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    assert Store(f"sqlite:///{path}", create=True).names() == []
-    return path
-
-
 @pytest.fixture
-def uri(empty_database: Path, tmp_path: Path) -> str:
+def uri(empty_registry: Path, tmp_path: Path) -> str:
     """An empty registry."""
     path = tmp_path / "registry" / "mlflow.db"
     path.parent.mkdir()
-    shutil.copyfile(empty_database, path)
+    shutil.copyfile(empty_registry, path)
     return f"sqlite:///{path}"

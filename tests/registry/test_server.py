@@ -27,12 +27,12 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def server(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server(empty_registry: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     tmp_path = tmp_path_factory.mktemp("server")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    (tmp_path / "server.db").write_bytes(empty_database.read_bytes())
+    (tmp_path / "server.db").write_bytes(empty_registry.read_bytes())
     options = [
         "--backend-store-uri",
         f"sqlite:///{tmp_path}/server.db",

@@ -123,44 +123,46 @@ def test_cores_are_divided_among_trials(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.slow
-def test_a_process_of_its_own_says_the_same_and_heeds_the_listener(job: Job, tmp_path: Path) -> None:
-    here: list[list[tuple[int, float]]] = []
+def test_a_killed_trial_is_told_of_goes_on_from_its_last_epoch_and_heeds_the_listener(job: Job, tmp_path: Path) -> None:
     there: list[list[tuple[int, float]]] = []
-    other = replace(job, folder=str(tmp_path / "here"), tensorboard=str(tmp_path / "curves here"), num_epochs=20)
-    train(other, listen(here, until=3))
-    outcome = Children(threads=1).run(replace(job, num_epochs=20), listen(there, until=3))
-    assert there == here
+    children, job = Children(threads=1), replace(job, num_epochs=20)
+
+    def kill_in_the_third_epoch(curve: list[tuple[int, float]]) -> bool:
+        if len(curve) == 3:
+            (child,) = children._running
+            os.kill(child.pid, signal.SIGKILL)
+        return False
+
+    assert "killed by signal 9" in children.run(job, kill_in_the_third_epoch).refused
+    outcome = children.run(job, listen(there, until=5))
+    assert [len(curve) for curve in there] == [3, 4, 5]
+
+    here: list[list[tuple[int, float]]] = []
+    train(replace(job, folder=str(tmp_path / "here"), tensorboard=str(tmp_path / "curves here")), listen(here, until=5))
+    assert there == here[2:]
     assert outcome.value == max(value for _, value in here[-1])
 
 
 @pytest.mark.slow
-def test_a_killed_trial_goes_on_from_its_last_epoch(job: Job) -> None:
+def test_what_the_listener_raises_and_the_end_of_the_search_end_a_running_trial(job: Job) -> None:
+    children, endless = Children(threads=1), replace(job, num_epochs=100_000)
+
     def leave(curve: list[tuple[int, float]]) -> bool:
-        if len(curve) == 3:
-            raise KeyboardInterrupt
-        return False
+        raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Children(threads=1).run(replace(job, num_epochs=5), leave)
-    curves: list[list[tuple[int, float]]] = []
-    Children(threads=1).run(replace(job, num_epochs=5), listen(curves))
-    assert [len(curve) for curve in curves] == [3, 4, 5]
+        children.run(endless, leave)
+    assert not children._running
 
-
-@pytest.mark.slow
-def test_ending_the_children_ends_a_running_trial(job: Job) -> None:
-    children = Children(threads=1)
-    first_epoch = threading.Event()
+    first_epoch, ended = threading.Event(), []
 
     def hear(curve: list[tuple[int, float]]) -> bool:
         first_epoch.set()
         return False
 
-    ended: list[type] = []
-
     def run() -> None:
         try:
-            children.run(replace(job, num_epochs=100_000), hear)
+            children.run(endless, hear)
         except Stopped:
             ended.append(Stopped)
 
@@ -175,16 +177,9 @@ def test_ending_the_children_ends_a_running_trial(job: Job) -> None:
 
 
 @pytest.mark.slow
-def test_a_trial_whose_process_is_killed_is_told_of_and_one_that_breaks_shows_why(job: Job) -> None:
-    def kill(curve: list[tuple[int, float]]) -> bool:
-        (child,) = children._running
-        os.kill(child.pid, signal.SIGKILL)
-        return False
-
-    children = Children(threads=1)
-    assert "killed by signal 9" in children.run(job, kill).refused
+def test_a_trial_that_breaks_shows_why(job: Job) -> None:
     with pytest.raises(RuntimeError, match=r"(?s)A trial broke.*TypeError"):
-        children.run(replace(job, num_epochs="many"), kill)  # type: ignore[arg-type]
+        Children(threads=1).run(replace(job, num_epochs="many"), listen([]))  # type: ignore[arg-type]
 
 
 @pytest.mark.slow
