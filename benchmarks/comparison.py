@@ -1,9 +1,9 @@
 """The whole comparison in one run: our model, PyG's attention, LightGCN, MF and the baselines on one split.
 
 Quality with intervals, fit time, time until the bars that item-knn-bm25 and EASE set on validation, and peak memory,
-each row in a process of its own. Trained rows have the config's loss, batches and learning rate. Table, learning curves
-and JSON go to --results. What is done of a run that was stopped is kept, and the same command goes on from there, as
-long as machine, commit and options are the same.
+each row in a process of its own. Trained rows have the config's loss, batches and learning rate, and stop when
+validation stands still or their time is up. Table, learning curves and JSON go to --results. What is done of a run that
+was stopped is kept, and the same command goes on from there, as long as machine, commit and options are the same.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,9 @@ from tasks.config import RunConfig, load_run_config
 REAL, MADE_UP = "configs/lastfm-tracks.toml", "configs/synthetic-medium.toml"
 TRAINED = ("gat", "pyg-gat", "lightgcn", "mf")
 DEFAULT_ROWS = (*TRAINED, "popularity", "item-knn-bm25", "ials", "ease")
+OURS, PATIENT = "gat", 10
+"""The row that is the config as it is, and how many times as many epochs the other trained rows may take."""
+
 BUDGET = 900.0
 DEFAULT_K = 10
 """The trainers' ``eval_k``."""
@@ -43,14 +46,19 @@ class Plan:
     """What a run of this benchmark measures."""
 
     config: str
+    run: RunConfig
     rows: tuple[str, ...]
     seeds: int
-    epochs: int
+    epochs: int | None
     budget: float
 
-    def key(self, run: RunConfig) -> str:
+    def epochs_of(self, row: str) -> int:
+        """Epochs at most. The config's number is our model's; the others get time enough to reach their best."""
+        return self.epochs or (1 if row == OURS else PATIENT) * self.run.num_epochs
+
+    def key(self) -> str:
         """Digest of all that numbers of one table have to share; not of the rows, each of which stands for itself."""
-        shared = {**asdict(self), "rows": None, "run": run.model_dump(mode="json")}
+        shared = [self.config, self.run.model_dump(mode="json"), self.seeds, self.epochs, self.budget]
         where = [machine(), threads(), commit(), code()]
         return hashlib.sha256(json.dumps([shared, where], sort_keys=True).encode()).hexdigest()[:16]
 
@@ -63,10 +71,9 @@ def main() -> None:
     print(f"config   {config}")
     if absent := why_absent(config):
         raise SystemExit(absent)
-    run = load_run_config(config)
-    plan = Plan(config, tuple(chosen.rows), chosen.seeds, chosen.epochs or run.num_epochs, chosen.budget)
+    plan = Plan(config, load_run_config(config), tuple(chosen.rows), chosen.seeds, chosen.epochs, chosen.budget)
     try:
-        compare(plan, run, chosen.results)
+        compare(plan, chosen.results)
     except KeyboardInterrupt:
         raise SystemExit("stopped  what is done is kept; the same command goes on from there") from None
 
@@ -79,10 +86,10 @@ def default_config() -> str:
     return MADE_UP
 
 
-def compare(plan: Plan, run: RunConfig, results: Path) -> None:
+def compare(plan: Plan, results: Path) -> None:
     """Measure what is not measured yet, and write it all down."""
     name = Path(plan.config).stem
-    folder, described, before = artifacts_folder() / "bench" / name / plan.key(run), describe(plan, run), code()
+    folder, described, before = artifacts_folder() / "bench" / name / plan.key(), describe(plan), code()
     rows = measured_rows(plan, folder)
     if code() != before:
         described["commit"] += ", and the code changed while it ran"
@@ -97,7 +104,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rows", nargs="+", default=DEFAULT_ROWS, choices=choices, metavar="ROW",
                         help=f"of {', '.join(choices)} (default: {len(DEFAULT_ROWS)} of them)")  # fmt: skip
     parser.add_argument("--seeds", type=positive, default=1, help="trainings of each model (default: %(default)s)")
-    parser.add_argument("--epochs", type=positive, help="in place of the config's num_epochs")
+    parser.add_argument("--epochs", type=positive,
+                        help=f"at most (default: the config's; {PATIENT} times as many but for {OURS})")  # fmt: skip
     parser.add_argument("--budget", type=float, default=BUDGET, metavar="SECONDS",
                         help="after so many no further epoch of a row starts (default: %(default)g)")  # fmt: skip
     parser.add_argument("--results", type=Path, default=CHECKOUT / "benchmarks" / "results", metavar="FOLDER",
@@ -149,7 +157,7 @@ def measure_contender(name: str, seed: int, plan: Plan, graph: Path, out: Path) 
     """Run ``contender.py``."""
     given = {
         "row": name, "config": plan.config, "graph": graph, "out": out, "seed": seed,
-        "seeds": plan.seeds, "epochs": plan.epochs, "budget": plan.budget,
+        "seeds": plan.seeds, "epochs": plan.epochs_of(name), "budget": plan.budget,
     }  # fmt: skip
     options = [word for key, value in given.items() for word in (f"--{key}", str(value))]
     measure(["benchmarks/contender.py", *options], environment(out))
@@ -171,7 +179,7 @@ def reason(failed: ChildFailed, folder: Path) -> str:
     return f"failed ({ended}): {said[:300]}"
 
 
-def describe(plan: Plan, run: RunConfig) -> dict[str, Any]:
+def describe(plan: Plan) -> dict[str, Any]:
     """What a reader has to know about the numbers; no path of this machine."""
     return {
         "data": Path(plan.config).stem,
@@ -182,12 +190,12 @@ def describe(plan: Plan, run: RunConfig) -> dict[str, Any]:
         "load": round(os.getloadavg()[0], 1),
         "commit": commit(),
         "date": datetime.now(UTC).date().isoformat(),
-        "k": run.training.get("eval_k", DEFAULT_K),
+        "k": plan.run.training.get("eval_k", DEFAULT_K),
         "seeds": plan.seeds,
-        "epochs": plan.epochs,
+        "epochs": {row: plan.epochs_of(row) for row in plan.rows if row in TRAINED},
         "budget": plan.budget,
-        "model": run.model,
-        "training": run.training,
+        "model": plan.run.model,
+        "training": plan.run.training,
     }
 
 
@@ -197,7 +205,8 @@ def command(plan: Plan) -> str:
     given += [] if plan.seeds == 1 else ["--seeds", str(plan.seeds)]
     given += [] if plan.budget == BUDGET else ["--budget", f"{plan.budget:g}"]
     config = Path("configs") / Path(plan.config).name
-    return " ".join(["python benchmarks/comparison.py --config", str(config), "--epochs", str(plan.epochs), *given])
+    given += [] if plan.epochs is None else ["--epochs", str(plan.epochs)]
+    return " ".join(["python benchmarks/comparison.py --config", str(config), *given])
 
 
 def write(found: dict[str, Any], folder: Path, name: str) -> None:

@@ -134,7 +134,7 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=Path, help="folder for measured.json and users.npz")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=1, help="whose samples of users a baseline is measured on")
-    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--budget", type=float, default=math.inf)
     chosen = parser.parse_args()
     chosen.out.mkdir(parents=True, exist_ok=True)
@@ -147,14 +147,13 @@ def main() -> None:
 
 def trained(chosen: argparse.Namespace, run: RunConfig, graph: HeteroData) -> dict[str, Any]:
     """Train a model, and measure its best epoch."""
-    epochs = chosen.epochs or run.num_epochs
     warm_up, small = time.perf_counter(), corner(graph)
     trainer_of(chosen, run, small).train(small, 1)
     warm_up = time.perf_counter() - warm_up
     before = memory_now()
     trainer = trainer_of(chosen, run, graph)
     trainer.budget = chosen.budget
-    results = trainer.train(graph, epochs)
+    results = trainer.train(graph, chosen.epochs)
     fit, training = trainer.clock.fit, trainer.clock.training
     measure(trainer.score(graph), graph, trainer.config.eval_k, chosen.out)
     return {
@@ -162,7 +161,7 @@ def trained(chosen: argparse.Namespace, run: RunConfig, graph: HeteroData) -> di
         "training_seconds": training,
         "warm_up_seconds": warm_up,
         **memory_since(before),
-        "stopped": trainer.why_stopped(epochs),
+        "stopped": trainer.why_stopped(chosen.epochs),
         "epochs": results["epochs_run"],
         "best_epoch": results["best_epoch"],
         "curve": trainer.curve,

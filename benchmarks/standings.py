@@ -24,7 +24,8 @@ BARS = {"item-knn-bm25": "BM25", "ease": "EASE"}
 
 NEVER = "never"
 SAID = (
-    "Trained rows have the loss, the batches and the learning rate of the config; baselines have their defaults.",
+    "Trained rows have the loss, the batches and the learning rate of the config, and stop when validation stands "
+    "still, at their last epoch or when their time is up; their best epoch is measured. Baselines have their defaults.",
     "Load: how many other processes wanted a core when the run began; seconds are those of a clock on the wall.",
     "Above start: without what the process held when the graph was loaded and all libraries were warm.",
 )
@@ -166,7 +167,8 @@ def markdown(found: Mapping[str, Any]) -> str:
     heads = ["", recall, ndcg, f"{first} ahead, {ndcg}", f"validation {ndcg}", "fit, s"]
     heads += [*(f"to {name}, s" for name in BARS.values()), "memory, GiB", "above start, GiB"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|", *(_cells(row, found) for row in found["rows"])]
-    facts = [f"{name}: {found[name]}" for name in ("machine", "threads", "load", "commit", "date", "config", "epochs")]
+    facts = [f"{name}: {found[name]}" for name in ("machine", "threads", "load", "commit", "date", "config")]
+    facts.append("epochs at most: " + ", ".join(f"{name} {number}" for name, number in found["epochs"].items()))
     head, foot = [f"# Comparison on {found['data']}", "", *lines, ""], ["```", found["command"], "```", ""]
     picture = [f"![Learning curves]({found['data']}.svg)", ""]
     return "\n".join([*head, *_paragraphs(_notes(found)), *_paragraphs(facts), *_paragraphs(SAID), *picture, *foot])

@@ -35,6 +35,11 @@ def standings(script: Any) -> ModuleType:
     return script("standings")
 
 
+def plan_of(comparison: ModuleType, *given: Any) -> Any:
+    config = "configs/synthetic.toml"
+    return comparison.Plan(config, comparison.load_run_config(config), *given)
+
+
 def baseline_row(standings: ModuleType, name: str, seconds: float, ndcg: float, seeds: int = 1) -> Any:
     watched = [{"recall@20": ndcg, "ndcg@20": ndcg}] * seeds
     return standings.Row(name, [{**memory(), "fit_seconds": seconds, "watched": watched}], [users(ndcg)])
@@ -62,8 +67,8 @@ def users(mean: float) -> dict[str, np.ndarray]:
 
 
 def described(**more: Any) -> dict[str, Any]:
-    facts = dict.fromkeys(("data", "config", "machine", "threads", "load", "commit", "date", "epochs", "command"), "x")
-    return {**facts, "k": 20, "seeds": 1, "budget": 900.0, **more}
+    facts = dict.fromkeys(("data", "config", "machine", "threads", "load", "commit", "date", "command"), "x")
+    return {**facts, "epochs": {"gat": 3}, "k": 20, "seeds": 1, "budget": 900.0, **more}
 
 
 def test_seconds_to_a_bar_are_those_of_the_first_point_that_is_as_good(standings: ModuleType) -> None:
@@ -117,7 +122,7 @@ def test_a_report_without_one_row_that_went_well_is_still_a_report(standings: Mo
 
 def test_what_is_done_is_not_done_again_and_what_fails_says_why(script: Any, tmp_path: Path, monkeypatch) -> None:
     comparison, child = script("comparison"), script("child")
-    plan = comparison.Plan("configs/synthetic.toml", ("popularity", "ease"), 1, 1, 9.0)
+    plan = plan_of(comparison, ("popularity", "ease"), 1, 1, 9.0)
     done = tmp_path / "popularity-0"
     done.mkdir()
     (done / "measured.json").write_text(json.dumps({"fit_seconds": 1.0}))
@@ -170,7 +175,7 @@ def test_a_config_that_is_wrong_is_one_sentence(script: Any, tmp_path: Path, mon
         raise child.ChildFailed(["python"], 1, "Traceback\ndata.errors.InputError: lr is -1; give more than 0.\n")
 
     monkeypatch.setattr(comparison, "training_graph", fails)
-    plan = comparison.Plan("configs/synthetic.toml", ("popularity",), 1, 1, 9.0)
+    plan = plan_of(comparison, ("popularity",), 1, 1, 9.0)
     with pytest.raises(SystemExit, match="lr is -1; give more than 0"):
         comparison.measured_rows(plan, tmp_path)
 
@@ -178,16 +183,24 @@ def test_a_config_that_is_wrong_is_one_sentence(script: Any, tmp_path: Path, mon
 @pytest.mark.parametrize("change", ["machine", "commit", "code", "epochs"])
 def test_rows_of_two_runs_do_not_meet(script: Any, monkeypatch, change: str) -> None:
     comparison = script("comparison")
-    run = comparison.load_run_config("configs/synthetic.toml")
-    first = comparison.Plan("configs/synthetic.toml", ("gat",), 1, 1, 9.0)
+    first = plan_of(comparison, ("gat",), 1, 1, 9.0)
     epochs = 2 if change == "epochs" else 1
-    before = first.key(run)
+    before = first.key()
     if change != "epochs":
         monkeypatch.setattr(comparison, change, lambda: "another")
-    after = comparison.Plan("configs/synthetic.toml", ("gat", "mf"), 1, epochs, 9.0).key(run)
+    after = plan_of(comparison, ("gat", "mf"), 1, epochs, 9.0).key()
     assert before != after
     monkeypatch.undo()
-    assert comparison.Plan("configs/synthetic.toml", ("gat", "mf"), 1, 1, 9.0).key(run) == before
+    assert plan_of(comparison, ("gat", "mf"), 1, 1, 9.0).key() == before
+
+
+def test_only_our_model_is_held_to_the_epochs_of_the_config(script: Any) -> None:
+    comparison = script("comparison")
+    plan = plan_of(comparison, ("gat", "mf"), 1, None, 9.0)
+    epochs = plan.run.num_epochs
+    assert [plan.epochs_of(name) for name in plan.rows] == [epochs, 10 * epochs]
+    plan = plan_of(comparison, ("gat", "mf"), 1, 2, 9.0)
+    assert [plan.epochs_of(name) for name in plan.rows] == [2, 2]
 
 
 MODEL = {"embedding_dim": 8, "dropout": 0.1}
