@@ -43,25 +43,23 @@ def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def home(tmp_path: Path, empty_registry: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty project root, used by this process and by those that it starts."""
-    for name in NOT_OURS:
-        monkeypatch.delenv(name, raising=False)
-    home = tmp_path / "home"
-    make_home(home, empty_registry)
-    monkeypatch.setenv("SONGGRAPH_HOME", str(home))
-    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
-    monkeypatch.setenv("PREFECT_RESULTS_LOCAL_STORAGE_PATH", str(tmp_path / "prefect" / "storage"))
+    return make_home(tmp_path, empty_registry, monkeypatch)
+
+
+def make_home(root: Path, empty_registry: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    home = root / "home"
+    (home / "artifacts" / "mlflow").mkdir(parents=True)
+    shutil.copyfile(empty_registry, home / "artifacts" / "mlflow" / "mlflow.db")
+    live_in(root, monkeypatch)
     return home
 
 
-def make_home(home: Path, empty_registry: Path) -> None:
-    (home / "artifacts" / "mlflow").mkdir(parents=True)
-    shutil.copyfile(empty_registry, home / "artifacts" / "mlflow" / "mlflow.db")
-
-
-@pytest.fixture
-def log(tmp_path: Path) -> Path:
-    """A log of 2,000 events in one Parquet file."""
-    return write_log(SyntheticConfig(preset="tiny"), tmp_path / "logs")[0]
+def live_in(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in NOT_OURS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SONGGRAPH_HOME", str(root / "home"))
+    monkeypatch.setenv("PREFECT_HOME", str(root / "prefect"))
+    monkeypatch.setenv("PREFECT_RESULTS_LOCAL_STORAGE_PATH", str(root / "prefect" / "storage"))
 
 
 @dataclass(frozen=True)
@@ -86,19 +84,69 @@ class Run:
         )
 
 
-@pytest.fixture
-def run_train(prefect_api: str, home: Path, log: Path) -> Callable[..., Run]:
-    """Run the main flow on the log in this process, for one epoch; arguments are overrides of the config."""
+@dataclass(frozen=True)
+class Trained:
+    """A home after one run of the main flow on a log of 2,000 events, for one epoch, in this process."""
+
+    root: Path
+    first: Run
+
+    @property
+    def home(self) -> Path:
+        return self.root / "home"
+
+    @property
+    def log(self) -> Path:
+        return next((self.root / "logs").iterdir())
+
+    def run(self, **overrides: Any) -> Run:
+        """Run again; arguments are overrides of the config."""
+        return run_train(self.log, **overrides)
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """Arguments of the run; plain values."""
+        return asked(self.log)
+
+
+def run_train(log: Path, **overrides: Any) -> Run:
     from flows.train import train
 
-    def run(**overrides: Any) -> Run:
-        return Run.of(train(events=str(log), num_epochs=1, overrides=SMALL_MODEL | overrides, return_state=True))
+    return Run.of(train(**asked(log, **overrides), return_state=True))
 
-    return run
+
+def asked(log: Path, **overrides: Any) -> dict[str, Any]:
+    return {"events": str(log), "num_epochs": 1, "overrides": SMALL_MODEL | overrides}
+
+
+@pytest.fixture(scope="session")
+def trained_once(
+    prefect_api: str, empty_registry: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Trained, Path]]:
+    """The home, and a copy of it that nobody changes."""
+    root = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        # no connection outlives the file that it was opened on: tests put the home back as it was
+        patch.setenv("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
+        make_home(root, empty_registry, patch)
+        (log,) = write_log(SyntheticConfig(preset="tiny"), root / "logs")
+        trained = Trained(root, run_train(log))
+        shutil.copytree(root, root.with_name("as-it-was"))
+        yield trained, root.with_name("as-it-was")
 
 
 @pytest.fixture
-def songgraph(prefect_api: str, home: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def trained(trained_once: tuple[Trained, Path], monkeypatch: pytest.MonkeyPatch) -> Trained:
+    """A home in which the main flow ran once: to damage, and to run in again."""
+    found, as_it_was = trained_once
+    shutil.rmtree(found.root)
+    shutil.copytree(as_it_was, found.root)
+    live_in(found.root, monkeypatch)
+    return found
+
+
+@pytest.fixture
+def songgraph(prefect_api: str) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run Python with the given arguments in the checkout, against the session's server."""
 
     def run(*arguments: str, cwd: Path = CHECKOUT, **environment: str) -> subprocess.CompletedProcess[str]:

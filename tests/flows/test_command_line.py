@@ -183,7 +183,7 @@ def test_files_that_cannot_grow_end_in_a_sentence_with_nothing_half_written(song
 @pytest.mark.parametrize(
     "module", ["flows.train", "flows.build_graph", "flows.evaluate", "flows.tune", "tasks.explain"]
 )
-def test_the_help_names_the_options(songgraph: Callable, module: str) -> None:
+def test_the_help_names_the_options(songgraph: Callable, home: Path, module: str) -> None:
     ended = songgraph("-m", module, "--help")
     assert ended.returncode == 0
     for option in ("--config", "--events", "--help"):
@@ -191,7 +191,7 @@ def test_the_help_names_the_options(songgraph: Callable, module: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_mistake_ends_with_two_and_one_line_on_standard_error(songgraph: Callable) -> None:
+def test_a_mistake_ends_with_two_and_one_line_on_standard_error(songgraph: Callable, home: Path) -> None:
     ended = songgraph("-m", "flows.train", "--trainer", "advancd")
     assert ended.returncode == 2
     assert ended.stdout == ""

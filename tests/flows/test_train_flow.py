@@ -21,8 +21,8 @@ AFTER_SPLIT = ["audit", "train", "baseline-popularity", "evaluate", "register", 
 STAGES = ["ingest", "graph", "split", *AFTER_SPLIT]
 
 
-def test_the_first_run_registers_a_version_and_the_second_has_nothing_to_do(run_train: Callable, home: Path) -> None:
-    first = run_train()
+def test_the_first_run_registers_a_version_and_the_second_has_nothing_to_do(trained: Any) -> None:
+    first = trained.first
     assert first.state == "Completed"
     assert first.ran == dict.fromkeys(STAGES, "first run")
     registered = first.counts["register"]
@@ -30,7 +30,7 @@ def test_the_first_run_registers_a_version_and_the_second_has_nothing_to_do(run_
     assert registered["decision"].startswith(("Promoted: ", "Held: "))
     assert len(registered["decision"]) > len("Promoted: ")
 
-    second = run_train()
+    second = trained.run()
     assert second.state == "Cached"
     assert second.message == "Nothing new: every stage was cached."
     assert second.ran == {}
@@ -38,26 +38,24 @@ def test_the_first_run_registers_a_version_and_the_second_has_nothing_to_do(run_
     assert second.counts["register"] == registered
 
 
-def test_the_stored_graph_is_the_published_one_also_after_somebody_damaged_it(run_train: Callable, home: Path) -> None:
-    stored = run_train().folders["graph"] / "graph.pt"
-    published = home / "data" / "graph.pt"
+def test_the_stored_graph_is_the_published_one_also_after_somebody_damaged_it(trained: Any) -> None:
+    stored = trained.first.folders["graph"] / "graph.pt"
+    published = trained.home / "data" / "graph.pt"
     assert published.read_bytes() == stored.read_bytes()
     published.write_bytes(b"damage")
-    assert run_train().state == "Cached"
+    assert trained.run().state == "Cached"
     assert published.read_bytes() == stored.read_bytes()
 
 
-def test_a_log_that_was_only_touched_is_the_same_log(run_train: Callable, log: Path) -> None:
-    run_train()
-    later = log.stat().st_mtime + 60
-    os.utime(log, (later, later))
-    assert run_train().ran == {}
+def test_a_log_that_was_only_touched_is_the_same_log(trained: Any) -> None:
+    later = trained.log.stat().st_mtime + 60
+    os.utime(trained.log, (later, later))
+    assert trained.run().ran == {}
 
 
-def test_one_more_listen_runs_everything(run_train: Callable, log: Path) -> None:
-    run_train()
-    append_a_listen(log)
-    again = run_train()
+def test_one_more_listen_runs_everything(trained: Any) -> None:
+    append_a_listen(trained.log)
+    again = trained.run()
     assert list(again.ran) == STAGES
     assert again.ran["ingest"] == "input log"
     assert again.ran["graph"] == "input listens"
@@ -78,9 +76,8 @@ def append_a_listen(log: Path) -> None:
     pq.write_table(pa.concat_tables([events, new]), log)
 
 
-def test_another_seed_of_the_training_leaves_the_split_alone(run_train: Callable) -> None:
-    run_train()
-    again = run_train(training={"seed": 1})
+def test_another_seed_of_the_training_leaves_the_split_alone(trained: Any) -> None:
+    again = trained.run(training={"seed": 1})
     assert list(again.ran) == ["audit", "train", "evaluate", "register", "report"]
     assert again.ran["train"] == "config training.seed: not set → 1"
 
@@ -100,60 +97,52 @@ def edit_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[st
     return edit
 
 
-def test_a_changed_line_of_the_split_runs_the_split_and_what_follows(run_train: Callable, edit_source: Any) -> None:
-    run_train()
+def test_a_changed_line_of_the_split_runs_the_split_and_what_follows(trained: Any, edit_source: Any) -> None:
     edit_source("data.split", "\nROUNDS = 3\n")
-    again = run_train()
+    again = trained.run()
     assert list(again.ran) == ["split", *AFTER_SPLIT]
     assert set(again.ran.values()) == {"code data.split"}
     assert again.counts["register"]["version"] == 1  # the same bundle is the same version
 
 
-def test_a_changed_comment_runs_nothing(run_train: Callable, edit_source: Any) -> None:
-    run_train()
+def test_a_changed_comment_runs_nothing(trained: Any, edit_source: Any) -> None:
     edit_source("data.split", "\n# Said more clearly.\n")
-    assert run_train().state == "Cached"
+    assert trained.run().state == "Cached"
 
 
-def test_a_deleted_graph_is_made_again_and_the_reason_says_so(run_train: Callable) -> None:
-    shutil.rmtree(run_train().folders["graph"])
-    again = run_train()
+def test_a_deleted_graph_is_made_again_and_the_reason_says_so(trained: Any) -> None:
+    shutil.rmtree(trained.first.folders["graph"])
+    again = trained.run()
     assert again.ran == {"graph": "the stored result is gone"}
     assert (again.folders["graph"] / "graph.pt").exists()
-    assert run_train().state == "Cached"
+    assert trained.run().state == "Cached"
 
 
-def test_a_damaged_graph_is_made_again_and_the_reason_says_so(run_train: Callable) -> None:
-    path = run_train().folders["graph"] / "graph.pt"
+def test_a_damaged_graph_is_made_again_and_the_reason_says_so(trained: Any) -> None:
+    path = trained.first.folders["graph"] / "graph.pt"
     sound = path.read_bytes()
     path.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
-    assert run_train().ran == {"graph": "the stored result is damaged: graph.pt does not match its digest"}
+    assert trained.run().ran == {"graph": "the stored result is damaged: graph.pt does not match its digest"}
     assert path.read_bytes() == sound
 
 
-def test_a_version_that_is_gone_from_the_registry_is_registered_again(
-    run_train: Callable, home: Path, empty_registry: Path
-) -> None:
-    run_train()
-    shutil.copyfile(empty_registry, home / "artifacts" / "mlflow" / "mlflow.db")
+def test_a_version_that_is_gone_from_the_registry_is_registered_again(trained: Any, empty_registry: Path) -> None:
+    shutil.copyfile(empty_registry, trained.home / "artifacts" / "mlflow" / "mlflow.db")
     gone = "what the stored result points to is gone"
-    assert run_train().ran == {"register": gone, "report": "input registration"}
+    assert trained.run().ran == {"register": gone, "report": "input registration"}
 
 
 CACHED_RUN = """
 import json, sys
 from flows.train import train
 
-given = json.loads(sys.argv[1])
-state = train(**given, return_state=True)
+state = train(**json.loads(sys.argv[1]), return_state=True)
 loaded = {"torch", "torch_geometric", "mlflow"} & {name.partition(".")[0] for name in sys.modules}
 print(state.name, sorted(loaded))
 """
 
 
 @pytest.mark.slow
-def test_a_cached_run_loads_neither_torch_nor_mlflow(songgraph: Callable, log: Path) -> None:
-    given = json.dumps({"events": str(log), "num_epochs": 1, "overrides": {"model": {"architecture": "lightgcn"}}})
-    first = songgraph("-c", CACHED_RUN, given)
-    assert first.stdout.strip() == "Completed ['mlflow', 'torch', 'torch_geometric']", first.stderr
-    assert songgraph("-c", CACHED_RUN, given).stdout.strip() == "Cached []"
+def test_a_cached_run_loads_neither_torch_nor_mlflow(songgraph: Callable, trained: Any) -> None:
+    ended = songgraph("-c", CACHED_RUN, json.dumps(trained.asked))
+    assert ended.stdout.strip() == "Cached []", ended.stderr

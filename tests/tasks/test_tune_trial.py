@@ -176,10 +176,13 @@ def test_what_the_listener_raises_and_the_end_of_the_search_end_a_running_trial(
         children.run(job, hear)
 
 
-@pytest.mark.slow
-def test_a_trial_that_breaks_shows_why(job: Job) -> None:
-    with pytest.raises(RuntimeError, match=r"(?s)A trial broke.*TypeError"):
-        Children(threads=1).run(replace(job, num_epochs="many"), listen([]))  # type: ignore[arg-type]
+def test_a_trial_that_breaks_shows_why(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\necho 'TypeError: no number' >&2\nexit 1\n")
+    broken.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(broken))
+    with pytest.raises(RuntimeError, match=r"(?s)A trial broke.*TypeError: no number"):
+        Children(threads=1).run(job, listen([]))
 
 
 @pytest.mark.slow

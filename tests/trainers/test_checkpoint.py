@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import signal
 import struct
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 from data.errors import InputError
+from data.graph import save_graph
 from trainers.checkpoint import CheckpointFile, fingerprint
 
 STATE = {"epoch": 2, "num_epochs": 4, "model": {"table": torch.ones(3)}}
@@ -113,48 +115,52 @@ def test_code_of_a_class_outside_the_project_counts_but_not_its_comments(tmp_pat
     assert plain != digest("changed_trainer", "class Own:\n    x = 2\n")
 
 
-SCRIPT = """
-import sys, time
+MODULE = """
+import time
 from pathlib import Path
 from data.graph import load_graph
 from trainers.advanced import AdvancedTrainer
 
 class Pausing(AdvancedTrainer):
+    paused = None
+
     def train_epoch(self, graph):
         metrics = super().train_epoch(graph)
-        if self.current_epoch == 3 and len(sys.argv) > 3:
-            Path(sys.argv[3]).touch()
+        if self.current_epoch == 3 and self.paused:
+            self.paused.touch()
             time.sleep(60)
         return metrics
 
-graph = load_graph(Path(sys.argv[1]))
-counts = {f"num_{kind}s": graph[kind].num_nodes for kind in ("user", "song", "artist")}
-trainer = Pausing(counts, {"batch_size": 64, "eval_k": 5, "device": "cpu"}, sys.argv[2] + "/out")
-trainer.train(graph, 6)
-trainer.save_model(sys.argv[2] + "/model")
+def train(graph, folder, paused=None):
+    graph, folder = load_graph(Path(graph)), Path(folder)
+    counts = {f"num_{kind}s": graph[kind].num_nodes for kind in ("user", "song", "artist")}
+    trainer = Pausing(counts, {"batch_size": 64, "eval_k": 5, "device": "cpu"}, folder / "out")
+    trainer.paused = paused and Path(paused)
+    trainer.train(graph, 6)
+    trainer.save_model(folder / "model")
 """
 
 
 @pytest.mark.slow
-def test_a_killed_run_ends_with_the_same_weights(tiny_graph, tmp_path):
-    from data.graph import save_graph
-
+def test_a_killed_run_ends_with_the_same_weights(tiny_graph, tmp_path, monkeypatch):
     save_graph(tiny_graph, tmp_path / "graph.pt")
-    (tmp_path / "train_pausing.py").write_text(SCRIPT)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
-
-    def start(*arguments):
-        command = [sys.executable, str(tmp_path / "train_pausing.py"), str(tmp_path / "graph.pt"), *map(str, arguments)]
-        return subprocess.Popen(command, env=environment)
-
-    killed = start(tmp_path / "a", tmp_path / "paused")
-    while not (tmp_path / "paused").exists():
+    (tmp_path / "train_pausing.py").write_text(MODULE)
+    environment = {**os.environ, "PYTHONPATH": f"{Path(__file__).parents[2]}:{tmp_path}", "OMP_NUM_THREADS": "1"}
+    paused, code = tmp_path / "paused", "import sys, train_pausing; train_pausing.train(*sys.argv[1:])"
+    command = [sys.executable, "-c", code, tmp_path / "graph.pt", tmp_path / "killed", paused]
+    killed = subprocess.Popen(command, env=environment)
+    while not paused.exists():
         assert killed.poll() is None
         time.sleep(0.05)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
-    assert [path.name.split("-")[0] for path in (tmp_path / "a" / "out").iterdir()] == ["checkpoint"]
-    resumed, whole = start(tmp_path / "a"), start(tmp_path / "b")
-    assert (resumed.wait(), whole.wait()) == (0, 0)
-    for path in sorted((tmp_path / "a" / "model").iterdir()):
-        assert path.read_bytes() == (tmp_path / "b" / "model" / path.name).read_bytes(), path.name
+    assert [path.name.split("-")[0] for path in (tmp_path / "killed" / "out").iterdir()] == ["checkpoint"]
+
+    monkeypatch.syspath_prepend(tmp_path)
+    train_pausing, epochs = importlib.import_module("train_pausing"), []
+    monkeypatch.setattr(train_pausing.Pausing, "on_epoch_start", lambda self: epochs.append(self.current_epoch))
+    for folder in ("killed", "whole"):
+        train_pausing.train(tmp_path / "graph.pt", tmp_path / folder)
+    assert epochs == [3, 4, 5, 6, *range(1, 7)]
+    for path in sorted((tmp_path / "killed" / "model").iterdir()):
+        assert path.read_bytes() == (tmp_path / "whole" / "model" / path.name).read_bytes(), path.name

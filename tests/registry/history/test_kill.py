@@ -82,7 +82,7 @@ def act(action: str, uri: str, bundle: Path) -> None:
 def drive(action: str, folder: Path, prepared: Path, bundle: Path) -> int:
     """Kill at the first step, the second and so on until there are no more; return at how many."""
     uri, points = f"sqlite:///{folder}/mlflow.db", 0
-    for when in ("within",) if action in REGISTERING else ("before", "within"):
+    for when in ("before", "within") if action == "prune" else ("within",):
         for step in count(DECISION_STEP if action == "hold" else 1):
             restore(folder, prepared)
             if not killed(partial(armed, when, step, action, uri, bundle)):
@@ -231,6 +231,8 @@ def again(action: str, uri: str, bundle: Path, before: int | None, store: Any) -
 def main() -> None:
     import mlflow.store.model_registry.sqlalchemy_store
     import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
 
     import registry.history
     import registry.loading
@@ -238,6 +240,8 @@ def main() -> None:
     import registry.retention
     from registry.decision import Decision
 
+    # what a killed process has written is there, whether or not it has reached the disk
+    event.listen(Engine, "connect", lambda link, _: link.execute("PRAGMA synchronous = OFF"))
     action, *paths = sys.argv[1:]
     outcome = "hold" if action == "hold" else "promote"
     decision = Decision(outcome=outcome, reason="As was said.", metric="recall@5", users=40)
