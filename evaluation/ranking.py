@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from data.errors import InputError
-from evaluation.fixed_point import on_song_grid, on_user_grid
+from evaluation.vector_scores import Hidden, VectorScores
 from models.local_scores import LocalScores
+from models.top_songs import Found
 
 Score = Callable[[Tensor], Tensor]
 """Users (B,) int64 in, finite scores (B, S) of every song out."""
@@ -30,7 +30,19 @@ class Ranked(NamedTuple):
     scores: Tensor
 
 
-def dot_product(user: Tensor, song: Tensor) -> Score:
+@runtime_checkable
+class Ranking(Protocol):
+    """A score function that finds the best songs itself, without the scores of the others."""
+
+    @property
+    def num_songs(self) -> int:
+        """Songs that it scores."""
+
+    def best(self, users: Tensor, hidden: Hidden, k: int, at_once: int) -> Found | None:
+        """What ``rank`` would find for users (N,); None where it has to look at the scores."""
+
+
+def dot_product(user: Tensor, song: Tensor) -> VectorScores:
     """The score function of embeddings, equal to the last bit at any batch size, number of threads and device.
 
     A float32 matrix product rounds differently with the shape of the batch, which reorders near ties. Here the factors
@@ -40,29 +52,16 @@ def dot_product(user: Tensor, song: Tensor) -> Score:
         user: (U, D) embeddings.
         song: (S, D) embeddings on the device on which the scores are computed.
     """
-    songs = torch.from_numpy(on_song_grid(_array(song))).to(song.device)
-
-    def score(rows: Tensor) -> Tensor:
-        users = torch.from_numpy(on_user_grid(_array(user[rows.to(user.device)])))  # (B, D)
-        return (users.to(songs.device) @ songs.T).float()  # (B, S)
-
-    return score
+    return VectorScores(user, song)
 
 
-def local_score(user: Tensor, song: Tensor, local: LocalScores | None) -> Score:
+def local_score(user: Tensor, song: Tensor, local: LocalScores | None) -> VectorScores:
     """The score function of a model: the dot product, and what its local channel makes of it, where there is one.
 
     Args:
         user: (U, D) embeddings. song: (S, D) embeddings. local: of the same users and songs.
     """
-    similarity = dot_product(user, song)
-    if local is None:
-        return similarity
-
-    def score(rows: Tensor) -> Tensor:
-        return torch.from_numpy(local(rows.cpu().numpy(), similarity(rows).cpu().numpy()))
-
-    return score
+    return VectorScores(user, song, local)
 
 
 @torch.no_grad()
@@ -85,7 +84,10 @@ def rank(score: Score, users: Tensor, hidden: Tensor | None, k: int, batch_size:
     if users.numel() == 0:
         return Ranked(torch.empty((0, k), dtype=torch.int64), torch.empty((0, k)))
     size = batch_size or _batch_size(score, users)
-    batches = [_rank_batch(score, rows, pairs, k) for rows, pairs in _batches(users, hidden, size)]
+    pairs = rows_of(hidden.cpu() if hidden is not None else torch.empty((2, 0), dtype=torch.int64), users.cpu())
+    if isinstance(score, Ranking) and (found := _found(score, users, pairs, k, size)):
+        return found
+    batches = [_rank_batch(score, rows, own, k) for rows, own in _batches(users, pairs, size)]
     return Ranked(torch.cat([batch.items for batch in batches]), torch.cat([batch.scores for batch in batches]))
 
 
@@ -107,16 +109,12 @@ def check_k(k: int, num_songs: int) -> None:
         )
 
 
-def _array(embeddings: Tensor) -> np.ndarray:
-    return embeddings.detach().float().cpu().numpy()
-
-
 def _batch_size(score: Score, users: Tensor) -> int:
-    return max(1, SCORES_AT_ONCE // max(1, score(users[:1]).shape[1]))
+    songs = score.num_songs if isinstance(score, Ranking) else score(users[:1]).shape[1]
+    return max(1, SCORES_AT_ONCE // max(1, songs))
 
 
-def _batches(users: Tensor, hidden: Tensor | None, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    pairs = rows_of(hidden.cpu() if hidden is not None else torch.empty((2, 0), dtype=torch.int64), users.cpu())
+def _batches(users: Tensor, pairs: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
     starts = range(0, users.numel(), size)
     bounds = torch.searchsorted(pairs[0].contiguous(), torch.tensor([*starts, users.numel()]))
     for start, low, high in zip(starts, bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
@@ -132,6 +130,13 @@ def _rank_batch(score: Score, users: Tensor, hidden: Tensor, k: int) -> Ranked:
         scores = scores.clone().index_put_((rows, songs), scores.new_tensor(-torch.inf))
     items, values = _top(scores, k)
     return Ranked(items.masked_fill(values == -torch.inf, -1).cpu(), values.cpu())
+
+
+def _found(score: Ranking, users: Tensor, pairs: Tensor, k: int, size: int) -> Ranked | None:
+    check_k(k, score.num_songs)
+    start = torch.searchsorted(pairs[0].contiguous(), torch.arange(len(users) + 1))
+    found = score.best(users, Hidden(start.numpy(), pairs[1].numpy()), k, size)
+    return Ranked(torch.from_numpy(found.items), torch.from_numpy(found.scores)) if found else None
 
 
 def _check_finite(scores: Tensor, users: Tensor) -> None:

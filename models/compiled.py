@@ -54,3 +54,8 @@ def kernel(function: Callable[..., None]) -> Callable[..., None]:
 def inner(function: Callable[..., Any]) -> Any:
     """Compile as a part of kernels."""
     return numba.njit(function, **OPTIONS)
+
+
+def exact(function: Callable[..., Any]) -> Any:
+    """Compile as a part of kernels, each operation as it is written: the same bits in a vector as alone."""
+    return numba.njit(function, nogil=True, error_model="numpy")

@@ -15,13 +15,11 @@ from safetensors.numpy import load_file, save_file
 from data.cores import threads
 from data.errors import InputError
 from models.compiled import in_parallel
-from models.path_kernels import combined_scores, edge_weights
+from models.path_kernels import Attention
 from models.paths import Neighbors, Paths, balanced
+from models.top_songs import Gates, Sums, WeightedEdges, local_scores
 
 Array = npt.NDArray[Any]
-
-BLOCK = 2**22
-"""Edges that are counted at once."""
 
 FEW = 32
 """Users with less than this fraction of all songs do not pay for the edges of the others."""
@@ -47,14 +45,6 @@ class Relation(NamedTuple):
 
     paths: Paths
     heads: Array
-
-
-class WeightedEdges(NamedTuple):
-    """All edges of a relation by the song that was listened to: start (S + 1,), candidate (E,), weight (E, H)."""
-
-    start: Array
-    candidate: Array
-    weight: Array
 
 
 class LocalScores:
@@ -108,66 +98,63 @@ class LocalScores:
         Raises:
             InputError: it is the local channel of other users or songs.
         """
-        self._check(users, similarity)
-        rows = self.listens.rows(users)
-        log_listens = rows.log_degree[:, None]
-        scale = np.exp(-self.user_power * log_listens).astype(np.float32)
-        base, by_listens, by_listeners = self.gates.T.astype(np.float32)
-        user_gate, song_gate = base + log_listens * by_listens, self.log_listeners[:, None] * by_listeners
-        constant = (self.popularity * self.log_listeners).astype(np.float32)
-        history, weighted = self._history(rows)
-        edges = tuple(zip(*weighted, strict=True))
-        parts = balanced(rows.degree + 1)
+        sums, gates = self.prepared(users, similarity.shape[1])
         out = np.ascontiguousarray(similarity, dtype=np.float32)
-        in_parallel(
-            combined_scores, threads(), len(parts) - 1,
-            parts, *history, scale, *edges, user_gate, song_gate, constant, out,
-        )  # fmt: skip
+        parts = balanced(np.diff(sums.start) + 1)
+        in_parallel(local_scores, threads(), len(parts) - 1, parts, sums, gates, out)
         return out
 
-    def _check(self, users: Array, similarity: Array) -> None:
+    def prepared(self, users: Array, num_songs: int) -> tuple[Sums, Gates]:
+        """What the scores of users (B,) are computed from by the loops of ``models.top_songs``.
+
+        Raises:
+            InputError: it is the local channel of other users or songs.
+        """
+        self._check(users, num_songs)
+        rows = self.listens.rows(users)
+        log_listens = rows.log_degree[:, None]
+        base, by_listens, by_listeners = self.gates.T.astype(np.float32)
+        return self._sums(rows), Gates(
+            user=base + log_listens * by_listens,
+            song=by_listeners.copy(),
+            scale=np.exp(-self.user_power * log_listens).astype(np.float32),
+            popularity=np.array([self.popularity], dtype=np.float32),
+            log_listeners=self.log_listeners,
+        )
+
+    def _check(self, users: Array, num_songs: int) -> None:
         """Before a compiled loop, which does not look where it reads."""
-        if similarity.shape[1] == self.num_songs and users.max(initial=-1) < self.num_users:
+        if num_songs == self.num_songs and users.max(initial=-1) < self.num_users:
             return
         raise InputError(
             f"The local channel knows {self.num_users} users and {self.num_songs} songs, and is asked for user "
-            f"{users.max(initial=0)} and {similarity.shape[1]} songs; take all files of a model from one run."
+            f"{users.max(initial=0)} and {num_songs} songs; take all files of a model from one run."
         )
 
-    def _history(self, rows: Neighbors) -> tuple[Neighbors, tuple[WeightedEdges, ...]]:
-        """The users' songs, and the edges from there: a song is its row of them."""
+    def _sums(self, rows: Neighbors) -> Sums:
         songs = np.unique(rows.node).astype(np.int64)
         if "edges" in vars(self) or FEW * len(songs) >= self.num_songs:
-            return rows, self.edges
+            return Sums(rows.start, rows.node, self.edges)
         place = np.searchsorted(songs, rows.node).astype(np.int32)
-        return Neighbors(rows.start, place), self._weighed_edges(songs)
+        return Sums(rows.start, place, self._edges_of(songs))
 
     @cached_property
     def edges(self) -> tuple[WeightedEdges, ...]:
         """The weighted edges of each relation."""
-        return self._weighed_edges(np.arange(self.num_songs))
+        return self._edges_of(np.arange(self.num_songs))
 
-    def _weighed_edges(self, songs: Array) -> tuple[WeightedEdges, ...]:
-        """The rows of some songs, in each relation."""
-        return tuple(self._weighed(relation, songs) for relation in self.relations)
+    def _edges_of(self, songs: Array) -> tuple[WeightedEdges, ...]:
+        """Those from some songs, in each relation."""
+        return tuple(paths.weighed(songs, self._attention(heads)) for paths, heads in self.relations)
 
-    def _weighed(self, relation: Relation, songs: Array) -> WeightedEdges:
-        none = np.empty(0, np.int64), np.empty(0, np.int32), np.empty((0, len(relation.heads)), np.float32)
-        blocks = [none, *(self._weighed_block(relation, block) for block in relation.paths.blocks(songs, BLOCK))]
-        length, candidate, weight = (np.concatenate(column) for column in zip(*blocks, strict=True))
-        return WeightedEdges(np.concatenate([[0], length.cumsum()]), candidate, weight)
-
-    def _weighed_block(self, relation: Relation, songs: Array) -> tuple[Array, Array, Array]:
-        edges, heads = relation.paths.edges(songs), relation.heads.astype(np.float32)
-        weight = np.empty((len(edges.other), len(heads)), dtype=np.float32)
+    def _attention(self, heads: Array) -> Attention:
+        bias, of_candidate, of_listened, *of_strength = heads.astype(np.float32).T
         log_d = self.log_listeners[:, None]
-        constant = np.stack([heads[:, 0] + heads[:, 2] * log_d, heads[:, 1] * log_d])
-        parts, of_strength = balanced(np.diff(edges.start)), np.ascontiguousarray(heads[:, 3:])
-        in_parallel(
-            edge_weights, threads(), len(parts) - 1,
-            parts, edges.start, songs, edges.other, edges.strength, of_strength, constant, weight,
-        )  # fmt: skip
-        return np.diff(edges.start), edges.other, weight
+        return Attention(
+            of_strength=np.stack(of_strength, axis=1),
+            listened=bias + of_listened * log_d,
+            candidate=of_candidate * log_d,
+        )
 
     def save(self, path: Path) -> None:
         """Write the train listens, the songs' artists and the parameters; the edges are derived from them."""

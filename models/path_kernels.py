@@ -8,61 +8,101 @@ Letters in shapes: S songs, F powers, H heads, C candidates.
 
 from __future__ import annotations
 
-from math import exp, log, log1p
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from models.compiled import inner, kernel
+from models.compiled import exact, inner, kernel
+from models.elementary import exp, log
+from models.top_songs import WeightedEdges
 
 Array = npt.NDArray[Any]
 
 
+class Steps(NamedTuple):
+    """Both steps of a path: the middles of each song, the songs of each middle, and ``weight`` (M, F) of a middle."""
+
+    middle_start: Array
+    middle: Array
+    song_start: Array
+    song: Array
+    weight: Array
+
+
+class Rows(NamedTuple):
+    """Where edges are written: row n from ``start[n]`` on, ``length[n]`` of them; other (E,), strength (E, F)."""
+
+    start: Array
+    length: Array
+    other: Array
+    strength: Array
+
+
+class Pairs(NamedTuple):
+    """Pairs by song: row n of the songs has ``order[groups[n]:groups[n + 1]]``. users (P,), and the songs of each."""
+
+    groups: Array
+    order: Array
+    users: Array
+    history_start: Array
+    history: Array
+
+
+class Attention(NamedTuple):
+    """Heads: of_strength (H, F) of the log strengths; listened, candidate (S, H): what either end brings."""
+
+    of_strength: Array
+    listened: Array
+    candidate: Array
+
+
 @kernel
-def song_edges(
-    first: int, last: int, parts: Array, wanted: Array,
-    middle_start: Array, middle: Array, song_start: Array, song: Array, weight: Array,
-    start: Array, other: Array, strength: Array, length: Array,
-) -> None:  # fmt: skip
-    """Rows of ``wanted`` (n,), each at ``start[row]``, ``length[row]`` edges long."""
-    total, count, met = _scratch(len(middle_start) - 1, weight.shape[1])
+def song_edges(first: int, last: int, parts: Array, wanted: Array, steps: Steps, rows: Rows) -> None:
+    """The edges of ``wanted`` (n,)."""
+    scratch = _scratch(steps)
     for row in range(parts[first], parts[last]):
-        found = _add_row(wanted[row], middle_start, middle, song_start, song, weight, total, count, met)
-        place = start[row]
+        found = _add_row(wanted[row], steps, scratch)
+        place = rows.start[row]
         for n in range(found):
-            j = met[n]
+            j = scratch.met[n]
             if j != wanted[row]:
-                other[place] = j
-                strength[place] = total[j]
+                rows.other[place] = j
+                rows.strength[place] = scratch.total[j]
                 place += 1
-        length[row] = place - start[row]
-        _clear(found, total, count, met)
+        rows.length[row] = place - rows.start[row]
+        _clear(found, scratch)
 
 
 @kernel
 def pair_edges(
-    first: int, last: int, parts: Array, wanted: Array, groups: Array, order: Array, users: Array,
-    history_start: Array, history: Array, through_users: bool,
-    middle_start: Array, middle: Array, song_start: Array, song: Array, weight: Array,
-    start: Array, other: Array, strength: Array, length: Array,
-) -> None:  # fmt: skip
-    """Edges to each wanted song from the other songs of its pairs' users; its pairs are ``order[groups[row]:...]``."""
-    total, count, met = _scratch(len(middle_start) - 1, weight.shape[1])
+    first: int, last: int, parts: Array, wanted: Array, pairs: Pairs, through_users: bool, steps: Steps, rows: Rows
+) -> None:
+    """Edges to each wanted song from the other songs of its pairs' users."""
+    scratch = _scratch(steps)
     for row in range(parts[first], parts[last]):
-        found = _add_row(wanted[row], middle_start, middle, song_start, song, weight, total, count, met)
-        for n in range(groups[row], groups[row + 1]):
-            pair = order[n]
-            user, place = users[pair], start[pair]
-            for edge in range(history_start[user], history_start[user + 1]):
-                j = history[edge]
-                if j != wanted[row] and count[j] > (1 if through_users else 0):
-                    other[place] = j
-                    for f in range(weight.shape[1]):
-                        strength[place, f] = total[j, f] - (weight[user, f] if through_users else 0.0)
-                    place += 1
-            length[pair] = place - start[pair]
-        _clear(found, total, count, met)
+        found = _add_row(wanted[row], steps, scratch)
+        for n in range(pairs.groups[row], pairs.groups[row + 1]):
+            _add_pair(wanted[row], pairs.order[n], pairs, through_users, steps, scratch, rows)
+        _clear(found, scratch)
+
+
+@kernel
+def weighed_edges(
+    first: int, last: int, parts: Array, wanted: Array, steps: Steps, attention: Attention, bound: Array,
+    edges: WeightedEdges,
+) -> None:  # fmt: skip
+    """The edges of ``wanted`` (n,), exp of the heads' scores; a part's are side by side from ``bound`` on."""
+    scratch = _scratch(steps)
+    for part in range(first, last):
+        place = bound[part]
+        for row in range(parts[part], parts[part + 1]):
+            found = _add_row(wanted[row], steps, scratch)
+            edges.start[row] = place
+            place = _put(wanted[row], found, scratch, edges, place)
+            edges.stop[row] = place
+            _weigh(wanted[row], edges.start[row], place, attention, scratch, edges)
+            _clear(found, scratch)
 
 
 @kernel
@@ -96,91 +136,113 @@ def history_sums_backward(
                     out[edge, h] += grad[row, candidate[edge], h]
 
 
-@kernel
-def edge_weights(
-    first: int, last: int, parts: Array, start: Array, song: Array, other: Array, strength: Array,
-    of_strength: Array, constant: Array, out: Array,
-) -> None:  # fmt: skip
-    """exp of each head's score: ``of_strength`` (H, F) of the log strengths, and what either end brings.
-
-    ``constant`` (2, S, H): of the song that is listened from, then of the one that is recommended.
-    """
-    for row in range(parts[first], parts[last]):
-        for edge in range(start[row], start[row + 1]):
-            for h in range(of_strength.shape[0]):
-                score = constant[0, song[row], h] + constant[1, other[edge], h]
-                for f in range(of_strength.shape[1]):
-                    score += of_strength[h, f] * log(strength[edge, f])
-                out[edge, h] = exp(min(max(score, LOW), HIGH))
-
-
-@kernel
-def combined_scores(
-    first: int, last: int, parts: Array, history_start: Array, history: Array, scale: Array,
-    edge_start: tuple[Array, ...], candidate: tuple[Array, ...], weight: tuple[Array, ...],
-    user_gate: Array, song_gate: Array, constant: Array, out: Array,
-) -> None:  # fmt: skip
-    """Turn the similarities in ``out`` (B, S) into scores.
-
-    scale (B, H): of each head's sum, for a user. user_gate (B, H + 1), song_gate (S, H + 1): their sum is what a
-    head's logarithm and, last, the similarity count. constant (S,) is added.
-    """
-    heads, songs = scale.shape[1], len(song_gate)
-    total = np.zeros((songs, heads), dtype=np.float32)
-    for row in range(parts[first], parts[last]):
-        total[:] = 0.0
-        for n in range(history_start[row], history_start[row + 1]):
-            head = 0
-            for relation in range(len(edge_start)):
-                _add_edges(history[n], edge_start[relation], candidate[relation], weight[relation], head, total)
-                head += weight[relation].shape[1]
-        for i in range(songs):
-            score = (user_gate[row, heads] + song_gate[i, heads]) * out[row, i] + constant[i]
-            for h in range(heads):
-                if total[i, h] > 0.0:
-                    score += (user_gate[row, h] + song_gate[i, h]) * log1p(total[i, h] * scale[row, h])
-            out[row, i] = score
-
-
 LOW, HIGH = -20.0, 15.0
 """Bounds of a score of attention, so that one bad step cannot make a sum infinite."""
 
+LOWEST, HIGHEST = np.float32(LOW), np.float32(HIGH)
+
+
+class _Scratch(NamedTuple):
+    """A row while it is added up: total (S, F), how many paths (S,), and the songs met so far."""
+
+    total: Array
+    paths: Array
+    met: Array
+
 
 @inner
-def _scratch(songs: int, powers: int) -> Any:
-    return np.zeros((songs, powers)), np.zeros(songs, dtype=np.int32), np.empty(songs, dtype=np.int32)
+def _scratch(steps: Steps) -> Any:
+    songs, powers = len(steps.middle_start) - 1, steps.weight.shape[1]
+    return _Scratch(np.zeros((songs, powers)), np.zeros(songs, dtype=np.int32), np.empty(songs, dtype=np.int32))
 
 
 @inner
-def _add_row(
-    i: int, middle_start: Array, middle: Array, song_start: Array, song: Array, weight: Array,
-    total: Array, count: Array, met: Array,
-) -> int:  # fmt: skip
+def _add_row(i: int, steps: Steps, scratch: _Scratch) -> int:
     """Add up a song's row; how many songs it met, itself among them."""
     found = 0
-    for step in range(middle_start[i], middle_start[i + 1]):
-        m = middle[step]
-        for back in range(song_start[m], song_start[m + 1]):
-            j = song[back]
-            if count[j] == 0:
-                met[found] = j
+    for step in range(steps.middle_start[i], steps.middle_start[i + 1]):
+        m = steps.middle[step]
+        for back in range(steps.song_start[m], steps.song_start[m + 1]):
+            j = steps.song[back]
+            if scratch.paths[j] == 0:
+                scratch.met[found] = j
                 found += 1
-            count[j] += 1
-            for f in range(weight.shape[1]):
-                total[j, f] += weight[m, f]
+            scratch.paths[j] += 1
+            for f in range(steps.weight.shape[1]):
+                scratch.total[j, f] += steps.weight[m, f]
     return found
 
 
 @inner
-def _add_edges(j: int, start: Array, candidate: Array, weight: Array, head: int, total: Array) -> None:
-    """Add the edges from song ``j`` to the sums of a relation's heads, the first of which is ``head``."""
-    for edge in range(start[j], start[j + 1]):
-        for h in range(weight.shape[1]):
-            total[candidate[edge], head + h] += weight[edge, h]
+def _add_pair(
+    i: int, pair: int, pairs: Pairs, through_users: bool, steps: Steps, scratch: _Scratch, rows: Rows
+) -> None:
+    """A pair's edges; through users, those that its own user is the only middle of are none."""
+    user, place = pairs.users[pair], rows.start[pair]
+    for edge in range(pairs.history_start[user], pairs.history_start[user + 1]):
+        j = pairs.history[edge]
+        if j != i and scratch.paths[j] > (1 if through_users else 0):
+            rows.other[place] = j
+            for f in range(steps.weight.shape[1]):
+                own = steps.weight[user, f] if through_users else 0.0
+                rows.strength[place, f] = scratch.total[j, f] - own
+            place += 1
+    rows.length[pair] = place - rows.start[pair]
 
 
 @inner
-def _clear(found: int, total: Array, count: Array, met: Array) -> None:
+def _put(j: int, found: int, scratch: _Scratch, edges: WeightedEdges, place: int) -> int:
+    """Write down the songs that were met, without the song itself; where they end."""
     for n in range(found):
-        count[met[n]] = 0
-        total[met[n]] = 0.0
+        if scratch.met[n] != j:
+            edges.candidate[place] = scratch.met[n]
+            place += 1
+    return place
+
+
+@exact
+def _weigh(j: int, start: int, stop: int, attention: Attention, scratch: _Scratch, edges: WeightedEdges) -> None:
+    """Weights of the edges from ``j``: the same bits, however many there are."""
+    candidate = edges.candidate[start:stop]
+    strength = np.empty(len(candidate), dtype=np.float32)
+    for h in range(len(edges.weight)):
+        _begin(attention.listened[j, h], attention.candidate[:, h], candidate, edges.weight[h, start:stop])
+    for f in range(scratch.total.shape[1]):
+        _log_strength(scratch.total[:, f], candidate, strength)
+        for h in range(len(edges.weight)):
+            _add_scaled(attention.of_strength[h, f], strength, edges.weight[h, start:stop])
+    for h in range(len(edges.weight)):
+        _exp_all(edges.weight[h, start:stop])
+
+
+@exact
+def _begin(listened: float, of_candidate: Array, candidate: Array, out: Array) -> None:
+    for n in range(len(out)):
+        out[n] = listened + of_candidate[candidate[n]]
+
+
+@exact
+def _log_strength(total: Array, candidate: Array, out: Array) -> None:
+    for n in range(len(out)):
+        out[n] = total[candidate[n]]
+    for n in range(len(out)):
+        out[n] = log(out[n])
+
+
+@exact
+def _add_scaled(factor: float, values: Array, out: Array) -> None:
+    for n in range(len(out)):
+        out[n] += factor * values[n]
+
+
+@exact
+def _exp_all(out: Array) -> None:
+    for n in range(len(out)):
+        out[n] = exp(min(max(out[n], LOWEST), HIGHEST))
+
+
+@inner
+def _clear(found: int, scratch: _Scratch) -> None:
+    for n in range(found):
+        scratch.paths[scratch.met[n]] = 0
+        scratch.total[scratch.met[n]] = 0.0

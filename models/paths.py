@@ -6,7 +6,7 @@ and never kept: a song's row costs as many steps as its listeners have listens.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from data.cores import threads
 from models.compiled import in_parallel
-from models.path_kernels import pair_edges, song_edges
+from models.path_kernels import Attention, Pairs, Rows, Steps, pair_edges, song_edges, weighed_edges
+from models.top_songs import WeightedEdges
 
 Array = npt.NDArray[Any]
 
@@ -105,6 +106,25 @@ class Paths:
         bound = self._row_bounds(wanted)
         return self._run(song_edges, bound, bound, wanted)
 
+    def weighed(self, wanted: Array, attention: Attention) -> WeightedEdges:
+        """All edges from some songs (n,), with the weight of each head instead of strengths.
+
+        Nothing is set aside but what is returned. Its arrays have room for more edges than there are; memory that is
+        never written to costs nothing.
+        """
+        bound = np.minimum(self._row_bounds(wanted), len(self.middles.degree))
+        parts = balanced(bound)
+        begin = np.concatenate([[0], np.cumsum(bound)])
+        edges = WeightedEdges(
+            start=np.empty(len(wanted), dtype=np.int64),
+            stop=np.empty(len(wanted), dtype=np.int64),
+            candidate=np.empty(begin[-1], dtype=np.uint32),
+            weight=np.empty((len(attention.of_strength), begin[-1]), dtype=np.float32),
+        )
+        shares = len(parts) - 1
+        in_parallel(weighed_edges, threads(), shares, parts, wanted, self._steps, attention, begin[parts], edges)
+        return edges
+
     def pair_edges(self, users: Array, songs: Array, history: Neighbors, through_users: bool) -> SongEdges:
         """The edges from each user's other songs to one of them, in a world where the user never heard that one.
 
@@ -118,17 +138,11 @@ class Paths:
         groups = np.append(first, len(songs)).astype(np.int64)
         bound = np.maximum(history.degree[users] - 1, 0)
         cost = self._row_bounds(wanted)
-        return self._run(pair_edges, cost, bound, wanted, groups, order, users, *history, through_users)
+        return self._run(pair_edges, cost, bound, wanted, Pairs(groups, order, users, *history), through_users)
 
-    def blocks(self, songs: Array, most: int) -> Iterator[Array]:
-        """The songs in runs whose edges are ``most`` at most, or a song alone."""
-        cost = np.concatenate([[0], np.cumsum(self._row_bounds(songs))])
-        low = 0
-        while low < len(songs):
-            reach = int(np.searchsorted(cost, cost[low] + most, side="right")) - 1
-            high = max(reach, low + 1)
-            yield songs[low:high]
-            low = high
+    @property
+    def _steps(self) -> Steps:
+        return Steps(*self.middles, *self.songs, self.weight)
 
     def _row_bounds(self, wanted: Array) -> Array:
         """(n,) the most edges that the row of each song can have: what its middles' songs sum up to."""
@@ -143,9 +157,8 @@ class Paths:
         other = np.empty(start[-1], dtype=np.int32)
         strength = np.empty((start[-1], self.weight.shape[1]), dtype=np.float32)
         length = np.zeros(len(bound), dtype=np.int64)
-        parts = balanced(cost)
-        graph = (*self.middles, *self.songs, self.weight)
-        in_parallel(kernel, threads(), len(parts) - 1, parts, *arguments, *graph, start, other, strength, length)
+        parts, rows = balanced(cost), Rows(start[:-1], length, other, strength)
+        in_parallel(kernel, threads(), len(parts) - 1, parts, *arguments, self._steps, rows)
         tight, place = _gathered(start[:-1], length)
         return SongEdges(tight, other[place], strength[place])
 

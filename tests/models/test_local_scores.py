@@ -165,13 +165,6 @@ def test_few_users_do_not_pay_for_the_edges_of_all_songs_and_get_the_same_bits(u
     assert (made.scores(together, np.array(users)) == expected[users]).all()
 
 
-def test_blocks_of_edges_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = larger_world()
-    expected = made.scores(made.compiled())
-    monkeypatch.setattr("models.local_scores.BLOCK", 50)
-    assert (made.scores(made.compiled()) == expected).all()
-
-
 @whenever_compiled
 @given(world=worlds())
 def test_save_and_load_give_the_same_bits(world: World, tmp_path_factory: pytest.TempPathFactory) -> None:

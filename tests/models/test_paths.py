@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.cores import threads
+from models.path_kernels import Attention
 from models.paths import Neighbors, Paths, SongEdges, balanced
+from models.top_songs import WeightedEdges
 
 Pairs = set[tuple[int, int]]
 POWERS = (0.0, 0.3, 1.0)
@@ -167,27 +169,68 @@ def test_the_bits_do_not_depend_on_the_threads(
     assert all(same_bits(ours, theirs) for ours, theirs in zip(both(), expected, strict=True))
 
 
+ATTENTION = ((0.7, 0.0, -0.4), (0.0, 1.3, 0.2), (-0.5, 0.1, 0.0))
+"""Three heads of as many powers."""
+
+
+def attention(songs: int, seed: int = 0) -> Attention:
+    listened, candidate = np.random.default_rng(seed).normal(size=(2, songs, len(ATTENTION))).astype(np.float32)
+    return Attention(np.array(ATTENTION, dtype=np.float32), listened, candidate)
+
+
+def weighed_row(edges: WeightedEdges, n: int) -> dict[int, np.ndarray]:
+    own = slice(edges.start[n], edges.stop[n])
+    found = dict(zip(edges.candidate[own].tolist(), edges.weight[:, own].T, strict=True))
+    assert len(found) == own.stop - own.start  # no song twice
+    return found
+
+
 @fast
-@given(pairs_of(most_rows=12), st.integers(1, 60), st.data())
-def test_blocks_are_all_songs_in_order_and_no_larger_than_asked(
-    made: tuple[int, int, Pairs], most: int, data: st.DataObject
-) -> None:
+@given(pairs_of(most_rows=12))
+def test_weighed_edges_are_the_edges_with_the_exp_of_their_scores(made: tuple[int, int, Pairs]) -> None:
     songs, middles, pairs = made
-    wanted = np.array(data.draw(st.permutations(range(songs))), dtype=np.int64)
-    made_paths = paths(pairs, songs, middles)
-    blocks = list(made_paths.blocks(wanted, most))
-    assert np.concatenate(blocks).tolist() == wanted.tolist()
-    for block in blocks:
-        # what is set aside for a song counts each path, so it bounds its edges
-        paths_to = [sum(middle == m for i, m in pairs if i == song for _, middle in pairs) for song in block.tolist()]
-        assert len(block) == 1 or sum(paths_to) <= most
-        assert len(block) > 0
+    heads, wanted = attention(songs), np.arange(songs)[::-1].copy()
+    edges = paths(pairs, songs, middles).weighed(wanted, heads)
+    for n, j in enumerate(wanted.tolist()):
+        expected = {
+            i: np.exp(heads.listened[j] + heads.candidate[i] + heads.of_strength @ np.log(strength))
+            for i, strength in naive_edges(pairs, songs, j).items()
+        }
+        found = weighed_row(edges, n)
+        assert found.keys() == expected.keys()
+        for i, weight in expected.items():
+            np.testing.assert_allclose(found[i], weight, rtol=1e-5)
 
 
-def test_no_songs_make_no_blocks_and_no_edges() -> None:
+@pytest.mark.parametrize("threads", ["1", "2", "5"])
+def test_weights_are_the_same_bits_alone_and_on_any_number_of_threads(
+    monkeypatch: pytest.MonkeyPatch, threads: str
+) -> None:
+    heads, through = attention(300), paths(larger_pairs(), 300, 80)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    expected = through.weighed(np.arange(300), heads)
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    together = through.weighed(np.arange(300), heads)
+    for song in range(300):
+        alone = weighed_row(through.weighed(np.array([song]), heads), 0)
+        for found in (alone, weighed_row(together, song)):
+            for i, weight in weighed_row(expected, song).items():
+                assert np.array_equal(found[i], weight)
+
+
+def test_no_bad_score_makes_a_weight_infinite() -> None:
+    made, far = paths({(0, 0), (1, 0)}, 2, 1), np.full((2, 1), 1e30, dtype=np.float32)
+    for listened, bound in ((far, 15), (-far, -20)):
+        heads = Attention(np.zeros((1, 3), dtype=np.float32), listened, np.zeros_like(far))
+        edges = made.weighed(np.array([0, 1]), heads)
+        for row in (0, 1):
+            np.testing.assert_allclose(weighed_row(edges, row)[1 - row], np.exp(bound), rtol=1e-6)
+
+
+def test_no_songs_make_no_edges() -> None:
     none, made = np.empty(0, dtype=np.int64), paths({(0, 0), (1, 0)}, 2, 1)
-    assert list(made.blocks(none, 5)) == []
     assert [len(part) for part in made.edges(none)] == [1, 0, 0]
+    assert len(made.weighed(none, attention(2)).start) == 0
 
 
 @fast
