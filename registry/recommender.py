@@ -94,8 +94,45 @@ class Recommender:
 
     def scores(self, user: int) -> np.ndarray:
         """Scores (S,) float32 of every song for a user index."""
-        similarity = (self._songs @ on_user_grid(self._users[user : user + 1])[0]).astype(np.float32)
+        similarity = self._similarity(user)
         return self._local(np.array([user]), similarity[None])[0] if self._local else similarity
+
+    def explain(self, user_id: str, track_id: str, k: int = 3) -> dict[str, Any]:
+        """Why a song is recommended to a user: the terms of its score.
+
+        Args:
+            user_id, track_id: ids of the log.
+            k: how many of the user's own songs are named, those that add most.
+
+        Returns:
+            a record of the song as ``recommend`` gives it, with ``vectors`` and ``popularity``, what the similarity of
+            the vectors and the song's popularity add; ``because``, a record for each of the k songs with
+            ``by_listeners`` and ``by_artists``, what it adds since the same users heard both and since they share an
+            artist; and ``other_songs``, what the rest of them add. The numbers add up to the score. A model without a
+            local channel has its vectors only.
+
+        Raises:
+            InputError: the user or the song is unknown, or k is below 0.
+        """
+        if k < 0:
+            raise InputError(f"k is {k}; ask for no songs (0) or for some.")
+        user, song = self._index(user_id), self._song_index(track_id)
+        similarity = float(self._similarity(user)[song])
+        if self._local is None:
+            none: dict[str, Any] = {"popularity": 0.0, "because": [], "other_songs": 0.0}
+            return {**self._record(song, similarity), "vectors": similarity, **none}
+        from models.explanation import explain
+
+        found = explain(self._local, user, song, similarity)
+        terms = zip(found.songs.tolist(), found.by_listeners.tolist(), found.by_artists.tolist(), strict=True)
+        because = [{**self._names(j), "by_listeners": users, "by_artists": artists} for j, users, artists in terms]
+        other = sum(record["by_listeners"] + record["by_artists"] for record in because[k:])
+        parts = {"vectors": found.vectors, "popularity": found.popularity, "because": because[:k], "other_songs": other}
+        return {**self._record(song, found.score), **parts}
+
+    def _similarity(self, user: int) -> np.ndarray:
+        similarity: np.ndarray = (self._songs @ on_user_grid(self._users[user : user + 1])[0]).astype(np.float32)
+        return similarity
 
     def _index(self, user_id: str) -> int:
         index: int = pc.index(self._user_ids, pa.scalar(str(user_id), pa.string())).as_py()
@@ -103,6 +140,15 @@ class Recommender:
             raise InputError(
                 f"The user '{user_id}' is unknown to this model, which knows {self.num_users} users; a user appears "
                 "with the first training after the first listen."
+            )
+        return index
+
+    def _song_index(self, track_id: str) -> int:
+        index: int = pc.index(self._songs_table["track_id"], pa.scalar(str(track_id), pa.string())).as_py()
+        if index < 0:
+            raise InputError(
+                f"The song '{track_id}' is unknown to this model, which knows {self.num_songs} songs; a song appears "
+                "with the first training after its first listen."
             )
         return index
 
@@ -117,9 +163,13 @@ class Recommender:
         return hidden
 
     def _record(self, song: int, score: float) -> dict[str, Any]:
+        names = self._names(song)
+        return {"track_id": names.pop("track_id"), "score": score, **names}
+
+    def _names(self, song: int) -> dict[str, Any]:
         row = self._songs_table.slice(song, 1).to_pylist()[0]
         names = {"track_name": row.get("track_name"), "artist_name": self._artists.get(song)}
-        return {"track_id": row["track_id"], "score": score, **{key: name for key, name in names.items() if name}}
+        return {"track_id": row["track_id"], **{key: name for key, name in names.items() if name}}
 
 
 def _best(scores: np.ndarray, open_songs: np.ndarray, k: int) -> np.ndarray:

@@ -135,3 +135,40 @@ def loaded_by(bundle: Path) -> set[str]:
 def test_recommending_does_not_load_torch_or_mlflow(bundle: Path, with_local: Path) -> None:
     assert loaded_by(bundle) == set()
     assert loaded_by(with_local) == {"numba"}
+
+
+def test_the_terms_of_an_explanation_add_up_to_the_score(with_local: Path) -> None:
+    model = Recommender.load(with_local)
+    for record in model.recommend("u03", k=5):
+        found = model.explain("u03", record["track_id"], k=2)
+        assert found["score"] == pytest.approx(record["score"], abs=1e-5)
+        added = [song["by_listeners"] + song["by_artists"] for song in found["because"]]
+        terms = [found["vectors"], found["popularity"], found["other_songs"], *added]
+        assert sum(terms) == pytest.approx(found["score"], abs=1e-9)
+        assert len(added) <= 2
+        assert added == sorted(added, reverse=True)
+
+
+def test_an_explanation_names_songs_that_the_user_trained_the_model_with(with_local: Path) -> None:
+    model = Recommender.load(with_local)
+    best = model.recommend("u03", k=1)[0]["track_id"]
+    named = {song["track_id"] for song in model.explain("u03", best, k=100)["because"]}
+    assert named
+    assert named <= listened(with_local, 3, ("train",))
+
+
+def test_without_a_local_channel_the_vectors_are_the_whole_explanation(bundle: Path) -> None:
+    model = Recommender.load(bundle)
+    (best,) = model.recommend("u03", k=1)
+    found = model.explain("u03", best["track_id"])
+    assert found == {**best, "vectors": best["score"], "popularity": 0.0, "because": [], "other_songs": 0.0}
+
+
+def test_what_cannot_be_explained_is_refused(with_local: Path) -> None:
+    model = Recommender.load(with_local)
+    with pytest.raises(InputError, match="The song 'nothing' is unknown to this model, which knows 30 songs"):
+        model.explain("u03", "nothing")
+    with pytest.raises(InputError, match="The user 'nobody' is unknown"):
+        model.explain("nobody", "t01")
+    with pytest.raises(InputError, match="k is -1"):
+        model.explain("u03", "t01", k=-1)
