@@ -92,6 +92,7 @@ VARIANTS = {
     "no-artists": Variant("no artists in the graph", artists=False),
     "own-edges": Variant("a batch's own edges pass messages", model=_without(KeepsOwnEdges)),
     "no-calibration": Variant("channels weighed on all pairs", trainer=WithoutCalibration),
+    "fan-out": Variant("steps on sampled neighbourhoods", training={"fan_out": [20, 10]}),
     "bpr": Variant("vectors by BPR", training={"loss": "bpr", "num_negatives": None}),
     "lightgcn": Variant("lightgcn, softmax", model={"architecture": "lightgcn", "heads": None, "local": None}),
     "mf": Variant("mf, softmax", model={"architecture": "mf", "heads": None, "num_layers": None, "local": None}),
