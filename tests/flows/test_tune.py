@@ -123,10 +123,11 @@ def test_a_search_ends_with_a_config_that_trains_to_the_value_it_was_chosen_for(
 
 
 @pytest.mark.slow
-def test_the_first_trial_is_the_config_as_it_is(search: Search, home: Path) -> None:
+def test_the_first_trial_is_the_config_as_it_is_and_no_checkpoint_is_left(search: Search, home: Path) -> None:
     search()
     start = trials(home)[0]
     assert start.user_attrs["values"] == {"lr": 0.01, "temperature": 0.1}
+    assert not list((home / "artifacts" / "tune").rglob("*.pt"))
     state = train(config=str(home / "configs" / "small.toml"), return_state=True)
     stages = {stage["stage"]: stage for stage in state.result()["stages"]}
     assert stages["train"]["counts"]["best_metric"] == start.value
@@ -147,11 +148,6 @@ def test_trials_may_have_fewer_epochs_than_the_config_that_is_written(search: Se
     search("--trials", "2", "--set", "tune.num_epochs=1")
     assert [len(trial.intermediate_values) for trial in finished(home)] == [1, 1]
     assert load_run_config(home / "configs" / "small-tuned.toml").num_epochs == 2
-
-
-def test_checkpoints_of_finished_trials_are_gone(search: Search, home: Path) -> None:
-    search()
-    assert not list((home / "artifacts" / "tune").rglob("*.pt"))
 
 
 @pytest.mark.slow
@@ -229,15 +225,10 @@ def test_without_optuna_the_command_says_what_to_install(refused: Search, monkey
 
 
 @pytest.mark.slow
-def test_a_finished_search_has_no_trial_left_to_run(search: Search, refused: Search) -> None:
+def test_a_search_that_is_finished_or_runs_already_is_not_started(search: Search, refused: Search, home: Path) -> None:
     search()
     assert "small-tuned.toml exists; give --output another name, or --force" in refused()
     assert "No trial is left to run: 3 of 3 are finished" in refused("--force")
-
-
-@pytest.mark.slow
-def test_a_search_that_runs_already_is_not_joined(search: Search, refused: Search, home: Path) -> None:
-    search()
     (study,) = (home / "artifacts" / "tune" / "small").glob("*/study.db")
     with FileLock(study.parent / "lock"):
         assert "This search is running already" in refused("--force", "--trials", "4")
@@ -271,22 +262,29 @@ class Started:
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests may run in a background
             )
 
-    def wait_for(self, words: str) -> None:
+    def has_said(self, words: str) -> bool:
+        return re.search(words, self.said.read_text(encoding="utf-8"), re.MULTILINE) is not None
+
+    def wait_for(self, there: Callable[[], object]) -> None:
         ends = time.monotonic() + 120
-        while not re.search(words, self.said.read_text(encoding="utf-8"), re.MULTILINE):
+        while not there():
             assert self.process.poll() is None, self.said.read_text(encoding="utf-8")
             assert time.monotonic() < ends, self.said.read_text(encoding="utf-8")
             time.sleep(0.02)
+
+
+def in_training(home: Path) -> list[Path]:
+    """Checkpoints of trials that have ended their first epoch, and not their last."""
+    return list((home / "artifacts" / "tune").rglob("checkpoint-*.pt"))
 
 
 @pytest.mark.slow
 def test_a_killed_search_goes_on_and_no_trial_is_lost_or_counted_twice(
     prefect_api: str, config: Path, home: Path, tmp_path: Path
 ) -> None:
-    options = ("--trials", "4", "--jobs", "2", "--epochs", "30", "--pruner", "none", "--patience", "1000")
+    options = ("--trials", "3", "--jobs", "2", "--epochs", "30", "--pruner", "none", "--patience", "1000")
     killed = Started(config, tmp_path / "first", prefect_api, *options)
-    killed.wait_for(r"^trial ")
-    time.sleep(2)  # into the next trials
+    killed.wait_for(lambda: killed.has_said(r"^trial ") and in_training(home))
     killed.process.send_signal(signal.SIGKILL)
     killed.process.wait(timeout=10)
     before = {trial.number: trial for trial in finished(home)}
@@ -296,10 +294,10 @@ def test_a_killed_search_goes_on_and_no_trial_is_lost_or_counted_twice(
 
     again = Started(config, tmp_path / "second", prefect_api, *options)
     assert again.process.wait(timeout=180) == 0, again.said.read_text(encoding="utf-8")
-    assert f"{len(before)} of 4 trials are finished" in again.said.read_text(encoding="utf-8")
+    assert f"{len(before)} of 3 trials are finished" in again.said.read_text(encoding="utf-8")
     after = finished(home)
-    assert len(after) == 4
-    assert len({json.dumps(trial.user_attrs["values"]) for trial in after}) == 4
+    assert len(after) == 3
+    assert len({json.dumps(trial.user_attrs["values"]) for trial in after}) == 3
     assert {trial.number for trial in after} >= set(before)
     repeated = {trial.user_attrs["number"] for trial in after if "number" in trial.user_attrs}
     assert repeated == {trial.number for trial in running}
@@ -308,13 +306,14 @@ def test_a_killed_search_goes_on_and_no_trial_is_lost_or_counted_twice(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code", "jobs"), [(signal.SIGINT, 130, 2), (signal.SIGTERM, 143, 1)])
 def test_a_stopped_search_ends_its_trials_and_says_that_it_goes_on(
-    prefect_api: str, config: Path, tmp_path: Path, number: int, code: int
+    prefect_api: str, config: Path, home: Path, tmp_path: Path, number: int, code: int, jobs: int
 ) -> None:
-    run = Started(config, tmp_path / "said", prefect_api, "--jobs", "2", "--epochs", "100000", "--patience", "100000")
-    run.wait_for(r"at once$")
-    time.sleep(6)
+    run = Started(
+        config, tmp_path / "said", prefect_api, "--jobs", str(jobs), "--epochs", "100000", "--patience", "100000"
+    )
+    run.wait_for(lambda: len(in_training(home)) == jobs)
     run.process.send_signal(number)
     assert run.process.wait(timeout=60) == code
     said = run.said.read_text(encoding="utf-8")
