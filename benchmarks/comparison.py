@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -72,6 +73,7 @@ def main() -> None:
     if absent := why_absent(config):
         raise SystemExit(absent)
     plan = Plan(config, load_run_config(config), tuple(chosen.rows), chosen.seeds, chosen.epochs, chosen.budget)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         compare(plan, chosen.results)
     except KeyboardInterrupt:
