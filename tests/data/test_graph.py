@@ -99,6 +99,7 @@ def test_a_graph_without_artists_works_everywhere(tmp_path, make_listens, make_l
     assert seen[BY].edge_index.shape == seen[REV_BY].edge_index.shape == (2, 0)
 
 
+@pytest.mark.slow
 def test_the_same_log_gives_the_same_bytes_in_another_folder_and_process(tmp_path, folder):
     code = (
         "import sys, pathlib; from data.graph import build_graph, save_graph\n"

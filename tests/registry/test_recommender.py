@@ -132,6 +132,7 @@ def loaded_by(bundle: Path) -> set[str]:
     )
 
 
+@pytest.mark.slow
 def test_recommending_does_not_load_torch_or_mlflow(bundle: Path, with_local: Path) -> None:
     assert loaded_by(bundle) == set()
     assert loaded_by(with_local) == {"numba"}

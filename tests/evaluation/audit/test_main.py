@@ -87,6 +87,7 @@ def test_a_mistake_is_one_sentence(run, arguments: list[str], sentence: str) -> 
     assert run(*arguments) == (1, "", f"{sentence}\n")
 
 
+@pytest.mark.slow
 def test_it_runs_as_a_module_in_eighty_columns(made, tmp_path) -> None:
     save_graph(made.whole, tmp_path / "graph.pt")
     ended = subprocess.run(
