@@ -112,13 +112,14 @@ class Paths:
         Nothing is set aside but what is returned. Its arrays have room for more edges than there are; memory that is
         never written to costs nothing.
         """
-        bound = np.minimum(self._row_bounds(wanted), len(self.middles.degree))
+        songs = len(self.middles.degree)
+        bound = np.minimum(self._row_bounds(wanted), songs)
         parts = balanced(bound)
         begin = np.concatenate([[0], np.cumsum(bound)])
         edges = WeightedEdges(
             start=np.empty(len(wanted), dtype=np.int64),
             stop=np.empty(len(wanted), dtype=np.int64),
-            candidate=np.empty(begin[-1], dtype=np.uint32),
+            candidate=np.empty(begin[-1], dtype=np.uint16 if songs <= 2**16 else np.uint32),
             weight=np.empty((len(attention.of_strength), begin[-1]), dtype=np.float32),
         )
         shares = len(parts) - 1

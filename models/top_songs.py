@@ -34,8 +34,8 @@ SPARE = 64
 class WeightedEdges(NamedTuple):
     """Edges of a relation by the song that was listened to.
 
-    start, stop (n,) int64: where a song's edges are, since rows do not lie side by side. candidate (E,) uint32: an
-    index that may be negative costs a comparison. weight (H, E) float32.
+    start, stop (n,) int64: where a song's edges are, since rows do not lie side by side. candidate (E,): uint32,
+    since an index that may be negative costs a comparison, or uint16 where that is enough. weight (H, E) float32.
     """
 
     start: Array

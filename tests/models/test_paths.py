@@ -227,6 +227,13 @@ def test_no_bad_score_makes_a_weight_infinite() -> None:
             np.testing.assert_allclose(weighed_row(edges, row)[1 - row], np.exp(bound), rtol=1e-6)
 
 
+@pytest.mark.parametrize("songs", [2**16, 2**16 + 1])
+def test_candidates_of_large_catalogues_keep_their_numbers(songs: int) -> None:
+    made = paths({(1, 0), (songs - 1, 0)}, songs, 1)
+    edges = made.weighed(np.array([1, songs - 1]), attention(songs))
+    assert [set(weighed_row(edges, row)) for row in (0, 1)] == [{songs - 1}, {1}]
+
+
 def test_no_songs_make_no_edges() -> None:
     none, made = np.empty(0, dtype=np.int64), paths({(0, 0), (1, 0)}, 2, 1)
     assert [len(part) for part in made.edges(none)] == [1, 0, 0]
