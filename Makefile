@@ -62,9 +62,10 @@ tensorboard: install ## Learning curves on 127.0.0.1:6006
 mlflow: install ## Runs and registered models on 127.0.0.1:5000
 	$(VENV)/bin/mlflow ui --backend-store-uri sqlite:///artifacts/mlflow/mlflow.db --host 127.0.0.1
 
-bench: install ## Compare with PyG, LightGCN, MF and baselines; time attention
+bench: install ## The comparison with PyG, LightGCN, MF, baselines; timings
 	$(PYTHON) benchmarks/comparison.py
 	$(PYTHON) benchmarks/attention.py
+	$(PYTHON) benchmarks/ranking.py
 	$(PYTHON) benchmarks/cached_run.py
 
 bench-quick: install ## The same table with fewer rows and epochs, on a small log

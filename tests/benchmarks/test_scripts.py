@@ -23,6 +23,7 @@ OPTIONS = {
     "comparison": "--rows",
     "gate": "--retrains",
     "ablation": "--folder",
+    "ranking": "--config",
 }
 
 
