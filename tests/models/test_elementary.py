@@ -31,16 +31,21 @@ def computed(loop: object, values: np.ndarray) -> np.ndarray:
     return out
 
 
+def units_off(found: np.ndarray, exact: np.ndarray) -> float:
+    """The largest error, in units of the last place of a float32."""
+    return float((np.abs(found - exact) / np.spacing(np.abs(exact).astype(np.float32))).max())
+
+
 @whenever_compiled
 @given(st.lists(st.floats(2.0**-126, float(GREATEST), width=32), min_size=1, max_size=50))
 def test_logarithms_are_right_to_two_units_in_the_last_place(values: list[float]) -> None:
-    np.testing.assert_allclose(computed(logs, np.array(values)), np.log(np.array(values)), rtol=1.5e-7, atol=1e-9)
+    assert units_off(computed(logs, np.array(values)), np.log(np.array(values))) <= 2
 
 
 @whenever_compiled
 @given(st.lists(st.floats(-87, 88, width=32), min_size=1, max_size=50))
 def test_exponentials_are_right_to_two_units_in_the_last_place(values: list[float]) -> None:
-    np.testing.assert_allclose(computed(exps, np.array(values)), np.exp(np.array(values)), rtol=1.5e-7)
+    assert units_off(computed(exps, np.array(values)), np.exp(np.array(values))) <= 2
 
 
 def test_what_has_no_logarithm_in_numbers_comes_back() -> None:

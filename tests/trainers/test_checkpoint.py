@@ -145,7 +145,7 @@ def train(graph, folder, paused=None):
 def test_a_killed_run_ends_with_the_same_weights(tiny_graph, tmp_path, monkeypatch):
     save_graph(tiny_graph, tmp_path / "graph.pt")
     (tmp_path / "train_pausing.py").write_text(MODULE)
-    environment = {**os.environ, "PYTHONPATH": f"{Path(__file__).parents[2]}:{tmp_path}", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": f"{Path(__file__).parents[2]}:{tmp_path}"}
     paused, code = tmp_path / "paused", "import sys, train_pausing; train_pausing.train(*sys.argv[1:])"
     command = [sys.executable, "-c", code, tmp_path / "graph.pt", tmp_path / "killed", paused]
     killed = subprocess.Popen(command, env=environment)
