@@ -12,6 +12,7 @@ from evaluation.ranking import rank
 from models.factory import MODELS, create_model
 from trainers.config import TrainingConfig
 from trainers.objective import PairObjective
+from trainers.randomness import own_global_stream
 from trainers.sampling import train_pairs
 
 STEPS = 60
@@ -27,10 +28,11 @@ def fit(model, graph, steps: int = STEPS):
     seen, objective = message_graph(graph), PairObjective(TrainingConfig(num_negatives=0))
     optimizer, generator = torch.optim.Adam(model.parameters(), lr=0.05), torch.Generator().manual_seed(0)
     users, songs = train_pairs(graph)
-    for _ in range(steps):
-        optimizer.zero_grad()
-        objective.loss(model, seen, users, songs, generator).backward()
-        optimizer.step()
+    with own_global_stream(0, torch.device("cpu")):  # what dropout draws from
+        for _ in range(steps):
+            optimizer.zero_grad()
+            objective.loss(model, seen, users, songs, generator).backward()
+            optimizer.step()
     return model.eval()
 
 
