@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from models.local_scores import LocalScores, Relation
-from models.path_kernels import HIGH, LOW
+from models.local_scores import LocalScores
+from models.top_songs import WeightedEdges
 
 Array = npt.NDArray[Any]
 
@@ -47,35 +47,34 @@ def explain(local: LocalScores, user: int, song: int, similarity: float) -> Expl
         user, song: indices.
         similarity: of their vectors.
     """
-    listens = local.listens.rows(np.array([user]))
-    log_d = float(local.log_listeners[song])
-    gates = local.gates @ np.array([1.0, float(listens.log_degree[0]), log_d])
+    heard = local.listens.rows(np.array([user])).node
+    sums, gates = local.prepared(np.array([user]), local.num_songs)
+    log_d = gates.log_listeners[song]
+    gate = gates.user[0] + gates.song * log_d
     by_relation, first = [], 0
-    for relation in local.relations:
-        heads = slice(first, first := first + len(relation.heads))
-        scale = np.exp(-local.user_power[heads] * listens.log_degree[0])
-        attention = _attention(local, relation, song, listens.node)
-        by_relation.append(_shares(attention, scale) @ gates[heads])
+    for edges in sums.edges:
+        heads = slice(first, first := first + len(edges.weight))
+        attention = _attention(edges, sums.history, song)
+        by_relation.append(_shares(attention, gates.scale[0, heads]) @ gate[heads])
     order = np.argsort(-sum(by_relation), kind="stable")
     by_listeners, by_artists = (added[order] for added in by_relation)
     leads = (by_listeners != 0) | (by_artists != 0)
     return Explanation(
-        vectors=float(gates[-1] * similarity),
-        popularity=local.popularity * log_d,
-        songs=listens.node[order][leads],
+        vectors=float(gate[-1] * similarity),
+        popularity=float(gates.popularity[0] * log_d),
+        songs=heard[order][leads],
         by_listeners=by_listeners[leads],
         by_artists=by_artists[leads],
     )
 
 
-def _attention(local: LocalScores, relation: Relation, song: int, heard: Array) -> Array:
-    """a_ij of the song i and each song j that was heard: (n, H), zero where no path joins them."""
-    edges, heads = relation.paths.edges(np.array([song])), relation.heads.astype(np.float64)
-    ends = np.broadcast_to([1.0, local.log_listeners[song]], (len(edges.other), 2))
-    features = np.column_stack([ends, local.log_listeners[edges.other], np.log(edges.strength)])
-    found = np.zeros((local.num_songs, len(heads)))
-    found[edges.other] = np.exp(np.clip(features @ heads.T, LOW, HIGH))
-    return found[heard]
+def _attention(edges: WeightedEdges, history: Array, song: int) -> Array:
+    """a_ij of the song i and each song j that was heard, by its row of edges: (n, H), zero where no path joins them."""
+    found = np.zeros((len(history), len(edges.weight)))
+    for n, row in enumerate(history):
+        own = slice(edges.start[row], edges.stop[row])
+        found[n] = edges.weight[:, own][:, edges.candidate[own] == song].sum(1)
+    return found
 
 
 def _shares(attention: Array, scale: Array) -> Array:

@@ -124,10 +124,12 @@ class Recommender:
         from models.explanation import explain
 
         found = explain(self._local, user, song, similarity)
-        terms = zip(found.songs.tolist(), found.by_listeners.tolist(), found.by_artists.tolist(), strict=True)
-        because = [{**self._names(j), "by_listeners": users, "by_artists": artists} for j, users, artists in terms]
-        other = sum(record["by_listeners"] + record["by_artists"] for record in because[k:])
-        parts = {"vectors": found.vectors, "popularity": found.popularity, "because": because[:k], "other_songs": other}
+        because = [
+            {**self._names(int(j)), "by_listeners": float(listeners), "by_artists": float(artists)}
+            for j, listeners, artists in zip(found.songs[:k], found.by_listeners, found.by_artists, strict=False)
+        ]
+        other = float((found.by_listeners + found.by_artists)[k:].sum())
+        parts = {"vectors": found.vectors, "popularity": found.popularity, "because": because, "other_songs": other}
         return {**self._record(song, found.score), **parts}
 
     def _similarity(self, user: int) -> np.ndarray:
