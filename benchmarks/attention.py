@@ -10,19 +10,16 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import os
-import resource
-import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow.parquet as pq
 import torch
-from child import KIB_OR_BYTES, environment, measure
+from child import environment, measure
 from machine import print_where
+from meters import forget_peak, in_turns, peak
 from prepared import why_absent
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
@@ -184,19 +181,6 @@ def seconds_of_steps(graph: HeteroData, chosen: argparse.Namespace) -> dict[str,
     return found
 
 
-def in_turns(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each, after one turn that is not counted."""
-    taken: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds + 1):
-        for name, call in runs.items():
-            started = time.perf_counter()
-            call()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            taken[name].append(time.perf_counter() - started)
-    return {name: median(times[1:]) for name, times in taken.items()}
-
-
 def bytes_above(name: str) -> Callable[[HeteroData, argparse.Namespace], int]:
     """Peak memory of two steps, above what the process had with the model and the graph."""
 
@@ -222,24 +206,6 @@ def tiny(graph: HeteroData) -> HeteroData:
         small[kind].edge_index = torch.arange(8).expand(2, 8) % small["user"].num_nodes
         small[kind].weight = torch.ones(8)
     return small
-
-
-def forget_peak() -> int:
-    """Resident bytes now; the peak is counted anew where the system can (Linux)."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return peak()
-
-
-def peak() -> int:
-    """Most resident bytes since ``forget_peak``."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIB_OR_BYTES
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def bytes_of_a_step(nodes: int, edges: int) -> int:

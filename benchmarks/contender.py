@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from attention import forget_peak, peak
+from meters import forget_peak, peak
 from torch import Tensor
 from torch_geometric.data import HeteroData
 

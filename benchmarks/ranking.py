@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -20,6 +18,7 @@ import numpy as np
 import torch
 from child import environment, measure
 from machine import print_where
+from meters import in_turns
 from prepared import training_graph, why_absent
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -148,17 +147,6 @@ def bytes_of_edges(local: Any) -> int:
 def bare(user: Tensor, song: Tensor, at_once: int) -> list[Any]:
     """What no ranking can do without."""
     return [(batch @ song.T).topk(K) for batch in user.split(at_once)]
-
-
-def in_turns(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each, after one turn that is not counted."""
-    taken: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds + 1):
-        for name, call in runs.items():
-            started = time.perf_counter()
-            call()
-            taken[name].append(time.perf_counter() - started)
-    return {name: median(times[1:]) for name, times in taken.items()}
 
 
 def table(found: Mapping[int, Mapping[str, float]]) -> list[str]:
