@@ -57,5 +57,8 @@ def inner(function: Callable[..., Any]) -> Any:
 
 
 def exact(function: Callable[..., Any]) -> Any:
-    """Compile as a part of kernels, each operation as it is written: the same bits in a vector as alone."""
-    return numba.njit(function, nogil=True, error_model="numpy")
+    """Compile as a part of kernels, each operation as it is written: the same bits in a vector as alone.
+
+    ``fastmath`` has to be refused by name: what is not named is taken over from whichever kernel is compiled first.
+    """
+    return numba.njit(function, nogil=True, error_model="numpy", fastmath=False)

@@ -1,7 +1,8 @@
 """Loops over paths of two steps between songs, compiled by Numba; see ``models.compiled``.
 
 A row is added up in a dense array of all songs and read off at the songs that were met, so no row is ever sorted.
-Every output is written by one thread, in one order: the same bits at any number of threads.
+Every output is written by one thread, in one order: the same bits at any number of threads. What a score is defined by
+is compiled by ``exact``, so that it has the same bits in all loops.
 
 Letters in shapes: S songs, F powers, H heads, C candidates.
 """

@@ -1,9 +1,9 @@
 """Loops that score songs for users and keep the best, compiled by Numba; see ``models.compiled``.
 
 A score is defined by exact sums (``evaluation.fixed_point``) and by float32 operations in one order, so it has the same
-bits wherever and beside whatever it is computed. To rank, all songs are scored from a float32 product, which is fast
-and rounds as it likes. A user's ``margin`` bounds twice the error of that, so whoever is more than the margin below the
-k-th cannot be among the best k. The few others are scored by the definition.
+bits wherever and beside whatever it is computed (``exact``). To rank, all songs are scored from a float32 product,
+which is fast and rounds as it likes. A user's ``margin`` bounds twice the error of that, so whoever is more than the
+margin below the k-th cannot be among the best k. The few others are scored by the definition.
 
 Letters in shapes: B users, S songs, D dimensions, H heads, R relations, k length of the lists.
 """
