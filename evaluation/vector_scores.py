@@ -8,7 +8,6 @@ the sum). So only songs that are within the bound of the k-th best are scored ex
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -17,11 +16,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from data.cores import threads
 from evaluation.fixed_point import on_song_grid, on_user_grid
-from models.compiled import in_parallel
+from models.compiled import in_balanced_parts
 from models.local_scores import LocalScores
-from models.paths import balanced
 from models.top_songs import Found, Gates, Vectors, Wanted, best_by_local, best_by_vectors
 
 Array = npt.NDArray[Any]
@@ -96,11 +93,11 @@ class VectorScores:
             np.matmul(vectors.user, vectors.song.T, out=near)
         error = self._product_error(vectors.user)
         if self.local is None:
-            _run(best_by_vectors, np.ones(len(near)), vectors, Wanted(*hidden, 2 * error), near, found)
+            in_balanced_parts(best_by_vectors, np.ones(len(near)), vectors, Wanted(*hidden, 2 * error), near, found)
         else:
             sums, gates = self.local.prepared(users.cpu().numpy(), self.num_songs)
             wanted = Wanted(*hidden, 2 * self._local_error(error, vectors.user, gates))
-            _run(best_by_local, np.diff(sums.start), vectors, sums, gates, wanted, near, found)
+            in_balanced_parts(best_by_local, np.diff(sums.start), vectors, sums, gates, wanted, near, found)
 
     def _product_error(self, user: Array) -> Array:
         """(B,) how far a float32 product of each user (B, D) with any song may be from the exact score."""
@@ -145,11 +142,6 @@ class VectorScores:
 
 def _nothing_found(count: int, k: int) -> Found:
     return Found(np.empty((count, k), np.int64), np.empty((count, k), np.float32), np.zeros(count, np.bool_))
-
-
-def _run(kernel: Callable[..., None], cost: Array, *arguments: Any) -> None:
-    parts = balanced(cost)
-    in_parallel(kernel, threads(), len(parts) - 1, parts, *arguments)
 
 
 def _array(embeddings: Tensor) -> Array:

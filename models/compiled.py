@@ -16,9 +16,18 @@ from itertools import pairwise
 from typing import Any
 
 import numba
+import numpy as np
+import numpy.typing as npt
+
+from data.cores import threads
+
+Array = npt.NDArray[Any]
 
 SHARES = 4
 """Calls of a kernel a thread."""
+
+PARTS = 64
+"""Runs of rows that threads take turns at: enough to even out their work, few enough to cost nothing themselves."""
 
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"}}
 """Sums may be vectorised, which fixes their order at compile time; NaN and infinity mean what they always do."""
@@ -39,6 +48,22 @@ def in_parallel(kernel: Callable[..., None], threads: int, parts: int, *argument
     for share in running:
         share.result()
     return None
+
+
+def in_balanced_parts(kernel: Callable[..., None], cost: Array, *arguments: Any) -> None:
+    """Run ``kernel(first part, last part, bounds, *arguments)`` over rows (n,) of known cost on all threads.
+
+    The rows of part p are those from ``bounds[p]`` to ``bounds[p + 1]``.
+    """
+    bounds = balanced(cost)
+    in_parallel(kernel, threads(), len(bounds) - 1, bounds, *arguments)
+
+
+def balanced(cost: Array, parts: int = PARTS) -> Array:
+    """Bounds (at most ``parts`` + 1,) of runs of about equal cost."""
+    total = np.cumsum(np.maximum(cost, 1))
+    cuts = np.searchsorted(total, np.linspace(0, total[-1] if len(total) else 0, parts + 1)[1:-1])
+    return np.unique(np.concatenate([[0], cuts, [len(cost)]])).astype(np.int64)
 
 
 def kernel(function: Callable[..., None]) -> Callable[..., None]:

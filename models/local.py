@@ -10,12 +10,11 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 
-from data.cores import threads
-from models.compiled import in_parallel
+from models.compiled import in_balanced_parts
 from models.history import History
 from models.local_scores import LocalScores, Relation
 from models.path_kernels import HIGH, LOW, history_sums, history_sums_backward
-from models.paths import Neighbors, SongEdges, balanced
+from models.paths import Neighbors, SongEdges
 
 STEP = 4.0
 """A parameter's effect per unit: these few numbers need longer steps than the entries of a vector of hundreds."""
@@ -147,9 +146,8 @@ class _HistorySums(torch.autograd.Function):
         ).tocsc()
         ctx.listeners = listeners.indptr.astype(np.int64), listeners.indices
         out = np.empty((len(rows.start) - 1, len(edges.start) - 1, weight.shape[1]), dtype=np.float32)
-        parts = balanced(rows.degree)
         sorted_weight = weight.detach().numpy()[place]
-        in_parallel(history_sums, threads(), len(parts) - 1, parts, *rows, start, candidate, sorted_weight, out)
+        in_balanced_parts(history_sums, rows.degree, *rows, start, candidate, sorted_weight, out)
         return torch.from_numpy(out)
 
     @staticmethod
@@ -157,10 +155,8 @@ class _HistorySums(torch.autograd.Function):
         start, candidate, place = ctx.edges
         grad = grads[0].contiguous().numpy()
         found = np.empty((len(place), grad.shape[2]), dtype=np.float32)
-        parts = balanced(np.diff(start) * np.diff(ctx.listeners[0]))
-        in_parallel(
-            history_sums_backward, threads(), len(parts) - 1, parts, *ctx.listeners, start, candidate, grad, found
-        )
+        cost = np.diff(start) * np.diff(ctx.listeners[0])
+        in_balanced_parts(history_sums_backward, cost, *ctx.listeners, start, candidate, grad, found)
         out = np.empty_like(found)
         out[place] = found
         return torch.from_numpy(out), None, None, None

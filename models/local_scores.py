@@ -12,11 +12,10 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from data.cores import threads
 from data.errors import InputError
-from models.compiled import in_parallel
+from models.compiled import in_balanced_parts
 from models.path_kernels import Attention
-from models.paths import Neighbors, Paths, balanced
+from models.paths import Neighbors, Paths
 from models.top_songs import Gates, Sums, WeightedEdges, local_scores
 
 Array = npt.NDArray[Any]
@@ -100,8 +99,7 @@ class LocalScores:
         """
         sums, gates = self.prepared(users, similarity.shape[1])
         out = np.ascontiguousarray(similarity, dtype=np.float32)
-        parts = balanced(np.diff(sums.start) + 1)
-        in_parallel(local_scores, threads(), len(parts) - 1, parts, sums, gates, out)
+        in_balanced_parts(local_scores, np.diff(sums.start) + 1, sums, gates, out)
         return out
 
     def prepared(self, users: Array, num_songs: int) -> tuple[Sums, Gates]:

@@ -14,14 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from data.cores import threads
-from models.compiled import in_parallel
+from models.compiled import balanced, in_balanced_parts, in_parallel
 from models.path_kernels import Attention, Pairs, Rows, Steps, pair_edges, song_edges, weighed_edges
 from models.top_songs import WeightedEdges
 
 Array = npt.NDArray[Any]
-
-PARTS = 64
-"""Shares of the work, each done by one thread."""
 
 
 class Neighbors(NamedTuple):
@@ -158,8 +155,7 @@ class Paths:
         other = np.empty(start[-1], dtype=np.int32)
         strength = np.empty((start[-1], self.weight.shape[1]), dtype=np.float32)
         length = np.zeros(len(bound), dtype=np.int64)
-        parts, rows = balanced(cost), Rows(start[:-1], length, other, strength)
-        in_parallel(kernel, threads(), len(parts) - 1, parts, *arguments, self._steps, rows)
+        in_balanced_parts(kernel, cost, *arguments, self._steps, Rows(start[:-1], length, other, strength))
         tight, place = _gathered(start[:-1], length)
         return SongEdges(tight, other[place], strength[place])
 
@@ -168,10 +164,3 @@ def _gathered(start: Array, length: Array) -> tuple[Array, Array]:
     """Runs of ``length`` places from ``start``, one after the other: where each begins now, and all their places."""
     begin = np.concatenate([[0], np.cumsum(length)])
     return begin, np.repeat(start - begin[:-1], length) + np.arange(begin[-1])
-
-
-def balanced(cost: Array, parts: int = PARTS) -> Array:
-    """Bounds (at most ``parts`` + 1,) of runs of about equal cost."""
-    total = np.cumsum(np.maximum(cost, 1))
-    cuts = np.searchsorted(total, np.linspace(0, total[-1] if len(total) else 0, parts + 1)[1:-1])
-    return np.unique(np.concatenate([[0], cuts, [len(cost)]])).astype(np.int64)

@@ -137,22 +137,10 @@ class Recommender:
         return similarity
 
     def _index(self, user_id: str) -> int:
-        index: int = pc.index(self._user_ids, pa.scalar(str(user_id), pa.string())).as_py()
-        if index < 0:
-            raise InputError(
-                f"The user '{user_id}' is unknown to this model, which knows {self.num_users} users; a user appears "
-                "with the first training after the first listen."
-            )
-        return index
+        return _place(user_id, "user", self._user_ids)
 
     def _song_index(self, track_id: str) -> int:
-        index: int = pc.index(self._songs_table["track_id"], pa.scalar(str(track_id), pa.string())).as_py()
-        if index < 0:
-            raise InputError(
-                f"The song '{track_id}' is unknown to this model, which knows {self.num_songs} songs; a song appears "
-                "with the first training after its first listen."
-            )
-        return index
+        return _place(track_id, "song", self._songs_table["track_id"])
 
     def _parts(self, seen: str) -> tuple[str, ...]:
         """A refitted model was trained on its twin's held-out listens too; the twin was not."""
@@ -172,6 +160,17 @@ class Recommender:
         row = self._songs_table.slice(song, 1).to_pylist()[0]
         names = {"track_name": row.get("track_name"), "artist_name": self._artists.get(song)}
         return {"track_id": row["track_id"], **{key: name for key, name in names.items() if name}}
+
+
+def _place(wanted: str, kind: str, ids: pa.Array | pa.ChunkedArray) -> int:
+    """Where an id stands among those of its kind."""
+    index: int = pc.index(ids, pa.scalar(str(wanted), pa.string())).as_py()
+    if index < 0:
+        raise InputError(
+            f"The {kind} '{wanted}' is unknown to this model, which knows {len(ids)} {kind}s; "
+            f"a {kind} appears with the first training after its first listen."
+        )
+    return index
 
 
 def _best(scores: np.ndarray, open_songs: np.ndarray, k: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""How loops are compiled: what is written out operation by operation stays so, whoever compiles it."""
+"""How loops are compiled and shared out: what is written out operation by operation stays so, whoever compiles it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Any
 
 import numba
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
-from models.compiled import OPTIONS, exact, inner
+from models.compiled import OPTIONS, balanced, exact, inner
 
 
 def tiny_after_huge(x: Any) -> Any:
@@ -34,3 +36,11 @@ def test_operations_of_an_exact_function_stay_as_written_in_a_loop_that_may_reor
 def test_operations_of_an_inner_function_may_be_reordered() -> None:
     """Else the test above would pass whatever `exact` does."""
     assert first_called_by_a_fast_loop(inner(tiny_after_huge)) == 1
+
+
+@given(st.lists(st.integers(0, 9)), st.integers(1, 8))
+def test_parts_cover_the_work(cost: list[int], parts: int) -> None:
+    bounds = balanced(np.array(cost, dtype=np.int64), parts)
+    assert len(bounds) <= parts + 1
+    assert (bounds[0], bounds[-1]) == (0, len(cost))
+    assert (np.diff(bounds) > 0).all()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from data.cores import threads
 from models.path_kernels import Attention
-from models.paths import Neighbors, Paths, SongEdges, balanced
+from models.paths import Neighbors, Paths, SongEdges
 from models.top_songs import WeightedEdges
 
 Pairs = set[tuple[int, int]]
@@ -238,15 +238,6 @@ def test_no_songs_make_no_edges() -> None:
     none, made = np.empty(0, dtype=np.int64), paths({(0, 0), (1, 0)}, 2, 1)
     assert [len(part) for part in made.edges(none)] == [1, 0, 0]
     assert len(made.weighed(none, attention(2)).start) == 0
-
-
-@fast
-@given(st.lists(st.integers(0, 9)), st.integers(1, 8))
-def test_parts_cover_the_work(cost: list[int], parts: int) -> None:
-    bounds = balanced(np.array(cost, dtype=np.int64), parts)
-    assert len(bounds) <= parts + 1
-    assert (bounds[0], bounds[-1]) == (0, len(cost))
-    assert (np.diff(bounds) > 0).all()
 
 
 @pytest.mark.parametrize(("asked", "given"), [("3", 3), ("", None), ("0", None), ("4,2", None)])
