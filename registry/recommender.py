@@ -57,7 +57,7 @@ class Recommender:
 
     @property
     def num_users(self) -> int:
-        """How many users the model knows."""
+        """How many users its log names; see ``recommend`` for those of whom it has learned nothing."""
         return len(self._user_ids)
 
     @property
@@ -80,7 +80,8 @@ class Recommender:
             artists are joined by a comma).
 
         Raises:
-            InputError: the user is unknown, k is below 1, or ``seen`` is none of the three.
+            InputError: the user is unknown, the model has learned from none of the user's listens (all of them are
+                held out), k is below 1, or ``seen`` is none of the three.
         """
         if seen not in SEEN:
             raise InputError(f"seen is {seen!r}; allowed are {', '.join(SEEN)}.")
@@ -112,7 +113,7 @@ class Recommender:
             local channel has its vectors only.
 
         Raises:
-            InputError: the user or the song is unknown, or k is below 0.
+            InputError: the user or the song is unknown, the model has learned nothing of the user, or k is below 0.
         """
         if k < 0:
             raise InputError(f"k is {k}; ask for no songs (0) or for some.")
@@ -137,7 +138,19 @@ class Recommender:
         return similarity
 
     def _index(self, user_id: str) -> int:
-        return _place(user_id, "user", self._user_ids)
+        user = _place(user_id, "user", self._user_ids)
+        if not self._has_learned_of(user):
+            raise InputError(
+                f"The model has learned nothing of the user '{user_id}', whose first listen came after those that it "
+                "learned from; the user appears with the next training that learns from that listen."
+            )
+        return user
+
+    def _has_learned_of(self, user: int) -> bool:
+        """A vector that no train listen has touched is as random as it was before the first step."""
+        if self._refitted:  # on every listen of the log, also on those that a split leaves out of all parts
+            return True
+        return bool(pc.any(pc.equal(self._known_listens(user)["part"], "train")).as_py())
 
     def _song_index(self, track_id: str) -> int:
         return _place(track_id, "song", self._songs_table["track_id"])
@@ -147,10 +160,13 @@ class Recommender:
         return SEEN["all" if seen == "train" and self._refitted else seen]
 
     def _seen_songs(self, user: int, parts: tuple[str, ...]) -> np.ndarray:
-        start, end = (int(row) for row in self._seen_from[user : user + 2])
-        rows = self._seen.slice(start, end - start)
+        rows = self._known_listens(user)
         hidden: np.ndarray = rows["song"].to_numpy()[np.isin(rows["part"].to_numpy(), parts)]
         return hidden
+
+    def _known_listens(self, user: int) -> pa.Table:
+        start, end = (int(row) for row in self._seen_from[user : user + 2])
+        return self._seen.slice(start, end - start)
 
     def _record(self, song: int, score: float) -> dict[str, Any]:
         names = self._names(song)

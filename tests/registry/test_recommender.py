@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from torch_geometric.data import HeteroData
 
 from data.errors import InputError
 from evaluation.ranking import local_score
@@ -106,6 +107,43 @@ def test_a_refitted_model_was_trained_on_all_listens_so_that_train_hides_them_al
     model = Recommender.load(tmp_path / "bundle")
     assert model.recommend("u00", k=30, seen="train") == model.recommend("u00", k=30, seen="all")
     assert len(model.recommend("u00", k=30, seen="none")) == 30
+
+
+def all_held_out(graph: HeteroData, user: int) -> None:
+    """As a temporal split leaves a user whose first listen lies in the test days."""
+    store = graph["user", "listens", "song"]
+    own = store.edge_index[0] == user
+    for part in ("train", "val", "test"):
+        store[f"{part}_mask"] &= ~own
+    store.new_user_test_index = store.edge_index[:, own]
+
+
+NOT_LEARNED = "The model has learned nothing of the user 'u03', whose first listen came after those .* next training"
+
+
+def test_a_user_of_whom_the_model_has_learned_nothing_gets_no_random_list(make_parts, tmp_path: Path) -> None:
+    parts = make_parts()
+    all_held_out(parts["graph"], 3)
+    assemble_bundle(tmp_path / "bundle", **parts)
+    model = Recommender.load(tmp_path / "bundle")
+    for seen in ("all", "train", "none"):
+        with pytest.raises(InputError, match=NOT_LEARNED):
+            model.recommend("u03", seen=seen)
+    with pytest.raises(InputError, match=NOT_LEARNED):
+        model.explain("u03", "t01")
+    assert len(model.recommend("u02", 4)) == len(model.recommend("u04", 4)) == 4
+
+
+def test_a_refit_has_learned_of_users_whom_its_twin_does_not_know(make_parts, tmp_path: Path) -> None:
+    parts = make_parts()
+    all_held_out(parts["graph"], 3)
+    assemble_bundle(tmp_path / "bundle", **parts, refit=make_parts(quality=2.0)["model"])
+    model = Recommender.load(tmp_path / "bundle")
+    assert len(model.recommend("u03", 4)) == 4
+    assert model.explain("u03", "t01")["track_id"] == "t01"
+    twin = Recommender(tmp_path / "bundle", model.manifest, model.manifest.measured)
+    with pytest.raises(InputError, match=NOT_LEARNED):
+        twin.recommend("u03")
 
 
 def test_an_unknown_user_is_named(bundle: Path) -> None:
