@@ -82,12 +82,16 @@ def rank(score: Score, users: Tensor, hidden: Tensor | None, k: int, batch_size:
         lists on the CPU, in the order of ``users``.
 
     Raises:
-        InputError: a score is NaN or infinite, or k is above the number of songs.
+        InputError: a score is NaN or infinite, k is above the number of songs, or an index is that of no song or user.
     """
     if users.numel() == 0:
         return Ranked(torch.empty((0, k), dtype=torch.int64), torch.empty((0, k)))
-    size = batch_size or _batch_size(score, users)
-    pairs = rows_of(hidden.cpu() if hidden is not None else torch.empty((2, 0), dtype=torch.int64), users.cpu())
+    num_songs = score.num_songs if isinstance(score, Ranking) else score(users[:1]).shape[1]
+    hidden = hidden.cpu() if hidden is not None else torch.empty((2, 0), dtype=torch.int64)
+    check_k(k, num_songs)
+    _check_indices(users.cpu(), hidden, num_songs)
+    size = batch_size or _batch_size(score, num_songs)
+    pairs = rows_of(hidden, users.cpu())
     if isinstance(score, Ranking) and (found := _found(score, users, pairs, k, size)):
         return found
     batches = [_rank_batch(score, rows, own, k) for rows, own in _batches(users, pairs, size)]
@@ -104,18 +108,37 @@ def rows_of(edges: Tensor, users: Tensor) -> Tensor:
     return torch.stack([rows[order], edges[1][order]])  # (2, R)
 
 
-def check_k(k: int, num_songs: int) -> None:
-    """Refuse a list length that the songs cannot fill."""
+def check_k(k: int, num_songs: int, key: str = "eval_k") -> None:
+    """Refuse a list length that the songs cannot fill; ``key`` is what the user set."""
     if not 1 <= k <= num_songs:
         raise InputError(
-            f"eval_k is {k}, but there are {num_songs} songs to rank; choose a whole number from 1 to {num_songs}."
+            f"{key} is {k}, but there are {num_songs} songs to rank; choose a whole number from 1 to {num_songs}."
         )
 
 
-def _batch_size(score: Score, users: Tensor) -> int:
-    if isinstance(score, Ranking):
-        return max(1, PRODUCTS_AT_ONCE // max(1, score.num_songs))
-    return max(1, SCORES_AT_ONCE // max(1, score(users[:1]).shape[1]))
+def _check_indices(users: Tensor, hidden: Tensor, num_songs: int) -> None:
+    """Before loops that do not look where they write, and before -1 is taken for the last user or song."""
+    low, high = _bounds(hidden[1])
+    if low < 0 or high >= num_songs:
+        raise InputError(
+            f"A hidden pair has the song {low if low < 0 else high}, but there are {num_songs} songs to rank, counted "
+            "from 0; take the pairs and the scores from one graph."
+        )
+    lowest = min(_bounds(users)[0], _bounds(hidden[0])[0])
+    if lowest < 0:
+        raise InputError(
+            f"There is a user {lowest} among those to rank or to hide songs from; users are counted from 0."
+        )
+
+
+def _bounds(indices: Tensor) -> tuple[int, int]:
+    """The least and the greatest; 0 and -1 of none."""
+    low, high = torch.aminmax(indices) if indices.numel() else (0, -1)
+    return int(low), int(high)
+
+
+def _batch_size(score: Score, num_songs: int) -> int:
+    return max(1, (PRODUCTS_AT_ONCE if isinstance(score, Ranking) else SCORES_AT_ONCE) // num_songs)
 
 
 def _batches(users: Tensor, pairs: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -127,7 +150,6 @@ def _batches(users: Tensor, pairs: Tensor, size: int) -> Iterator[tuple[Tensor, 
 
 def _rank_batch(score: Score, users: Tensor, hidden: Tensor, k: int) -> Ranked:
     scores = score(users)
-    check_k(k, scores.shape[1])
     _check_finite(scores, users)
     if hidden.numel():
         rows, songs = hidden.to(scores.device)
@@ -137,7 +159,6 @@ def _rank_batch(score: Score, users: Tensor, hidden: Tensor, k: int) -> Ranked:
 
 
 def _found(score: Ranking, users: Tensor, pairs: Tensor, k: int, size: int) -> Ranked | None:
-    check_k(k, score.num_songs)
     start = torch.searchsorted(pairs[0].contiguous(), torch.arange(len(users) + 1))
     found = score.best(users, Hidden(start.numpy(), pairs[1].numpy()), k, size)
     return Ranked(torch.from_numpy(found.items), torch.from_numpy(found.scores)) if found else None

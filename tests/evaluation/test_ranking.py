@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -79,6 +80,37 @@ def test_a_score_that_is_not_finite_is_named(bad: float) -> None:
 def test_k_above_the_number_of_songs_is_refused() -> None:
     with pytest.raises(InputError, match="eval_k is 6, but there are 5 songs to rank"):
         rank(table(torch.zeros(1, 5)), torch.tensor([0]), None, 6)
+
+
+SCORES: dict[str, Callable[[], Score]] = {
+    "vectors": lambda: dot_product(torch.ones(2, 4), torch.ones(3, 4)),
+    "matrix": lambda: table(torch.zeros(2, 3)),
+    "vectors on a GPU": lambda: dot_product(torch.ones(2, 4).cuda(), torch.ones(3, 4).cuda()),
+    "matrix on a GPU": lambda: table(torch.zeros(2, 3).cuda()),
+}
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+EVERY_SCORE = pytest.mark.parametrize(
+    "make", [pytest.param(make, id=name, marks=[NEEDS_GPU] if "GPU" in name else []) for name, make in SCORES.items()]
+)
+
+
+@EVERY_SCORE
+@pytest.mark.parametrize("batch_size", [1, None])
+@pytest.mark.parametrize("song", [3, 10_000_000, -1, -(2**63), 2**63 - 1])
+def test_a_hidden_song_that_there_is_not_is_refused(
+    make: Callable[[], Score], batch_size: int | None, song: int
+) -> None:
+    """A loop that marked it would write into memory that is not its own."""
+    hidden = torch.tensor([[0, 1], [2, song]])
+    with pytest.raises(InputError, match=f"A hidden pair has the song {song}, but there are 3 songs to rank"):
+        rank(make(), torch.arange(2), hidden, 2, batch_size)
+
+
+@EVERY_SCORE
+@pytest.mark.parametrize(("users", "hider"), [([0, -1], 0), ([0, 1], -1)])
+def test_a_negative_user_is_not_taken_for_the_last(make: Callable[[], Score], users: list[int], hider: int) -> None:
+    with pytest.raises(InputError, match="There is a user -1 among those to rank or to hide songs from"):
+        rank(make(), torch.tensor(users), torch.tensor([[hider], [2]]), 2)
 
 
 def test_rows_of_renumbers_and_orders() -> None:
