@@ -49,7 +49,8 @@ class GATConfig(ModelConfig):
     def _heads_divide_dim(cls, heads: int, info: ValidationInfo) -> int:
         dim = info.data.get("embedding_dim", heads)
         if dim % heads:
-            raise ValueError(f"does not divide embedding_dim {dim}; choose heads that do, for example 1, 2 or 4")
+            fitting = ", ".join(str(count) for count in range(1, 9) if dim % count == 0)
+            raise ValueError(f"does not divide embedding_dim {dim}; choose heads that do, for example {fitting}")
         return heads
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from data.errors import InputError
 from data.graph import LISTENS, message_graph
 from models.adjacency import RELATIONS, adjacency
 from models.factory import create_model
@@ -69,6 +70,14 @@ def test_zero_confidence_gives_finite_vectors(board, sizes):
     seen = message_graph(board)
     seen[LISTENS].weight = torch.zeros_like(seen[LISTENS].weight)
     assert torch.isfinite(create_model(sizes(board)).eval().encode(seen).song).all()
+
+
+@pytest.mark.parametrize(
+    ("dim", "heads", "fitting"), [(30, 4, "1, 2, 3, 5, 6"), (36, 8, "1, 2, 3, 4, 6"), (31, 2, "1"), (1, 4, "1")]
+)
+def test_heads_that_do_not_divide_the_channels_are_told_which_do(board, sizes, dim, heads, fitting):
+    with pytest.raises(InputError, match=f"heads is {heads}: does not divide .* {dim}; choose .* example {fitting}\\."):
+        create_model({**sizes(board), "embedding_dim": dim, "heads": heads})
 
 
 def test_each_relation_has_its_own_attention(board):
