@@ -20,17 +20,15 @@ from models.neighborhood import Neighborhood, Sampler
 
 
 class Embeddings(NamedTuple):
-    """Users and songs in one space; the score of a pair is the dot product of its two rows.
+    """Users and songs in one space; the similarity of a pair is the dot product of its two rows.
+
+    It is the score too, unless the model has a local channel, which makes the score from it and more.
 
     Shapes: user (U, D), song (S, D).
     """
 
     user: Tensor
     song: Tensor
-
-    def score(self, users: Tensor) -> Tensor:
-        """Scores of every song for ``users`` (B,): (B, S)."""
-        return self.user[users] @ self.song.T
 
     @property
     def device(self) -> torch.device:
@@ -93,11 +91,11 @@ class ModelConfig(Config):
     """Share of what a training step reads that is left out at random; each model says what it drops."""
 
     similarity: Literal["cosine", "dot"] = "cosine"
-    """How two vectors become a score; cosine scales the vectors to length 1, dot leaves them as they are."""
+    """How two vectors are compared; cosine scales the vectors to length 1, dot leaves them as they are."""
 
 
 class RecommenderModel(nn.Module, ABC):
-    """A map from a graph to user and song vectors whose dot product is the score.
+    """A map from a graph to user and song vectors whose dot product is their similarity.
 
     A model reads only the train edges of the graph that it is given, and never asks for a loss or an optimizer:
     those belong to the trainer. Build one with ``models.factory.create_model``, which seeds its weights.
@@ -106,7 +104,8 @@ class RecommenderModel(nn.Module, ABC):
         config: an instance of the class attribute ``Config``.
 
     Attributes:
-        local: what turns the similarity of two vectors into the score, where a model has it; otherwise None.
+        local: what turns the similarity of two vectors into the score, where a model has it; otherwise None, and the
+            similarity is the score.
     """
 
     Config: ClassVar[type[ModelConfig]] = ModelConfig

@@ -386,8 +386,9 @@ class BaseTrainer(ABC):
         """Write the trained model into ``folder``, the same bytes for the same run.
 
         Files: ``model.safetensors`` (weights), ``embeddings.safetensors`` (``user`` (U, D) and ``song`` (S, D), whose
-        dot product is the score), ``config.json`` (trainer, model_config, training_config; of a refit also ``refit``
-        and its ``num_epochs``), ``history.json``.
+        dot product is the similarity), ``local.safetensors`` (what makes the score from it, only of a model with a
+        local channel; without one the similarity is the score), ``config.json`` (trainer, model_config,
+        training_config; of a refit also ``refit`` and its ``num_epochs``), ``history.json``.
 
         Raises:
             InputError: when nothing was trained yet.

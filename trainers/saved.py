@@ -41,13 +41,13 @@ def write_model(
 
 
 def load_embeddings(folder: Path) -> Embeddings:
-    """User (U, D) and song (S, D) vectors of a saved model, whose dot product is the score."""
+    """User (U, D) and song (S, D) vectors of a saved model; their dot product is the similarity, see ``load_score``."""
     vectors = load_file(folder / EMBEDDINGS)
     return Embeddings(vectors["user"], vectors["song"])
 
 
 def load_score(folder: Path) -> Score:
-    """The score function of a saved model."""
+    """The score function of a saved model: the similarity, or what its local channel makes of it."""
     local = LocalScores.load(folder / LOCAL) if (folder / LOCAL).is_file() else None
     return local_score(*load_embeddings(folder), local)
 
