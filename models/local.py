@@ -41,6 +41,9 @@ class LocalChannel(nn.Module):
     where each gate g is linear in log n_u and log d_i, written around their means: tracks of few listeners lean on
     their artist, and a user of few songs on what is known.
 
+    It takes and returns tensors on the CPU, where the history and the compiled loops are. Its parameters may be
+    elsewhere, with the rest of the model: they are few enough to be fetched in each step.
+
     For a training pair the score is that of a world in which the user never heard the song: it is missing from the
     history, the user from its listeners and from the paths between the two. So it does not depend on the pair's own
     edge, exactly. Only n_u stays, since it is that of the songs which compete: one less would tell a positive.
@@ -61,9 +64,9 @@ class LocalChannel(nn.Module):
         self.popularity = _scaled([0.0])
 
     @property
-    def heads(self) -> tuple[nn.Parameter, nn.Parameter]:
+    def heads(self) -> tuple[Tensor, Tensor]:
         """Of users' and of artists' paths: (H, F + 3) bias, log d_i, log d_j, then the F strengths."""
-        return self.user_heads, self.artist_heads
+        return _unscaled(self.user_heads), _unscaled(self.artist_heads)
 
     def pair_scores(self, known: History, users: Tensor, songs: Tensor, similarity: Tensor) -> Tensor:
         """Scores of train pairs (B,) with each pair's own edge left out: (B,)."""
@@ -72,7 +75,7 @@ class LocalChannel(nn.Module):
         for paths, head in zip(known.relations, self.heads, strict=True):
             edges = paths.pair_edges(users.numpy(), songs.numpy(), known.listens, paths is known.users)
             owner = torch.from_numpy(edges.owner)
-            weight = _edge_weights(head * STEP, edges, listeners[owner], known.log_listeners)
+            weight = _edge_weights(head, edges, listeners[owner], known.log_listeners)
             sums.append(weight.new_zeros(len(users), len(head)).index_add(0, owner, weight))
         return self._combined(torch.cat(sums, 1), known.log_listens[users], listeners, similarity, known.usual)
 
@@ -83,7 +86,7 @@ class LocalChannel(nn.Module):
         sums = []
         for paths, head in zip(known.relations, self.heads, strict=True):
             edges = paths.edges(wanted)
-            weight = _edge_weights(head * STEP, edges, listeners[torch.from_numpy(edges.owner)], known.log_listeners)
+            weight = _edge_weights(head, edges, listeners[torch.from_numpy(edges.owner)], known.log_listeners)
             sums.append(_HistorySums.apply(weight, edges, rows, len(known.log_listeners)))
         listens = known.log_listens[users][:, None]
         return self._combined(torch.cat(sums, 2), listens, listeners[None], similarity, known.usual)
@@ -91,36 +94,39 @@ class LocalChannel(nn.Module):
     def _combined(
         self, sums: Tensor, listens: Tensor, listeners: Tensor, similarity: Tensor, usual: tuple[float, float]
     ) -> Tensor:
-        heads = torch.log1p(sums * (-self.user_power * STEP * listens[..., None]).exp())
+        heads = torch.log1p(sums * (-_unscaled(self.user_power) * listens[..., None]).exp())
         parts = torch.cat([heads, similarity[..., None]], -1)
-        base, by_listens, by_listeners = (self.gates * STEP).unbind(1)
+        base, by_listens, by_listeners = _unscaled(self.gates).unbind(1)
         # the gates are linear, so each of their three terms is one product
         return (
             parts @ base
             + (parts @ by_listens) * (listens - usual[0])
             + (parts @ by_listeners) * (listeners - usual[1])
-            + self.popularity * STEP * listeners
+            + _unscaled(self.popularity) * listeners
         )
 
     @torch.no_grad()
     def compiled(self, known: History) -> LocalScores:
         """The same scores for all songs, without torch: what is saved and served."""
-        relations = (
-            Relation(paths, (head * STEP).numpy()) for paths, head in zip(known.relations, self.heads, strict=True)
-        )
-        gates = (self.gates * STEP).numpy()
+        relations = (Relation(paths, head.numpy()) for paths, head in zip(known.relations, self.heads, strict=True))
+        gates = _unscaled(self.gates).numpy()
         centred = gates * [1, -known.usual[0], -known.usual[1]]
         return LocalScores(
             known.listens,
             tuple(relations),
-            user_power=(self.user_power * STEP).numpy(),
+            user_power=_unscaled(self.user_power).numpy(),
             gates=np.stack([centred.sum(1), gates[:, 1], gates[:, 2]], 1).astype(np.float32),
-            popularity=float(self.popularity * STEP),
+            popularity=float(_unscaled(self.popularity)),
         )
 
 
 def _scaled(values: Sequence[Any]) -> nn.Parameter:
     return nn.Parameter(torch.tensor(values) / STEP)
+
+
+def _unscaled(parameter: Tensor) -> Tensor:
+    """What a parameter stands for, on the CPU; differentiable."""
+    return parameter.cpu() * STEP
 
 
 def _edge_weights(head: Tensor, edges: SongEdges, listeners: Tensor, log_listeners: Tensor) -> Tensor:
