@@ -1,12 +1,13 @@
 """What each part of the default model is worth: the model without it, on validation, several seeds, paired intervals.
 
 Every variant is the config's own training with one thing changed. Nothing is read from test listens. What is done is
-kept in --folder, so that a run that was stopped goes on.
+kept in --folder, so that a run that was stopped goes on, as long as config and code are the same.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,18 +15,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import print_where
+from machine import code, print_where
 from prepared import training_graph, why_absent
+from rows import compared
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from data.graph import load_graph, set_by
+from data.graph import load_graph, node_counts, set_by
 from evaluation.evaluate import evaluate
 from evaluation.seeds import Run, across_seeds, difference, is_difference
 from models.base import Embeddings
 from models.gat import GAT, GATConfig
 from tasks.config import RunConfig, load_run_config
-from tasks.train import node_counts
 from trainers.advanced import AdvancedTrainer
 from trainers.objective import PairObjective
 
@@ -53,8 +54,8 @@ class KeepsOwnEdges(GAT):
         return self.encode(graph)
 
 
-class _AllPairs(PairObjective):
-    """No pair is kept from the vectors."""
+class _KeepsNoPairs(PairObjective):
+    """No pair is kept from the vectors' loss."""
 
     def __init__(self, trainer: AdvancedTrainer) -> None:
         super().__init__(trainer.config)
@@ -62,10 +63,10 @@ class _AllPairs(PairObjective):
 
 
 class WithoutCalibration(AdvancedTrainer):
-    """Learns what the channels are worth on pairs that the vectors learn from too."""
+    """Lets the vectors learn from the pairs on which the channels are weighed."""
 
     def prepare(self, graph: HeteroData) -> HeteroData:
-        self.objective = _AllPairs(self)
+        self.objective = _KeepsNoPairs(self)
         return super().prepare(graph)
 
 
@@ -91,7 +92,7 @@ VARIANTS = {
     "no-attention": Variant("vectors by degrees, no attention", model=_without(WithoutAttention)),
     "no-artists": Variant("no artists in the graph", artists=False),
     "own-edges": Variant("a batch's own edges pass messages", model=_without(KeepsOwnEdges)),
-    "no-calibration": Variant("channels weighed on all pairs", trainer=WithoutCalibration),
+    "no-calibration": Variant("vectors learn calibration pairs", trainer=WithoutCalibration),
     "fan-out": Variant("steps on sampled neighbourhoods", training={"fan_out": [20, 10]}),
     "bpr": Variant("vectors by BPR", training={"loss": "bpr", "num_negatives": None}),
     "lightgcn": Variant("lightgcn, softmax", model={"architecture": "lightgcn", "heads": None, "local": None}),
@@ -110,19 +111,23 @@ def main() -> None:
     print_where()
     print(f"config   {chosen.config}")
     if absent := why_absent(chosen.config):
-        print(f"left out {absent}")
-        return
-    run, graph = load_run_config(chosen.config), load_graph(training_graph(chosen.config, chosen.folder / "project"))
+        raise SystemExit(absent)
+    run = load_run_config(chosen.config)
+    folder = chosen.folder / key(run)
+    graph = load_graph(training_graph(chosen.config, folder / "project"))
     epochs, seeds = chosen.epochs or run.num_epochs, range(chosen.seeds)
-    runs = {
-        name: [trained(name, run, graph, epochs, seed, chosen.folder) for seed in seeds] for name in chosen.variants
-    }
+    runs = {name: [trained(name, run, graph, epochs, seed, folder) for seed in seeds] for name in chosen.variants}
     print_table(runs)
+
+
+def key(run: RunConfig) -> str:
+    """Digest of what all numbers of one table have to share."""
+    return hashlib.sha256((run.model_dump_json() + code()).encode()).hexdigest()[:16]
 
 
 def trained(name: str, run: RunConfig, graph: HeteroData, epochs: int, seed: int, folder: Path) -> Run:
     """Metrics of each user on the validation listens; read from the folder where they are known."""
-    known = folder / f"{Path(run.name).name}-{name}-{epochs}-{seed}.npz"
+    known = folder / f"{name}-{epochs}-{seed}.npz"
     if not known.is_file():
         print(f"training {name}, seed {seed}", flush=True)
         found = per_user(VARIANTS[name], run, graph, epochs, seed, folder / "training")
@@ -144,12 +149,7 @@ def per_user(
     trainer.tests_at_end = False
     trainer.train(graph, num_epochs=epochs)
     measured = evaluate(trainer.score(graph), graph, "val", trainer.config.eval_k, None, seed)
-    return {metric: measured.per_user[metric].numpy() for metric in metrics(trainer.config.eval_k)}
-
-
-def metrics(k: int) -> tuple[str, str]:
-    """Names of what is compared; the second one decides."""
-    return f"recall@{k}", f"ndcg@{k}"
+    return {metric: measured.per_user[metric].numpy() for metric in compared(trainer.config.eval_k)}
 
 
 def without_artists(graph: HeteroData) -> HeteroData:

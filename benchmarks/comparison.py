@@ -24,22 +24,19 @@ import numpy as np
 from child import ChildFailed, environment, measure
 from machine import CHECKOUT, code, commit, machine, print_where
 from prepared import training_graph, why_absent
+from rows import DEFAULT_ROWS, ROWS, TRAINED
 from standings import Row, markdown, picture, report, table
 
 from data.cores import threads
 from data.project import artifacts_folder
-from evaluation.baselines.factory import BASELINES
 from tasks.config import RunConfig, load_run_config
+from tasks.evaluate import DEFAULT_K
 
 REAL, MADE_UP = "configs/lastfm-tracks.toml", "configs/synthetic-medium.toml"
-TRAINED = ("gat", "pyg-gat", "lightgcn", "mf")
-DEFAULT_ROWS = (*TRAINED, "popularity", "item-knn-bm25", "ials", "ease")
 OURS, PATIENT = "gat", 10
-"""The row that is the config as it is, and how many times as many epochs the other trained rows may take."""
+"""The row that takes the config's epochs, and how many times as many the other trained rows may take."""
 
 BUDGET = 900.0
-DEFAULT_K = 10
-"""The trainers' ``eval_k``."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +99,8 @@ def compare(plan: Plan, results: Path) -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", help=f"the config (default: {REAL} where its data is, else {MADE_UP})")
-    choices = list(dict.fromkeys([*DEFAULT_ROWS, *BASELINES]))
-    parser.add_argument("--rows", nargs="+", default=DEFAULT_ROWS, choices=choices, metavar="ROW",
-                        help=f"of {', '.join(choices)} (default: {len(DEFAULT_ROWS)} of them)")  # fmt: skip
+    parser.add_argument("--rows", nargs="+", default=DEFAULT_ROWS, choices=ROWS, metavar="ROW",
+                        help=f"of {', '.join(ROWS)} (default: {len(DEFAULT_ROWS)} of them)")  # fmt: skip
     parser.add_argument("--seeds", type=positive, default=1, help="trainings of each model (default: %(default)s)")
     parser.add_argument("--epochs", type=positive,
                         help=f"at most (default: the config's; {PATIENT} times as many but for {OURS})")  # fmt: skip

@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 import torch
 from meters import forget_peak, peak
+from rows import ROWS, TRAINED, compared
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from data.graph import LISTENS, NODE_TYPES, load_graph
+from data.graph import LISTENS, load_graph, node_counts
 from data.lookup import find_class
-from evaluation.baselines.factory import BASELINES, create_baseline
+from evaluation.baselines.factory import create_baseline
 from evaluation.evaluate import Evaluation, evaluate
 from evaluation.parts import Part, part_edges, sample_users
 from evaluation.ranking import Score
@@ -33,10 +34,6 @@ from tasks.config import RunConfig, load_run_config
 from trainers.advanced import AdvancedTrainer
 from trainers.factory import parse_training_config
 
-TRAINED = {"gat": None, "pyg-gat": "stock_gat:StockGAT", "lightgcn": "lightgcn", "mf": "mf"}
-"""Rows that are trained, and their architecture; None is the config's own."""
-
-ROWS = (*TRAINED, *BASELINES)
 FIRST_POINT, GROWTH = 0.5, 1.25
 """Seconds of training at which the curve starts, and by what factor they grow up to the next point of an epoch."""
 
@@ -152,7 +149,7 @@ def trained(chosen: argparse.Namespace, run: RunConfig, graph: HeteroData) -> di
     warm_up = time.perf_counter() - warm_up
     before = memory_now()
     trainer = trainer_of(chosen, run, graph)
-    trainer.budget = chosen.budget
+    trainer.budget, trainer.tests_at_end = chosen.budget, False
     results = trainer.train(graph, chosen.epochs)
     fit, training = trainer.clock.fit, trainer.clock.training
     measure(trainer.score(graph), graph, trainer.config.eval_k, chosen.out)
@@ -181,15 +178,8 @@ def trainer_of(chosen: argparse.Namespace, run: RunConfig, graph: HeteroData) ->
     )
 
 
-def node_counts(graph: HeteroData) -> dict[str, int]:
-    """The part of a model's config that only the graph knows."""
-    return {f"num_{kind}s": int(graph[kind].num_nodes) for kind in NODE_TYPES}
-
-
-def model_config(architecture: str | None, table: Mapping[str, Any]) -> dict[str, Any]:
+def model_config(architecture: str, table: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of a config's model that an architecture knows."""
-    if architecture is None:
-        return dict(table)
     kind: type[RecommenderModel] = find_class("architecture", architecture, MODELS, RecommenderModel)
     known = {key: value for key, value in table.items() if key in kind.Config.model_fields}
     return {**known, "architecture": architecture}
@@ -231,11 +221,6 @@ def sampled(validation: Evaluation, num_users: int | None, seed: int) -> dict[st
     """The metrics of the users that a training with ``seed`` watches."""
     rows = torch.searchsorted(validation.users, sample_users(validation.users, num_users, seed))
     return {metric: float(validation.per_user[metric][rows].mean()) for metric in compared(validation.k)}
-
-
-def compared(k: int) -> tuple[str, str]:
-    """Names of what is measured; the second one is that of the curve."""
-    return f"recall@{k}", f"ndcg@{k}"
 
 
 def rounded(found: Any) -> Any:

@@ -27,7 +27,7 @@ from torch_geometric.data import HeteroData
 from data.events.config import IngestConfig
 from data.events.ingest import ingest
 from data.events.sources import find_files
-from data.graph import build_graph, load_graph, save_graph
+from data.graph import build_graph, load_graph, node_counts, save_graph
 from data.profile import graph_profile
 from data.split import SplitConfig
 from data.synthetic.log import SyntheticConfig, write_log
@@ -115,8 +115,7 @@ def retrain(folder: Path, graph: HeteroData, seed: int) -> Path:
     if (home / "bundle" / "manifest.json").is_file():
         return home / "bundle"
     shutil.rmtree(home, ignore_errors=True)
-    counts = {f"num_{kind}s": int(graph[kind].num_nodes) for kind in ("user", "song", "artist")}
-    trainer = create_trainer("advanced", {**MODEL, **counts}, {**TRAINING, "seed": seed}, home / "training")
+    trainer = create_trainer("advanced", {**MODEL, **node_counts(graph)}, {**TRAINING, "seed": seed}, home / "training")
     trainer.train(graph, num_epochs=EPOCHS)
     model = trainer.save_model(home / "model")
     (home / "evaluation").mkdir()

@@ -28,9 +28,12 @@ prepared(sys.argv[1])
 
 
 def why_absent(config: str) -> str:
-    """A sentence where the config's data is not there; else empty."""
+    """A sentence where the config's data is not there; else empty. With a config that is wrong the benchmark ends."""
     try:
         run = load_run_config(config)
+    except InputError as error:
+        raise SystemExit(str(error)) from None
+    try:
         if not run.uses_synthetic_log():
             run.log_files()
     except InputError as error:

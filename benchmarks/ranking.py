@@ -54,8 +54,7 @@ def main() -> None:
         return
     print_where()
     if chosen.config and (absent := why_absent(chosen.config)):
-        print(f"left out {absent}")
-        return
+        raise SystemExit(absent)
     with TemporaryDirectory() as folder:
         print_table(Path(folder), chosen.config, chosen.rounds)
 

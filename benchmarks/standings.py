@@ -14,6 +14,7 @@ import numpy as np
 from machine import GIB
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter
+from rows import compared
 
 from evaluation.report.plots import DASHES
 from evaluation.report.svg import INK, SERIES, panel
@@ -44,7 +45,7 @@ class Row:
 
 def report(described: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
     """All numbers as plain JSON."""
-    metrics = [f"{name}@{described['k']}" for name in ("recall", "ndcg")]
+    metrics = compared(described["k"])
     done = [row for row in rows if not row.failed]
     bars = {row.name: [watched[metrics[1]] for watched in row.runs[0]["watched"]] for row in done if row.name in BARS}
     counts = {name: done[0].runs[0][name] for name in ("num_users", "num_songs")} if done else {}

@@ -123,6 +123,11 @@ def has_masks(graph: HeteroData) -> bool:
     return all(mask in graph[LISTENS] for mask in MASKS)
 
 
+def node_counts(graph: HeteroData) -> dict[str, int]:
+    """The keys of a model's config that only the graph knows: ``num_users``, ``num_songs``, ``num_artists``."""
+    return {f"num_{kind}s": int(graph[kind].num_nodes) for kind in NODE_TYPES}
+
+
 def graph_counts(graph: HeteroData) -> dict[str, int]:
     """Nodes of each type, user-song pairs, and song-artist pairs, for a table that a person reads."""
     nodes = {f"{kind}s": graph[kind].num_nodes for kind in NODE_TYPES}

@@ -15,13 +15,13 @@ from tasks.config import RunConfig
 from tasks.ref import Ref
 from tasks.stage import Stage
 from tasks.store import write_json
-from tasks.train import node_counts, train_config, trained_on_everything
+from tasks.train import train_config, trained_on_everything
 
 logger = logging.getLogger(__name__)
 
 
 def _refit(folder: Path, config: Mapping[str, Any], model: Path, graph: Path, name: str) -> Mapping[str, Any]:
-    from data.graph import load_graph
+    from data.graph import load_graph, node_counts
     from trainers.factory import create_trainer
     from trainers.refit import chosen_history
 

@@ -18,7 +18,7 @@ from tasks.store import write_json
 
 
 def _train(folder: Path, config: Mapping[str, Any], training_graph: Path, graph: Path, name: str) -> Mapping[str, Any]:
-    from data.graph import load_graph
+    from data.graph import load_graph, node_counts
     from trainers.factory import create_trainer, trains_on_everything
 
     whole = trains_on_everything(config["trainer"])
@@ -48,11 +48,6 @@ def trained_on_everything(model: Path) -> bool:
 def graph_file(everything: bool, training_graph: Path, graph: Path) -> Path:
     """What a model was trained on and is judged by: the graph with masks, or the whole one, which has none."""
     return graph / "graph.pt" if everything else training_graph / "training_graph.pt"
-
-
-def node_counts(graph: Any) -> dict[str, int]:
-    """The part of the model's config that only the graph knows."""
-    return {f"num_{kind}s": int(graph[kind].num_nodes) for kind in ("user", "song", "artist")}
 
 
 def train_config(run: RunConfig) -> dict[str, Any]:

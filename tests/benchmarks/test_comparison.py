@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import os
 import re
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from data.graph import LISTENS, message_graph
+from data.graph import LISTENS, message_graph, node_counts
 from trainers.advanced import AdvancedTrainer
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -207,15 +209,11 @@ MODEL = {"embedding_dim": 8, "dropout": 0.1}
 TRAINING = {"batch_size": 64, "num_negatives": 0, "eval_k": 5, "resume": False, "device": "cpu"}
 
 
-def counts(graph: Any) -> dict[str, int]:
-    return {f"num_{kind}s": int(graph[kind].num_nodes) for kind in ("user", "song", "artist")}
-
-
 def test_measuring_the_curve_changes_no_weight(script: Any, tiny_training_graph, tmp_path: Path, monkeypatch) -> None:
     contender = script("contender")
     monkeypatch.setattr(contender, "FIRST_POINT", 0.0)
     monkeypatch.setattr(contender, "GROWTH", 1.0)
-    config = {**MODEL, **counts(tiny_training_graph)}
+    config = {**MODEL, **node_counts(tiny_training_graph)}
     timed, plain = (
         kind(model_config=config, training_config=TRAINING, output_dir=tmp_path / kind.__name__)
         for kind in (contender.TimedTrainer, AdvancedTrainer)
@@ -233,17 +231,29 @@ def test_measuring_the_curve_changes_no_weight(script: Any, tiny_training_graph,
 
 def test_a_row_stops_after_the_epoch_in_which_its_time_is_up(script: Any, tiny_training_graph, tmp_path: Path) -> None:
     contender = script("contender")
-    config = {**MODEL, **counts(tiny_training_graph)}
+    config = {**MODEL, **node_counts(tiny_training_graph)}
     trainer = contender.TimedTrainer(model_config=config, training_config=TRAINING, output_dir=tmp_path)
     trainer.budget = 0.0
     assert trainer.train(tiny_training_graph, 5)["epochs_run"] == 1
     assert trainer.why_stopped(5) == "budget"
 
 
+def test_the_seconds_of_a_row_hold_no_test(script: Any, tiny_training_graph, tmp_path: Path, monkeypatch) -> None:
+    contender, asked = script("contender"), []
+    monkeypatch.setattr(AdvancedTrainer, "test", lambda trainer, graph: asked.append(trainer.output_dir) or {})
+    monkeypatch.setattr(contender, "corner", lambda graph: graph)
+    monkeypatch.setattr(contender.Clock, "training", property(lambda clock: 100.0 * len(asked)))
+    chosen = Namespace(row="mf", seed=0, out=tmp_path, budget=math.inf, epochs=1)
+    run = contender.load_run_config("configs/synthetic.toml").model_copy(update={"model": MODEL, "training": TRAINING})
+    asked.clear()
+    found = contender.trained(chosen, run, tiny_training_graph)
+    assert found["training_seconds"] == 100.0  # one test, that of the warm-up
+
+
 def test_an_architecture_gets_the_keys_that_it_knows(script: Any) -> None:
     model_config = script("contender").model_config
     table = {"embedding_dim": 8, "heads": 2, "num_layers": 1, "local": False}
-    assert model_config(None, table) == table
+    assert model_config("gat", table) == {"architecture": "gat", **table}
     assert model_config("mf", table) == {"architecture": "mf", "embedding_dim": 8}
     assert model_config("lightgcn", table) == {"architecture": "lightgcn", "embedding_dim": 8, "num_layers": 1}
 
@@ -263,7 +273,7 @@ def test_the_stock_model_sends_nothing_over_the_edges_of_a_batch(script: Any, ti
     stock = script("stock_gat")
     graph = message_graph(tiny_training_graph)
     torch.manual_seed(0)
-    config = stock.StockGATConfig(architecture="stock_gat:StockGAT", embedding_dim=8, dropout=0.0, **counts(graph))
+    config = stock.StockGATConfig(architecture="stock_gat:StockGAT", embedding_dim=8, dropout=0.0, **node_counts(graph))
     model = stock.StockGAT(config).eval()
     own = graph[LISTENS].edge_index[:, ::3]
     without = message_graph(tiny_training_graph)

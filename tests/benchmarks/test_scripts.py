@@ -40,6 +40,15 @@ def test_too_few_retrains_are_refused() -> None:
     assert "--retrains is 3; at least 7 are needed" in ended.stderr
 
 
+@pytest.mark.parametrize("script", ["comparison", "ablation", "ranking"])
+def test_a_config_that_is_not_there_is_named(script: str, tmp_path: Path) -> None:
+    folder = ["--folder", str(tmp_path)] if script == "ablation" else []
+    ended = run(f"benchmarks/{script}.py", "--config", "configs/nothing.toml", *folder)
+    assert ended.returncode == 1
+    assert "configs/nothing.toml" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 @pytest.mark.slow
 def test_the_ablation_trains_every_variant_once_and_goes_on_where_it_was(tmp_path: Path) -> None:
     command = ["benchmarks/ablation.py", "--config", "configs/synthetic.toml", "--folder", str(tmp_path)]

@@ -9,12 +9,9 @@ from typing import Any
 import pytest
 from torch_geometric.data import HeteroData
 
+from data.graph import node_counts
 from trainers.base import BaseTrainer
 from trainers.factory import create_trainer
-
-
-def node_counts(graph: HeteroData) -> dict[str, int]:
-    return {f"num_{kind}s": graph[kind].num_nodes for kind in ("user", "song", "artist")}
 
 
 @pytest.fixture
