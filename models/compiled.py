@@ -1,8 +1,7 @@
 """How loops are compiled by Numba, and run on several threads.
 
-Nothing is compiled before it is called. What is compiled is kept on disk, in the folder that Numba chooses
-(``NUMBA_CACHE_DIR``, else beside the module, else in the user's cache); where nothing can be written, each process
-compiles anew.
+Nothing is compiled before it is called. What is compiled is kept on disk, under ``NUMBA_CACHE_DIR``, else beside the
+module, else in the user's cache; where nothing can be written, each process compiles anew.
 
 Threads are plain Python threads around kernels that let go of the GIL; Numba's own threading layers are not used,
 because the one that every wheel has ends the process when two Python threads call it at once.
@@ -10,9 +9,12 @@ because the one that every wheel has ends the process when two Python threads ca
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -22,6 +24,10 @@ import numpy.typing as npt
 from data.cores import threads
 
 Array = npt.NDArray[Any]
+
+HERE = Path(__file__).parent
+
+CONFIG: Any = numba.config
 
 SHARES = 4
 """Calls of a kernel a thread."""
@@ -70,10 +76,28 @@ def kernel(function: Callable[..., None]) -> Callable[..., None]:
     """Compile at the first call, and keep the result on disk."""
     compiled: Callable[..., None]
     try:
-        compiled = numba.njit(function, cache=True, **OPTIONS)
+        with _cached_in(_cache_folder()):
+            compiled = numba.njit(function, cache=True, **OPTIONS)
     except RuntimeError:  # Numba has found no folder that it may write to
         compiled = numba.njit(function, **OPTIONS)
     return compiled
+
+
+def _cache_folder() -> Path:
+    """Another one whenever what kernels take from other files changes: Numba looks at the file of a kernel only."""
+    shared = b"".join((HERE / name).read_bytes() for name in ("compiled.py", "elementary.py"))
+    return Path(CONFIG.CACHE_DIR or HERE / "__pycache__") / f"kernels-{hashlib.sha256(shared).hexdigest()[:16]}"
+
+
+@contextmanager
+def _cached_in(folder: Path) -> Iterator[None]:
+    """Kernels that are made within keep their results there, if Numba may write to it."""
+    chosen = CONFIG.CACHE_DIR
+    CONFIG.CACHE_DIR = str(folder)
+    try:
+        yield
+    finally:
+        CONFIG.CACHE_DIR = chosen
 
 
 def inner(function: Callable[..., Any]) -> Any:

@@ -1,7 +1,7 @@
 """Logarithm and exponential of float32, written out: loops are vectorised, and any machine gets the same bits.
 
 Both follow Cephes (S. L. Moshier, netlib.org/cephes, ``logf.c`` and ``expf.c``) and are right to a unit or two in the
-last place. What is compiled on disk is renewed when the file of a kernel changes, not when this one does.
+last place.
 """
 
 from __future__ import annotations

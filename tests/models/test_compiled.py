@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from models.compiled import OPTIONS, balanced, exact, inner
+
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def tiny_after_huge(x: Any) -> Any:
@@ -44,3 +52,33 @@ def test_parts_cover_the_work(cost: list[int], parts: int) -> None:
     assert len(bounds) <= parts + 1
     assert (bounds[0], bounds[-1]) == (0, len(cost))
     assert (np.diff(bounds) > 0).all()
+
+
+LOOP = """
+import numpy as np
+from models.compiled import kernel
+from models.elementary import exp
+
+@kernel
+def run(first, last, out):
+    out[0] = exp(out[0])
+"""
+CALL = "import loop, numpy; out = numpy.ones(1, numpy.float32); loop.run(0, 1, out); print(out[0])"
+
+
+@pytest.mark.slow
+def test_a_change_of_what_kernels_share_reaches_those_that_are_compiled_already(tmp_path: Path) -> None:
+    for name in ("models", "data"):
+        shutil.copytree(CHECKOUT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "loop.py").write_text(LOOP)
+
+    def printed() -> str:
+        command = [sys.executable, "-c", CALL]
+        variables = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        ended = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=True)
+        return ended.stdout.strip()
+
+    assert printed() == printed() == "2.7182817"
+    changed = tmp_path / "models" / "elementary.py"
+    changed.write_text(changed.read_text().replace("ONE, HALF = np.float32(1.0)", "ONE, HALF = np.float32(2.0)"))
+    assert printed() == "4.7182817"
