@@ -27,7 +27,7 @@ from prepared import training_graph, why_absent
 from rows import DEFAULT_ROWS, ROWS, TRAINED
 from standings import Row, markdown, picture, report, table
 
-from data.cores import threads
+from data.machine import threads
 from data.project import artifacts_folder
 from tasks.config import RunConfig, load_run_config
 from tasks.evaluate import DEFAULT_K

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
-from data.cores import cores
+from data.machine import cores, memory
 from tasks.digest import PACKAGES
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -26,8 +25,7 @@ def print_where() -> None:
 
 def machine() -> str:
     """Processor, usable cores, memory, system and the versions that matter."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
-    parts = [_processor(), f"{cores()} cores", f"{memory:.0f} GiB", f"{platform.system()} {platform.machine()}"]
+    parts = [_processor(), f"{cores()} cores", f"{memory() / GIB:.0f} GiB", f"{platform.system()} {platform.machine()}"]
     versions = [f"Python {platform.python_version()}", f"torch {version('torch')}", f"Prefect {version('prefect')}"]
     return ", ".join(parts + versions)
 

@@ -21,7 +21,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from data.cores import threads
+from data.machine import threads
 
 Array = npt.NDArray[Any]
 

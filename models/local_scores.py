@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from data.errors import InputError
+from data.machine import memory
 from models.compiled import in_balanced_parts
 from models.path_kernels import Attention
 from models.paths import Neighbors, Paths
@@ -21,7 +22,9 @@ from models.top_songs import Gates, Sums, WeightedEdges, local_scores
 Array = npt.NDArray[Any]
 
 FEW = 32
-"""Users with less than this fraction of all songs do not pay for the edges of the others."""
+"""Several users pay for the edges of all songs, and keep them, from one song in so many of their own on."""
+
+GIB = 2**30
 
 LAYOUT = {
     "listens.start": (np.int64, 1),
@@ -131,15 +134,27 @@ class LocalScores:
 
     def _sums(self, rows: Neighbors) -> Sums:
         songs = np.unique(rows.node).astype(np.int64)
-        if "edges" in vars(self) or FEW * len(songs) >= self.num_songs:
+        if "edges" in vars(self) or (len(rows.start) > 2 and FEW * len(songs) >= self.num_songs):
             return Sums(rows.start, rows.node, self.edges)
         place = np.searchsorted(songs, rows.node).astype(np.int32)
         return Sums(rows.start, place, self._edges_of(songs))
 
     @cached_property
     def edges(self) -> tuple[WeightedEdges, ...]:
-        """The weighted edges of each relation."""
-        return self._edges_of(np.arange(self.num_songs))
+        """The weighted edges of each relation.
+
+        Raises:
+            InputError: they may need more memory than there is.
+        """
+        songs = np.arange(self.num_songs)
+        needed = sum(paths.weighed_bytes(songs, len(heads)) for paths, heads in self.relations)
+        if needed > memory():
+            raise InputError(
+                f"To rank all songs the local channel needs up to {needed / GIB:,.0f} GiB for the edges between songs "
+                f"of this log, and the machine has {memory() / GIB:,.0f}; set model.local to false, or take a log of "
+                "fewer and shorter histories."
+            )
+        return self._edges_of(songs)
 
     def _edges_of(self, songs: Array) -> tuple[WeightedEdges, ...]:
         """Those from some songs, in each relation."""

@@ -1,7 +1,7 @@
 """Song-to-song edges: paths of two steps through the users or the artists that two songs share.
 
-Numpy only, so that a registered model answers without loading torch. The edges are counted when they are asked for
-and never kept: a song's row costs as many steps as its listeners have listens.
+Numpy only, so that a registered model answers without loading torch. The edges are counted when they are asked for,
+in no graph and no file: a song's row costs as many steps as its listeners have listens.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from data.cores import threads
+from data.machine import threads
 from models.compiled import balanced, in_balanced_parts, in_parallel
 from models.path_kernels import Attention, Pairs, Rows, Steps, pair_edges, song_edges, weighed_edges
 from models.top_songs import WeightedEdges
@@ -109,19 +109,23 @@ class Paths:
         Nothing is set aside but what is returned. Its arrays have room for more edges than there are; memory that is
         never written to costs nothing.
         """
-        songs = len(self.middles.degree)
-        bound = np.minimum(self._row_bounds(wanted), songs)
+        songs, bound = len(self.middles.degree), self._room(wanted)
         parts = balanced(bound)
         begin = np.concatenate([[0], np.cumsum(bound)])
         edges = WeightedEdges(
             start=np.empty(len(wanted), dtype=np.int64),
             stop=np.empty(len(wanted), dtype=np.int64),
-            candidate=np.empty(begin[-1], dtype=np.uint16 if songs <= 2**16 else np.uint32),
+            candidate=np.empty(begin[-1], dtype=_index_type(songs)),
             weight=np.empty((len(attention.of_strength), begin[-1]), dtype=np.float32),
         )
         shares = len(parts) - 1
         in_parallel(weighed_edges, threads(), shares, parts, wanted, self._steps, attention, begin[parts], edges)
         return edges
+
+    def weighed_bytes(self, wanted: Array, heads: int) -> int:
+        """Memory that ``weighed`` takes at most."""
+        edge = np.dtype(_index_type(len(self.middles.degree))).itemsize + 4 * heads
+        return int(self._room(wanted).sum()) * edge
 
     def pair_edges(self, users: Array, songs: Array, history: Neighbors, through_users: bool) -> SongEdges:
         """The edges from each user's other songs to one of them, in a world where the user never heard that one.
@@ -142,6 +146,11 @@ class Paths:
     def _steps(self) -> Steps:
         return Steps(*self.middles, *self.songs, self.weight)
 
+    def _room(self, wanted: Array) -> Array:
+        """(n,) the most other songs that each song can have an edge to."""
+        room: Array = np.minimum(self._row_bounds(wanted), len(self.middles.degree))
+        return room
+
     def _row_bounds(self, wanted: Array) -> Array:
         """(n,) the most edges that the row of each song can have: what its middles' songs sum up to."""
         rows = self.middles.rows(wanted)
@@ -158,6 +167,10 @@ class Paths:
         in_balanced_parts(kernel, cost, *arguments, self._steps, Rows(start[:-1], length, other, strength))
         tight, place = _gathered(start[:-1], length)
         return SongEdges(tight, other[place], strength[place])
+
+
+def _index_type(songs: int) -> type[np.unsignedinteger[Any]]:
+    return np.uint16 if songs <= 2**16 else np.uint32
 
 
 def _gathered(start: Array, length: Array) -> tuple[Array, Array]:

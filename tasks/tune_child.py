@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from data.cores import cores, threads
+from data.machine import cores, threads
 from tasks.store import write_json
 from tasks.tune_trial import JOB, Hear, Job, Outcome
 

@@ -165,6 +165,21 @@ def test_few_users_do_not_pay_for_the_edges_of_all_songs_and_get_the_same_bits(u
     assert (made.scores(together, np.array(users)) == expected[users]).all()
 
 
+def test_one_user_never_pays_for_the_edges_of_all_songs(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, local = larger_world(), larger_world().compiled()
+    monkeypatch.setattr("models.local_scores.FEW", 10**6)
+    assert (made.scores(local, np.array([5])) == made.scores(made.compiled())[5]).all()
+    assert "edges" not in vars(local)
+
+
+def test_edges_that_may_not_fit_are_refused_before_they_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, local = larger_world(), larger_world().compiled()
+    monkeypatch.setattr("models.local_scores.memory", lambda: 1000)
+    with pytest.raises(InputError, match=r"needs up to .* GiB for the edges .* set model.local to false"):
+        made.scores(local)
+    assert len(made.scores(local, np.array([5]))) == 1
+
+
 @whenever_compiled
 @given(world=worlds())
 def test_save_and_load_give_the_same_bits(world: World, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.cores import threads
+from data.machine import threads
 from models.path_kernels import Attention
 from models.paths import Neighbors, Paths, SongEdges
 from models.top_songs import WeightedEdges

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from torch_geometric.data import HeteroData
 
-from data.cores import cores
 from data.graph import LISTENS, save_graph
+from data.machine import cores
 from data.validation_graph import without_test
 from tasks.tune_child import Children, Stopped, threads_of_a_trial
 from tasks.tune_trial import JOB, Job, Outcome, train

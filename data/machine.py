@@ -10,6 +10,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def memory() -> int:
+    """Bytes that the machine has in all."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def threads() -> int:
     """Threads to use, as torch decides: OMP_NUM_THREADS, or one a core."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
