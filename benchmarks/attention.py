@@ -198,7 +198,7 @@ def bytes_above(name: str) -> Callable[[HeteroData, argparse.Namespace], int]:
 
 
 def tiny(graph: HeteroData) -> HeteroData:
-    """The same nodes with a few edges."""
+    """A graph of a few nodes and edges: what has to be loaded and compiled, without the memory of the real one."""
     small = HeteroData()
     for kind in NODE_TYPES:
         small[kind].num_nodes = 1 + int(graph[EDGE_TYPES[0]].edge_index[:, :8].max())

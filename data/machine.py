@@ -16,6 +16,6 @@ def memory() -> int:
 
 
 def threads() -> int:
-    """Threads to use, as torch decides: OMP_NUM_THREADS, or one a core."""
+    """Threads of loops that run without torch: OMP_NUM_THREADS where it is a number, as torch has it, or one a core."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
     return int(asked) if asked.isdigit() and int(asked) > 0 else cores()

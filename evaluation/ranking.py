@@ -20,7 +20,7 @@ SCORES_AT_ONCE = 2**22
 """How many scores a batch holds where no batch size is given: 16 MB of float32, whatever the number of songs."""
 
 PRODUCTS_AT_ONCE = 2**23
-"""The same where a batch is nothing but float32 products; a larger one is multiplied faster."""
+"""The same for a score function that finds the best songs itself; a larger product takes less time a user."""
 
 
 class Ranked(NamedTuple):
