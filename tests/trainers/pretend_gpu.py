@@ -243,9 +243,11 @@ class _Stream:
         """Let torch draw on the CPU from this stream."""
         own = torch.get_rng_state()
         torch.set_rng_state(self.state)
-        yield
-        self.state = torch.get_rng_state()
-        torch.set_rng_state(own)
+        try:
+            yield
+        finally:
+            self.state = torch.get_rng_state()
+            torch.set_rng_state(own)
 
 
 stream = _Stream()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation.ranking import dot_product, rank
+from evaluation.ranking import dot_product, local_score, rank
 from models.history import history
 from models.local import LocalChannel
 from tests.trainers.pretend_gpu import PretendedTensor, pretended_gpu
@@ -58,7 +58,9 @@ def make(model_config, training_config, tmp_path) -> Callable[..., BaseTrainer]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=named)
-@pytest.mark.parametrize("name", sorted(TRAINERS))
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "advanced" else pytest.mark.slow) for name in sorted(TRAINERS)]
+)
 def test_a_gpu_trains_and_saves_what_a_cpu_does(name, case, make, tiny_graph, tmp_path):
     here = make(name, "cpu", case)
     expected = here.train(tiny_graph, 2)
@@ -78,22 +80,34 @@ def test_a_gpu_trains_and_saves_what_a_cpu_does(name, case, make, tiny_graph, tm
 @pytest.mark.parametrize("case", [{"architecture": "gat"}, {"architecture": "mf", "dropout": 0.5}], ids=named)
 def test_a_gpu_resumes_with_the_same_weights(case, make, tiny_graph, gpu):
     def die(records):
-        if len(records) == 3:  # the checkpoint is of epoch 2
+        if len(records) == 2:  # the checkpoint is of epoch 1
             raise KeyboardInterrupt
 
-    whole = make("advanced", "cuda", case, resume=False)
-    whole.train(tiny_graph, 4)
-    cut = make("advanced", "cuda", case, resume=False)
+    whole = make("simple", "cuda", case, resume=False)
+    whole.train(tiny_graph, 3)
+    cut = make("simple", "cuda", case, resume=False)
     cut.listener = die
     with pytest.raises(KeyboardInterrupt):
-        cut.train(tiny_graph, 4)
-    resumed = make("advanced", "cuda", case)
-    first = []
-    resumed.listener = lambda records: first.append(len(records))
-    resumed.train(tiny_graph, 4)
-    assert first == [3, 4]
+        cut.train(tiny_graph, 3)
+    resumed = make("simple", "cuda", case)
+    heard = []
+    resumed.listener = lambda records: heard.append(len(records))
+    resumed.train(tiny_graph, 3)
+    assert heard == [2, 3]
     ours, theirs = whole.model.state_dict(), resumed.model.state_dict()
+    assert resumed.history == whole.history
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_a_run_on_the_gpu_neither_hears_nor_moves_the_callers_random_numbers(make, tiny_graph, gpu):
+    found = []
+    for seed in (1, 2):
+        torch.cuda.manual_seed(seed)
+        before = torch.cuda.get_rng_state()
+        trainer = make("simple", "cuda", {"architecture": "mf", "dropout": 0.5}, resume=False)
+        found.append(trainer.train(tiny_graph, 1)["history"])
+        assert torch.equal(torch.cuda.get_rng_state(), before)
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("name", sorted(TRAINERS))
@@ -131,10 +145,20 @@ def test_vectors_on_the_gpu_rank_as_on_the_cpu(gpu):
     for score, users, known in (
         (dot_product(user.to(gpu), song.to(gpu)), torch.arange(20), hidden),
         (dot_product(user, song.to(gpu)), torch.arange(20, device=gpu), hidden.to(gpu)),
+        (dot_product(user.to(gpu), song), torch.arange(20, device=gpu), hidden),
         (lambda rows: (user @ song.T).to(gpu)[rows], torch.arange(20), hidden),
     ):
         found = rank(score, users, known, 10)
         assert torch.equal(found.items, here.items)
+
+
+def test_vectors_on_the_gpu_and_a_channel_rank_as_on_the_cpu(tiny_graph, gpu):
+    user, song = (torch.randn(rows, 8, generator=torch.Generator().manual_seed(rows)) for rows in (40, 30))
+    local = LocalChannel().to(gpu).compiled(history(tiny_graph))
+    here, there = local_score(user, song, local), local_score(user.to(gpu), song.to(gpu), local)
+    ours, theirs = (rank(score, torch.arange(40), None, 10) for score in (here, there))
+    assert torch.equal(ours.items, theirs.items)
+    assert torch.equal(ours.scores, theirs.scores)
 
 
 class TestThePretence:
