@@ -46,6 +46,7 @@ def split_graph(graph: HeteroData, config: SplitConfig, listens: pa.Table | None
             cannot be applied.
     """
     _check_can_split(graph)
+    graph = copy.copy(graph).cpu()
     rows = _rows_of(graph) if listens is None else Listens.from_table(listens)
     if not np.array_equal(rows.pairs(), graph[LISTENS].edge_index.numpy()):
         raise InputError("The listens table and the graph hold different pairs; build the graph from these listens.")

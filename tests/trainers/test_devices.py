@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from data.graph import LISTENS
 from evaluation.ranking import dot_product, local_score, rank
 from models.history import history
 from models.local import LocalChannel
@@ -111,11 +112,14 @@ def test_a_run_on_the_gpu_neither_hears_nor_moves_the_callers_random_numbers(mak
 
 
 @pytest.mark.parametrize("name", sorted(TRAINERS))
-def test_a_graph_on_the_gpu_trains_as_well(name, make, tiny_training_graph, gpu):
-    case = {"architecture": "gat"}
-    expected = make(name, "cpu", case).train(tiny_training_graph, 1)
-    found = make(name, "cuda", case).train(tiny_training_graph.clone().to(gpu), 1)
+@pytest.mark.parametrize("graph", ["tiny_training_graph", "tiny_graph"])
+def test_a_graph_on_the_gpu_trains_as_well(name, graph, make, gpu, request):
+    case, here = {"architecture": "gat"}, request.getfixturevalue(graph)
+    there = here.clone().to(gpu)
+    expected = make(name, "cpu", case).train(here, 1)
+    found = make(name, "cuda", case).train(there, 1)
     assert found["history"][0] == pytest.approx(expected["history"][0], rel=1e-4)
+    assert there[LISTENS].edge_index.device == gpu
 
 
 def test_a_refit_runs_on_the_gpu(make, tiny_graph, gpu):
