@@ -15,10 +15,7 @@ from torch_geometric.nn import MessagePassing
 
 from data.search import Choices, Range
 from models.adjacency import RELATIONS, Adjacency, adjacency
-from models.base import ModelConfig, TableModel
-from models.local import LocalChannel
-from models.neighborhood import Block, Neighborhood
-from models.neighbors import (
+from models.aggregation import (
     AttentionParameters,
     EdgeFactors,
     ScoreRule,
@@ -27,6 +24,9 @@ from models.neighbors import (
     has_kernels,
     neighbor_sum,
 )
+from models.base import ModelConfig, TableModel
+from models.local import LocalChannel
+from models.neighborhood import Block, Neighborhood
 
 SCORE_RULE = ScoreRule(slope=0.2, low=-12.0, high=2.0)
 """An edge's log weight has bounds, so that one bad step cannot make a message explode or vanish for good."""

@@ -12,9 +12,9 @@ from torch_geometric.data import HeteroData
 
 from data.search import Range
 from models.adjacency import adjacency
+from models.aggregation import neighbor_sum
 from models.base import ModelConfig, TableModel
 from models.neighborhood import Block, Neighborhood
-from models.neighbors import neighbor_sum
 
 
 class LightGCNConfig(ModelConfig):

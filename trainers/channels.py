@@ -64,13 +64,13 @@ class Calibration:
 class Draw(NamedTuple):
     """Pairs of which the channels learn in a step, and the songs that they compete with.
 
-    Shapes: users (B,), ascending; row (K,), each pair's place among them; songs (K,), the pairs' songs; chosen (C,).
+    Shapes: users (B,), ascending; row (K,), each pair's place among them; songs (K,), the pairs' songs; negatives (C,).
     """
 
     users: Tensor
     row: Tensor
     songs: Tensor
-    chosen: Tensor
+    negatives: Tensor
 
     @classmethod
     def of(cls, pairs: Tensor, num_songs: int, batch: int, negatives: int, generator: Generator) -> Draw:
@@ -96,8 +96,8 @@ def channel_loss(local: LocalChannel, graph: HeteroData, embeddings: Embeddings 
     known = history(graph)
     num_songs = len(known.log_listeners)
     own, others = _scores(local, known, embeddings, draw)
-    others[known_columns(known.listens, draw.users, draw.chosen, num_songs).unbind()] = -math.inf
-    rest = others.logsumexp(1) + math.log(num_songs / len(draw.chosen))
+    others[known_columns(known.listens, draw.users, draw.negatives, num_songs).unbind()] = -math.inf
+    rest = others.logsumexp(1) + math.log(num_songs / len(draw.negatives))
     return (torch.logaddexp(rest[draw.row], own) - own).mean().to(embeddings.device)
 
 
@@ -107,6 +107,6 @@ def _scores(
     """Scores of the pairs (K,) and of each user's candidates (B, C)."""
     user, song = embeddings.of_users(draw.users).detach(), embeddings.of_songs(draw.songs).detach()
     own = (user[draw.row.to(user.device)] * song).sum(1).cpu()
-    others = (user @ embeddings.of_songs(draw.chosen).detach().T).cpu()
+    others = (user @ embeddings.of_songs(draw.negatives).detach().T).cpu()
     pairs = local.pair_scores(known, draw.users[draw.row], draw.songs, own)
-    return pairs, local.scores(known, draw.users, draw.chosen, others)
+    return pairs, local.scores(known, draw.users, draw.negatives, others)

@@ -24,7 +24,7 @@ MOST_LEFT_OUT = 0.25
 """Share of the train edges that may lack in the messages of one step; a greater batch takes several."""
 
 
-class Positive:
+class TrainPairs:
     """The pairs that vectors learn from: what their negatives avoid.
 
     Args:
@@ -50,12 +50,12 @@ class Positive:
 class Step(NamedTuple):
     """All that a step's loss is of.
 
-    Shapes: pairs (2, P), of which the vectors learn; rivals, the songs that they compete with: (C,), or (P,) one a
+    Shapes: pairs (2, P), of which the vectors learn; negatives, the songs that they compete with: (C,), or (P,) one a
     pair; draw, of which the channels learn, None for a model without them.
     """
 
     pairs: Tensor
-    rivals: Tensor
+    negatives: Tensor
     draw: Draw | None
 
     @property
@@ -67,8 +67,8 @@ class Step(NamedTuple):
     @property
     def songs(self) -> Tensor:
         """Songs whose vectors are read, in any order and perhaps twice."""
-        drawn = () if self.draw is None else (self.draw.songs, self.draw.chosen)
-        return _joined(self.pairs[1], self.rivals, *drawn)
+        drawn = () if self.draw is None else (self.draw.songs, self.draw.negatives)
+        return _joined(self.pairs[1], self.negatives, *drawn)
 
 
 class PairObjective:
@@ -86,7 +86,7 @@ class PairObjective:
     def __init__(self, config: TrainingConfig) -> None:
         self.config = config
         self.calibration = Calibration(config.calibration_ratio, config.seed)
-        self._positives: PerGraph[Positive] = PerGraph()
+        self._learned: PerGraph[TrainPairs] = PerGraph()
         self._most: PerGraph[int] = PerGraph()
 
     def loss(
@@ -109,18 +109,18 @@ class PairObjective:
         return loss + self._vector_loss(model, graph, embeddings, step) if pairs.shape[1] else loss
 
     def _step(self, model: RecommenderModel, graph: HeteroData, pairs: Tensor, generator: Generator) -> Step:
-        num_songs, draw, rivals = int(graph["song"].num_nodes), None, pairs[1, :0]
+        num_songs, draw, negatives = int(graph["song"].num_nodes), None, pairs[1, :0]
         if model.local is not None:
-            kept, negatives = self.calibration.pairs(graph), self.config.num_negatives
-            draw = Draw.of(kept, num_songs, pairs.shape[1], negatives, generator)
+            kept, count = self.calibration.pairs(graph), self.config.num_negatives
+            draw = Draw.of(kept, num_songs, pairs.shape[1], count, generator)
         if pairs.shape[1]:
-            rivals = self._rivals(self._learned_from(model, graph), pairs, generator)
-        return Step(pairs, rivals, draw)
+            negatives = self._negatives(self._learned_from(model, graph), pairs, generator)
+        return Step(pairs, negatives, draw)
 
-    def _rivals(self, positive: Positive, pairs: Tensor, generator: Generator) -> Tensor:
+    def _negatives(self, learned: TrainPairs, pairs: Tensor, generator: Generator) -> Tensor:
         if self.config.loss == "bpr":
-            return positive.known.negatives(pairs[0], generator)
-        return sample_songs(positive.num_songs, self.config.num_negatives, generator)
+            return learned.known.negatives(pairs[0], generator)
+        return sample_songs(learned.num_songs, self.config.num_negatives, generator)
 
     def _encode(
         self, model: RecommenderModel, graph: HeteroData, step: Step, generator: Generator
@@ -146,22 +146,22 @@ class PairObjective:
             loss = loss + self.config.l2 / (2 * step.pairs.shape[1]) * model.penalty(*step.pairs)
         return loss
 
-    def _softmax(self, embeddings: Embeddings | SomeEmbeddings, positive: Positive, step: Step) -> Tensor:
+    def _softmax(self, embeddings: Embeddings | SomeEmbeddings, learned: TrainPairs, step: Step) -> Tensor:
         users, rows = step.pairs[0].unique(return_inverse=True)
         rows, by_user = rows.sort(stable=True)
-        known = known_columns(positive.listens, users, step.rivals, positive.num_songs).to(users.device)
-        competing = Candidates(embeddings.of_songs(step.rivals), known, positive.num_songs)
+        known = known_columns(learned.listens, users, step.negatives, learned.num_songs).to(users.device)
+        competing = Candidates(embeddings.of_songs(step.negatives), known, learned.num_songs)
         positives = Positives(rows, embeddings.of_songs(step.pairs[1][by_user]))
         return sampled_softmax(embeddings.of_users(users), positives, competing, self.config.temperature)
 
     def _bpr(self, embeddings: Embeddings | SomeEmbeddings, step: Step) -> Tensor:
-        own, other = embeddings.of_users(step.pairs[0]), embeddings.of_songs(step.rivals)
+        own, other = embeddings.of_users(step.pairs[0]), embeddings.of_songs(step.negatives)
         return bpr(own, embeddings.of_songs(step.pairs[1]), other, self.config.temperature)
 
-    def _learned_from(self, model: RecommenderModel, graph: HeteroData) -> Positive:
-        return self._positives.get(graph) or self._positives.set(graph, self._positive(model, graph))
+    def _learned_from(self, model: RecommenderModel, graph: HeteroData) -> TrainPairs:
+        return self._learned.get(graph) or self._learned.set(graph, self._pairs(model, graph))
 
-    def _positive(self, model: RecommenderModel, graph: HeteroData) -> Positive:
+    def _pairs(self, model: RecommenderModel, graph: HeteroData) -> TrainPairs:
         """All train pairs, or those that are not kept for calibration.
 
         To the vectors a calibration song is like any that its user never heard. It competes with the positives as the
@@ -170,7 +170,7 @@ class PairObjective:
         pairs = train_pairs(graph)
         if model.local is not None:
             pairs = pairs[:, ~self.calibration.contains(graph, pairs)]
-        return Positive(pairs, int(graph["user"].num_nodes), int(graph["song"].num_nodes))
+        return TrainPairs(pairs, int(graph["user"].num_nodes), int(graph["song"].num_nodes))
 
 
 def check_fan_out(fan_out: Sequence[int] | None, model: RecommenderModel) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from data.graph import BY, LISTENS, message_graph
 from models.adjacency import RELATIONS, adjacency
-from models.neighbors import neighbor_sum
+from models.aggregation import neighbor_sum
 
 CPU = torch.device("cpu")
 

@@ -18,9 +18,9 @@ from torch_geometric.data import HeteroData
 
 from data.graph import BY, LISTENS, message_graph
 from models.adjacency import Adjacency, adjacency
+from models.aggregation import EdgeFactors, has_kernels, neighbor_sum
 from models.factory import create_model
 from models.gat import DegreeAttention
-from models.neighbors import EdgeFactors, has_kernels, neighbor_sum
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")

@@ -15,7 +15,7 @@ from models.factory import MODELS
 from trainers.advanced import AdvancedTrainer
 from trainers.canary import TrainerProbe
 from trainers.factory import TRAINERS
-from trainers.objective import PairObjective, Positive
+from trainers.objective import PairObjective, TrainPairs
 from trainers.sampling import train_pairs
 
 OURS = sorted(set(TRAINERS) - {"simple"})
@@ -132,8 +132,8 @@ class _Avoiding(PairObjective):
         super().__init__(trainer.config)
         self.pairs = pairs
 
-    def _positive(self, model: RecommenderModel, graph: HeteroData) -> Positive:
-        return Positive(self.pairs, int(graph["user"].num_nodes), int(graph["song"].num_nodes))
+    def _pairs(self, model: RecommenderModel, graph: HeteroData) -> TrainPairs:
+        return TrainPairs(self.pairs, int(graph["user"].num_nodes), int(graph["song"].num_nodes))
 
 
 class LearnsFromItsEvaluation(AdvancedTrainer):

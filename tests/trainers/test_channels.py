@@ -89,12 +89,12 @@ class Watched:
 
     Attributes:
         left_out: of each encoding, the pairs whose edges carried no message.
-        positives: all pairs (user, song) that the vectors' loss raised; rivals: those that it lowered.
+        positives: all pairs (user, song) that the vectors' loss raised; negatives: those that it lowered.
     """
 
     def __init__(self, monkeypatch, model, **config):
         self.model, self.objective = model, PairObjective(TrainingConfig(**config))
-        self.left_out, self.positives, self.rivals = [], [], set()
+        self.left_out, self.positives, self.negatives = [], [], set()
         self.encode, self.vectors = model.encode_without, None
         monkeypatch.setattr(model, "encode_without", self._encode_without)
         for name, watch in (("sampled_softmax", self._softmax), ("bpr", self._bpr)):
@@ -119,12 +119,12 @@ class Watched:
         hidden = set(map(tuple, candidates.known.T.tolist()))
         songs = which(candidates.vectors, self.vectors.song)
         for row, user in enumerate(which(users, self.vectors.user)):
-            self.rivals |= {(user, song) for column, song in enumerate(songs) if (row, column) not in hidden}
+            self.negatives |= {(user, song) for column, song in enumerate(songs) if (row, column) not in hidden}
         return users.sum()
 
     def _bpr(self, users, songs, negatives, temperature):
         self.positives += self._pairs(users, songs)
-        self.rivals |= set(self._pairs(users, negatives))
+        self.negatives |= set(self._pairs(users, negatives))
         return users.sum()
 
 
@@ -155,8 +155,8 @@ def test_kept_pairs_compete_with_the_positives_of_their_users(watch, seen):
     watched.loss(seen, train_pairs(seen))
     users = {user for user, _ in watched.positives}
     every = {(user, song) for user in users for song in range(seen["song"].num_nodes)}
-    assert watched.rivals == every - set(watched.positives)
-    assert watched.rivals & watched.kept(seen)
+    assert watched.negatives == every - set(watched.positives)
+    assert watched.negatives & watched.kept(seen)
 
 
 def test_kept_pairs_are_drawn_as_negatives_of_bpr_and_learned_ones_are_not(watch, seen):
@@ -164,8 +164,8 @@ def test_kept_pairs_are_drawn_as_negatives_of_bpr_and_learned_ones_are_not(watch
     for seed in range(40):
         watched.loss(seen, train[:, :80], seed)
     kept = watched.kept(seen)
-    assert not watched.rivals & (as_set(train) - kept)
-    assert watched.rivals >= {(user, song) for user, song in kept if user in train[0, :80]} > set()
+    assert not watched.negatives & (as_set(train) - kept)
+    assert watched.negatives >= {(user, song) for user, song in kept if user in train[0, :80]} > set()
 
 
 def test_without_a_local_channel_vectors_learn_from_all_pairs(watch, seen, model_config):
@@ -174,7 +174,7 @@ def test_without_a_local_channel_vectors_learn_from_all_pairs(watch, seen, model
     batch = train_pairs(seen)[:, 40:80]
     watched.loss(seen, batch)
     assert sorted(watched.positives) == sorted(as_set(batch))
-    assert not watched.rivals & as_set(train_pairs(seen))
+    assert not watched.negatives & as_set(train_pairs(seen))
     assert [as_set(pairs) for pairs in watched.left_out] == [as_set(batch)]
 
 
@@ -324,7 +324,7 @@ def test_the_channels_take_an_eighth_of_the_batch_within_bounds(monkeypatch, see
 def test_songs_that_compete_are_limited(monkeypatch, seen, negatives, expected):
     monkeypatch.setattr(channels, "MOST_SONGS", 9)
     draw = channels.Draw.of(Calibration(0.2, 0).pairs(seen), 30, 8, negatives, generator())
-    assert len(draw.chosen.unique()) == expected
+    assert len(draw.negatives.unique()) == expected
 
 
 def test_only_the_channel_gets_a_gradient(model, seen, embeddings):
