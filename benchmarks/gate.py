@@ -3,12 +3,13 @@
 One configuration is trained again and again on one made-up log. Each retrain is the challenger of the one before it,
 in a ring, and the noise between seeds comes from five others. Then 5 % of its recall is taken from each challenger, by
 giving some users the vector of another user, and the same decisions are made again. Bundles and decisions are the real
-ones. What is in the folder already is not trained again.
+ones. What the folder already holds of the same settings and code is not trained again.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import shutil
 import time
@@ -19,7 +20,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from machine import print_where
+from machine import code, print_where
 from safetensors.torch import load_file, save_file
 from scipy.stats import binomtest
 from torch_geometric.data import HeteroData
@@ -35,9 +36,9 @@ from data.training_graph import split_graph
 from evaluation.audit.auditor import audit_graph, read_listens
 from evaluation.evaluate import evaluate
 from evaluation.intervals import mean
-from evaluation.ranking import dot_product
 from evaluation.record import EvaluationRecord, read_per_user
 from evaluation.results import write_results
+from evaluation.vector_scores import VectorScores
 from registry.bundle import assemble_bundle
 from registry.decision import Decision
 from registry.gate import decide
@@ -72,7 +73,13 @@ def main() -> None:
         parser.error(f"--retrains is {chosen.retrains}; at least {SEEDS + 2} are needed: a pair and five others")
     print_where()
     with TemporaryDirectory() as temporary:
-        run(chosen.folder or Path(temporary), chosen.retrains)
+        run((chosen.folder or Path(temporary)) / key(), chosen.retrains)
+
+
+def key() -> str:
+    """Digest of what all models of one test have to share."""
+    settings = json.dumps([LOG.model_dump(mode="json"), SPLIT.model_dump(mode="json"), EPOCHS, MODEL, TRAINING])
+    return hashlib.sha256((settings + code()).encode()).hexdigest()[:16]
 
 
 def run(folder: Path, count: int) -> None:
@@ -97,6 +104,7 @@ def prepare(folder: Path) -> None:
     """The log, its graph, its split and its audit, once."""
     if (folder / "training_graph.pt").is_file():
         return
+    shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
     write_log(LOG, folder / "log")
     config = IngestConfig.parse({"events": [str(folder / "log" / "*.parquet")]}, "ingest")
     (folder / "listens").mkdir()
@@ -167,7 +175,7 @@ class _Loss:
         vectors = load_file(bundle / "embeddings.safetensors")
         drawn = torch.from_numpy(np.random.default_rng([seed, 1]).permutation(len(vectors["user"])))
         swapped = vectors["user"][drawn]
-        exchanged = evaluate(dot_product(swapped, vectors["song"]), self.graph, "test", K)
+        exchanged = evaluate(VectorScores(swapped, vectors["song"]), self.graph, "test", K)
         before = read_per_user(bundle / "per_user.parquet", METRIC)[1]
         order = np.random.default_rng([seed, 2]).permutation(len(before))
         lost = np.cumsum((before - exchanged.per_user[METRIC].numpy())[order])

@@ -25,7 +25,8 @@ from torch.nn.functional import normalize
 from torch_geometric.data import HeteroData
 
 from data.graph import BY, LISTENS, REV_BY, REV_LISTENS, has_masks, load_graph, message_graph, save_graph
-from evaluation.ranking import local_score, rank
+from evaluation.ranking import rank
+from evaluation.vector_scores import VectorScores
 from models.history import history
 from models.local import LocalChannel
 
@@ -125,8 +126,8 @@ def seconds(graph: HeteroData, rounds: int) -> dict[str, float]:
         **{
             f"{name}, {what}": lambda score=score, hidden=hidden: rank(score, everyone, hidden, K)
             for name, score in (
-                ("vectors", local_score(user, song, None)),
-                ("local channel", local_score(user, song, local)),
+                ("vectors", VectorScores(user, song)),
+                ("local channel", VectorScores(user, song, local)),
             )
             for what, hidden in (("seen hidden", seen), ("nothing hidden", None))
         },

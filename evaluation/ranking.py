@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from data.errors import InputError
-from evaluation.vector_scores import Hidden, VectorScores
-from models.local_scores import LocalScores
+from evaluation.vector_scores import Hidden
 from models.top_songs import Found
 
 Score = Callable[[Tensor], Tensor]
@@ -43,28 +42,6 @@ class Ranking(Protocol):
 
     def best(self, users: Tensor, hidden: Hidden, k: int, at_once: int) -> Found | None:
         """What ``rank`` would find for users (N,); None where it has to look at the scores."""
-
-
-def dot_product(user: Tensor, song: Tensor) -> VectorScores:
-    """The score function of embeddings, equal to the last bit at any batch size, number of threads and device.
-
-    A float32 matrix product rounds differently with the shape of the batch, which reorders near ties. Here the factors
-    are rounded to a fixed-point grid on which float64 sums are exact (see ``evaluation.fixed_point``).
-
-    Args:
-        user: (U, D) embeddings.
-        song: (S, D) embeddings on the device on which the scores are computed.
-    """
-    return VectorScores(user, song)
-
-
-def local_score(user: Tensor, song: Tensor, local: LocalScores | None) -> VectorScores:
-    """The score function of a model: the dot product, and what its local channel makes of it, where there is one.
-
-    Args:
-        user: (U, D) embeddings. song: (S, D) embeddings. local: of the same users and songs.
-    """
-    return VectorScores(user, song, local)
 
 
 @torch.no_grad()

@@ -41,7 +41,11 @@ class Hidden(NamedTuple):
 
 
 class VectorScores:
-    """A score function, see ``evaluation.ranking``; the same to the last bit at any batch size, threads and device.
+    """The score function of embeddings: their dot product, and what a local channel makes of it where there is one.
+
+    A float32 matrix product rounds differently with the shape of the batch, which reorders near ties. Here the factors
+    are rounded to a fixed-point grid on which float64 sums are exact, so that a score is the same to the last bit at
+    any batch size, number of threads and device.
 
     Args:
         user: (U, D) embeddings. song: (S, D) embeddings on the device on which the scores are computed.

@@ -17,12 +17,12 @@ from data.machine import memory
 from models.compiled import in_balanced_parts
 from models.path_kernels import Attention
 from models.paths import Neighbors, Paths
-from models.top_songs import Gates, Sums, WeightedEdges, local_scores
+from models.top_songs import Gates, Sums, WeightedEdges, score_songs
 
 Array = npt.NDArray[Any]
 
-FEW = 32
-"""Several users pay for the edges of all songs, and keep them, from one song in so many of their own on."""
+ALL_EDGES_FROM = 1 / 32
+"""Several users pay for the edges of all songs, and keep them, when this share of the songs is theirs."""
 
 GIB = 2**30
 
@@ -102,7 +102,7 @@ class LocalScores:
         """
         sums, gates = self.prepared(users, similarity.shape[1])
         out = np.ascontiguousarray(similarity, dtype=np.float32)
-        in_balanced_parts(local_scores, np.diff(sums.start) + 1, sums, gates, out)
+        in_balanced_parts(score_songs, np.diff(sums.start) + 1, sums, gates, out)
         return out
 
     def prepared(self, users: Array, num_songs: int) -> tuple[Sums, Gates]:
@@ -134,7 +134,7 @@ class LocalScores:
 
     def _sums(self, rows: Neighbors) -> Sums:
         songs = np.unique(rows.node).astype(np.int64)
-        if "edges" in vars(self) or (len(rows.start) > 2 and FEW * len(songs) >= self.num_songs):
+        if "edges" in vars(self) or (len(rows.start) > 2 and len(songs) >= ALL_EDGES_FROM * self.num_songs):
             return Sums(rows.start, rows.node, self.edges)
         place = np.searchsorted(songs, rows.node).astype(np.int32)
         return Sums(rows.start, place, self._edges_of(songs))

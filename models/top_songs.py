@@ -93,7 +93,7 @@ class Found(NamedTuple):
 
 
 @kernel
-def local_scores(first: int, last: int, parts: Array, sums: Sums, gates: Gates, out: Array) -> None:
+def score_songs(first: int, last: int, parts: Array, sums: Sums, gates: Gates, out: Array) -> None:
     """Turn the similarities in ``out`` (B, S) into scores."""
     total = np.zeros((gates.scale.shape[1], out.shape[1]), dtype=np.float32)
     for row in range(parts[first], parts[last]):

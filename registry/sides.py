@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from evaluation.ranking import Score, local_score, rank
+from evaluation.ranking import Score, rank
+from evaluation.vector_scores import VectorScores
 from models.local_scores import LocalScores
 from registry.manifest import ScoreFiles
 from registry.seen import PARTS
@@ -127,7 +128,7 @@ def _side(folder: Path, files: ScoreFiles, nodes: Mapping[str, Shared]) -> Side:
 def _score(folder: Path, files: ScoreFiles) -> Score:
     vectors = load_file(folder / files.vectors)
     local = LocalScores.load(folder / files.local) if files.local else None
-    return local_score(vectors["user"], vectors["song"], local)
+    return VectorScores(vectors["user"], vectors["song"], local)
 
 
 def _laid(table: pa.Table, nodes: Mapping[str, Shared], *columns: str) -> Tensor:

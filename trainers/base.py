@@ -19,7 +19,8 @@ from torch_geometric.data import HeteroData
 from data.errors import InputError
 from data.graph import LISTENS, graph_digest, message_graph
 from evaluation.evaluate import evaluate
-from evaluation.ranking import Score, check_k, local_score
+from evaluation.ranking import Score, check_k
+from evaluation.vector_scores import VectorScores
 from models.base import Embeddings
 from models.factory import create_model
 from models.history import history
@@ -189,7 +190,7 @@ class BaseTrainer(ABC):
 
     def score(self, graph: HeteroData) -> Score:
         """The model's score function as it is now, from train edges only."""
-        return local_score(*self.embeddings(graph), self.local_scores(graph))
+        return VectorScores(*self.embeddings(graph), self.local_scores(graph))
 
     def local_scores(self, graph: HeteroData) -> LocalScores | None:
         """The local channel of the model as it is now; None where it has none."""

@@ -9,7 +9,8 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
-from evaluation.ranking import Score, local_score
+from evaluation.ranking import Score
+from evaluation.vector_scores import VectorScores
 from models.base import Embeddings, RecommenderModel
 from models.local_scores import LocalScores
 from trainers.results import EpochRecord
@@ -49,7 +50,7 @@ def load_embeddings(folder: Path) -> Embeddings:
 def load_score(folder: Path) -> Score:
     """The score function of a saved model: the similarity, or what its local channel makes of it."""
     local = LocalScores.load(folder / LOCAL) if (folder / LOCAL).is_file() else None
-    return local_score(*load_embeddings(folder), local)
+    return VectorScores(*load_embeddings(folder), local)
 
 
 def _write_json(path: Path, value: Any) -> None:

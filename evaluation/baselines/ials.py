@@ -11,7 +11,8 @@ from torch_geometric.data import HeteroData
 
 from evaluation.baselines.base import Baseline
 from evaluation.baselines.matrix import train_matrix
-from evaluation.ranking import Score, dot_product
+from evaluation.ranking import Score
+from evaluation.vector_scores import VectorScores
 
 FEWEST_FACTORS = 8
 
@@ -46,7 +47,7 @@ class IALS(Baseline):
                 iterations=self.iterations, random_state=self.seed,
             )  # fmt: skip
             als.fit(listens, show_progress=False)
-        return dot_product(torch.from_numpy(als.user_factors), torch.from_numpy(als.item_factors))
+        return VectorScores(torch.from_numpy(als.user_factors), torch.from_numpy(als.item_factors))
 
     def _length(self, listens: csr_matrix) -> int:
         users = int((listens.getnnz(axis=1) > 0).sum())

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from data.errors import InputError
 from evaluation import ranking
-from evaluation.ranking import Score, dot_product, rank, rows_of
+from evaluation.ranking import Score, rank, rows_of
+from evaluation.vector_scores import VectorScores
 
 
 def table(scores: Tensor) -> Score:
@@ -52,14 +53,14 @@ def test_a_dot_product_ranks_the_same_at_any_batch_size(seed: int, dim: int) -> 
     user, song = torch.randn(50, dim, generator=generator), torch.randn(300, dim, generator=generator)
     song[100:200] = song[:100] + 1e-7 * torch.randn(100, dim, generator=generator)  # near ties
     song[200:] = song[:100]  # exact ties
-    score = dot_product(user, song)
+    score = VectorScores(user, song)
     first, *others = [rank(score, torch.arange(50), None, 60, size) for size in (1, 7, 1024)]
     assert all(torch.equal(first.items, other.items) and torch.equal(first.scores, other.scores) for other in others)
     torch.testing.assert_close(score(torch.arange(50)), user @ song.T, rtol=0, atol=1e-4)
 
 
 def test_equal_embeddings_are_ordered_by_index() -> None:
-    ranked = rank(dot_product(torch.ones(1, 4), torch.ones(1000, 4)), torch.tensor([0]), None, 20)
+    ranked = rank(VectorScores(torch.ones(1, 4), torch.ones(1000, 4)), torch.tensor([0]), None, 20)
     assert ranked.items.tolist() == [list(range(20))]
 
 
@@ -83,9 +84,9 @@ def test_k_above_the_number_of_songs_is_refused() -> None:
 
 
 SCORES: dict[str, Callable[[], Score]] = {
-    "vectors": lambda: dot_product(torch.ones(2, 4), torch.ones(3, 4)),
+    "vectors": lambda: VectorScores(torch.ones(2, 4), torch.ones(3, 4)),
     "matrix": lambda: table(torch.zeros(2, 3)),
-    "vectors on a GPU": lambda: dot_product(torch.ones(2, 4).cuda(), torch.ones(3, 4).cuda()),
+    "vectors on a GPU": lambda: VectorScores(torch.ones(2, 4).cuda(), torch.ones(3, 4).cuda()),
     "matrix on a GPU": lambda: table(torch.zeros(2, 3).cuda()),
 }
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -146,7 +147,7 @@ def test_a_gpu_ranks_as_a_cpu_does_at_any_batch_size(size: int | None) -> None:
     user, song = torch.randn(200, 64, generator=generator), torch.randn(3000, 64, generator=generator)
     song[1500:] = song[:1500] + 1e-7 * torch.randn(1500, 64, generator=generator)  # near ties, and exact ones
     hidden = torch.stack([torch.arange(200), torch.randint(3000, (200,), generator=generator)])
-    here, there = dot_product(user, song), dot_product(user.cuda(), song.cuda())
+    here, there = VectorScores(user, song), VectorScores(user.cuda(), song.cuda())
     expected, found = (rank(score, torch.arange(200), hidden, 100, size) for score in (here, there))
     assert torch.equal(expected.items, found.items)
     assert torch.equal(expected.scores, found.scores)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from data.errors import InputError
-from evaluation.ranking import Ranked, Ranking, local_score, rank
+from evaluation.ranking import Ranked, Ranking, rank
 from evaluation.vector_scores import Hidden, VectorScores
 from models.local_scores import LocalScores, Relation
 from models.paths import Neighbors, Paths
@@ -85,7 +85,7 @@ locals_ = st.sampled_from([lambda seed: None, channel])
 def test_lists_are_those_of_all_exact_scores(
     seed: int, local: Callable[[int], Any], k: int, size: int | None, dim: int, scale: float
 ) -> None:
-    score = local_score(*near_ties(seed, dim, scale=scale), local(seed))
+    score = VectorScores(*near_ties(seed, dim, scale=scale), local(seed))
     users = torch.randperm(USERS, generator=torch.Generator().manual_seed(seed))[: 1 + seed % USERS]
     for hidden in (some_hidden(seed), None):
         assert_the_same(score, users, hidden, k, size)
@@ -96,7 +96,7 @@ def test_lists_are_those_of_all_exact_scores(
 def test_lists_depend_neither_on_the_batch_nor_on_the_threads(
     monkeypatch: pytest.MonkeyPatch, threads: str, local: bool
 ) -> None:
-    score = local_score(*near_ties(0), channel(0) if local else None)
+    score = VectorScores(*near_ties(0), channel(0) if local else None)
     expected = by_all_scores(score, torch.arange(USERS), some_hidden(0), 30)
     monkeypatch.setenv("OMP_NUM_THREADS", threads)
     for size in (1, 3, 40, None):
@@ -113,7 +113,7 @@ def taken(score: VectorScores, k: int = 5) -> bool:
 
 @pytest.mark.parametrize("local", [None, channel(0)])
 def test_usual_vectors_are_ranked_without_all_scores(local: LocalScores | None) -> None:
-    score = local_score(*near_ties(0), local)
+    score = VectorScores(*near_ties(0), local)
     assert isinstance(score, Ranking)
     assert taken(score)
 
@@ -125,7 +125,7 @@ def test_a_list_that_took_the_float32_product_at_its_word_would_be_another(
     """The 21st place is between twins, whom the local channel does not tell apart."""
     local = channel(0)
     local.gates[:], local.popularity = [[0.0] * 3] * 3 + [[0.7, 0.0, 0.0]], 0.0
-    score = local_score(*near_ties(1, dim=200), local if with_local else None)
+    score = VectorScores(*near_ties(1, dim=200), local if with_local else None)
     expected = by_all_scores(score, torch.arange(USERS), None, 21)
     assert torch.equal(rank(score, torch.arange(USERS), None, 21).items, expected.items)
     monkeypatch.setattr(VectorScores, "_product_error", lambda self, user: np.zeros(len(user)))
@@ -164,7 +164,7 @@ def test_a_score_moves_no_further_than_said_when_its_similarity_does(seed: int, 
 
 
 def test_all_songs_alike_are_listed_by_index() -> None:
-    score = local_score(torch.ones(3, 8), torch.ones(5000, 8), None)
+    score = VectorScores(torch.ones(3, 8), torch.ones(5000, 8))
     hidden = torch.tensor([[1, 1], [0, 2]])
     found = rank(score, torch.arange(3), hidden, 4).items
     assert found.tolist() == [[0, 1, 2, 3], [1, 3, 4, 5], [0, 1, 2, 3]]
@@ -179,7 +179,7 @@ def taken_by(score: VectorScores) -> bool:
 @pytest.mark.parametrize("local", [None, channel(0)])
 def test_a_user_of_whom_all_is_hidden_has_an_empty_list(local: LocalScores | None) -> None:
     hidden = torch.stack([torch.full((SONGS - 2,), 3), torch.arange(2, SONGS)])
-    found = rank(local_score(*near_ties(0), local), torch.arange(USERS), hidden, 4)
+    found = rank(VectorScores(*near_ties(0), local), torch.arange(USERS), hidden, 4)
     assert set(found.items[3, :2].tolist()) == {0, 1}
     assert found.items[3, 2:].tolist() == [-1, -1]
     assert found.scores[3, 2:].tolist() == [-torch.inf] * 2
@@ -193,13 +193,13 @@ def test_scores_that_are_not_finite_are_refused_though_they_are_never_all_comput
     user, song = near_ties(0)
     {"user": user, "song": song}[place][5, 0] = value
     with pytest.raises(InputError, match=r"The model's score of song \d+ for user \d+ is"):
-        rank(local_score(user, song, local), torch.arange(USERS), None, 5)
+        rank(VectorScores(user, song, local), torch.arange(USERS), None, 5)
 
 
 @pytest.mark.parametrize("scale", [1e-42, 1e19, 1e30])
 def test_products_that_float32_has_no_room_for_are_ranked_by_all_scores(scale: float) -> None:
     user, song = near_ties(0, scale=scale)
-    score = local_score(user, song * (1e9 if scale > 1 else 1.0), None)
+    score = VectorScores(user, song * (1e9 if scale > 1 else 1.0))
     try:
         expected = by_all_scores(score, torch.arange(USERS), None, 5)
     except InputError as refused:
@@ -212,9 +212,9 @@ def test_products_that_float32_has_no_room_for_are_ranked_by_all_scores(scale: f
 def test_vectors_of_other_users_than_the_channel_knows_are_refused() -> None:
     user, song = near_ties(0, songs=SONGS - 1)
     with pytest.raises(InputError, match="The local channel knows 40 users and 400 songs, and is asked for user"):
-        rank(local_score(user, song, channel(0)), torch.arange(USERS), None, 5)
+        rank(VectorScores(user, song, channel(0)), torch.arange(USERS), None, 5)
 
 
 def test_k_above_the_number_of_songs_is_refused() -> None:
     with pytest.raises(InputError, match="eval_k is 401, but there are 400 songs to rank"):
-        rank(local_score(*near_ties(0), None), torch.arange(USERS), None, 401)
+        rank(VectorScores(*near_ties(0)), torch.arange(USERS), None, 401)

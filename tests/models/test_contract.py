@@ -8,7 +8,8 @@ from safetensors.torch import load_file, save_file
 
 from data.graph import LISTENS, message_graph
 from evaluation.evaluate import evaluate
-from evaluation.ranking import dot_product, rank
+from evaluation.ranking import rank
+from evaluation.vector_scores import VectorScores
 from models.factory import MODELS, create_model
 from trainers.config import TrainingConfig
 from trainers.objective import PairObjective
@@ -38,7 +39,7 @@ def fit(model, graph, steps: int = STEPS):
 
 @torch.no_grad()
 def score_of(model, graph):
-    return dot_product(*model.eval().encode(message_graph(graph)))
+    return VectorScores(*model.eval().encode(message_graph(graph)))
 
 
 def build(architecture, graph, sizes, seed=0, **more):
@@ -105,7 +106,7 @@ def test_gradient_reaches_every_parameter(architecture, board, sizes):
 def test_held_out_edges_are_not_read(architecture, board, sizes):
     model, users = build(architecture, board, sizes), torch.arange(board["user"].num_nodes)
     with torch.no_grad():
-        masked = dot_product(*model.eval().encode(board))
+        masked = VectorScores(*model.eval().encode(board))
     assert torch.equal(masked(users), score_of(model, board)(users))
 
 

@@ -150,7 +150,7 @@ def test_the_bits_of_small_graphs_depend_neither_on_the_batch_nor_on_the_threads
     expected = world.scores(world.compiled())
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "2")
-        patch.setattr("models.local_scores.FEW", 0)
+        patch.setattr("models.local_scores.ALL_EDGES_FROM", 2.0)
         for user in range(world.users):
             assert (world.scores(world.compiled(), np.array([user])) == expected[user]).all()
 
@@ -167,7 +167,7 @@ def test_few_users_do_not_pay_for_the_edges_of_all_songs_and_get_the_same_bits(u
 
 def test_one_user_never_pays_for_the_edges_of_all_songs(monkeypatch: pytest.MonkeyPatch) -> None:
     made, local = larger_world(), larger_world().compiled()
-    monkeypatch.setattr("models.local_scores.FEW", 10**6)
+    monkeypatch.setattr("models.local_scores.ALL_EDGES_FROM", 0.0)
     assert (made.scores(local, np.array([5])) == made.scores(made.compiled())[5]).all()
     assert "edges" not in vars(local)
 

@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import save_file
 from torch_geometric.data import HeteroData
 
-from evaluation.ranking import local_score
 from evaluation.results import write_results
+from evaluation.vector_scores import VectorScores
 from models.local_scores import LocalScores, Relation
 from models.paths import Neighbors, Paths
 from registry.bundle import assemble_bundle
@@ -122,7 +122,7 @@ def write_parts(
     evaluation = root / "evaluation"
     evaluation.mkdir()
     vectors = embeddings(graph, quality)
-    score, part = local_score(vectors["user"], vectors["song"], local), "train" if in_sample else "test"
+    score, part = VectorScores(vectors["user"], vectors["song"], local), "train" if in_sample else "test"
     write_results(score, graph, vocabularies, evaluation, part=part, k=k, list_length=10)
     split = {"strategy": "random", "salt": seed, "val_ratio": 0.15, "test_ratio": 0.15}
     parts = {"model": model, "vocabularies": vocabularies, "evaluation": evaluation, "graph": graph}

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch_geometric.data import HeteroData
 
 from data.errors import InputError
-from evaluation.ranking import local_score
+from evaluation.vector_scores import VectorScores
 from models.local_scores import LocalScores
 from registry.bundle import assemble_bundle
 from registry.manifest import verify_bundle
@@ -66,12 +66,12 @@ def test_agrees_with_the_lists_of_the_evaluation(bundle: Path) -> None:
     assert recommended(bundle) == lists_of(bundle)
 
 
-@pytest.mark.parametrize("few", [0, 10**6])
+@pytest.mark.parametrize("share", [2.0, 0.0])
 def test_agrees_with_the_evaluation_of_a_model_with_a_local_channel(
-    with_local: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch, few: int
+    with_local: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch, share: float
 ) -> None:
     """Whether one user's edges are counted or those of all songs."""
-    monkeypatch.setattr("models.local_scores.FEW", few)
+    monkeypatch.setattr("models.local_scores.ALL_EDGES_FROM", share)
     assert recommended(with_local) == lists_of(with_local)
     assert lists_of(with_local) != lists_of(bundle)
 
@@ -82,7 +82,7 @@ def test_a_refit_recommends_by_its_own_local_channel(make_parts, tmp_path: Path)
     manifest, model = verify_bundle(tmp_path / "bundle"), Recommender.load(tmp_path / "bundle")
     vectors = load_file(refit["model"] / "embeddings.safetensors")
     local = LocalScores.load(refit["model"] / "local.safetensors")
-    expected = local_score(vectors["user"], vectors["song"], local)(torch.arange(40)).numpy()
+    expected = VectorScores(vectors["user"], vectors["song"], local)(torch.arange(40)).numpy()
     assert (np.stack([model.scores(user) for user in range(40)]) == expected).all()
     twin = Recommender(tmp_path / "bundle", manifest, manifest.measured)
     assert not (twin.scores(0) == expected[0]).all()

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from data.graph import LISTENS
-from evaluation.ranking import dot_product, local_score, rank
+from evaluation.ranking import rank
+from evaluation.vector_scores import VectorScores
 from models.history import history
 from models.local import LocalChannel
 from tests.trainers.pretend_gpu import PretendedTensor, pretended_gpu
@@ -145,11 +146,11 @@ def test_a_channel_on_the_gpu_scores_what_it_scores_on_the_cpu(tiny_graph, gpu):
 def test_vectors_on_the_gpu_rank_as_on_the_cpu(gpu):
     user, song = (torch.randn(rows, 8, generator=torch.Generator().manual_seed(rows)) for rows in (20, 50))
     hidden = torch.stack([torch.arange(20), torch.arange(20)])
-    here = rank(dot_product(user, song), torch.arange(20), hidden, 10)
+    here = rank(VectorScores(user, song), torch.arange(20), hidden, 10)
     for score, users, known in (
-        (dot_product(user.to(gpu), song.to(gpu)), torch.arange(20), hidden),
-        (dot_product(user, song.to(gpu)), torch.arange(20, device=gpu), hidden.to(gpu)),
-        (dot_product(user.to(gpu), song), torch.arange(20, device=gpu), hidden),
+        (VectorScores(user.to(gpu), song.to(gpu)), torch.arange(20), hidden),
+        (VectorScores(user, song.to(gpu)), torch.arange(20, device=gpu), hidden.to(gpu)),
+        (VectorScores(user.to(gpu), song), torch.arange(20, device=gpu), hidden),
         (lambda rows: (user @ song.T).to(gpu)[rows], torch.arange(20), hidden),
     ):
         found = rank(score, users, known, 10)
@@ -159,7 +160,7 @@ def test_vectors_on_the_gpu_rank_as_on_the_cpu(gpu):
 def test_vectors_on_the_gpu_and_a_channel_rank_as_on_the_cpu(tiny_graph, gpu):
     user, song = (torch.randn(rows, 8, generator=torch.Generator().manual_seed(rows)) for rows in (40, 30))
     local = LocalChannel().to(gpu).compiled(history(tiny_graph))
-    here, there = local_score(user, song, local), local_score(user.to(gpu), song.to(gpu), local)
+    here, there = VectorScores(user, song, local), VectorScores(user.to(gpu), song.to(gpu), local)
     ours, theirs = (rank(score, torch.arange(40), None, 10) for score in (here, there))
     assert torch.equal(ours.items, theirs.items)
     assert torch.equal(ours.scores, theirs.scores)

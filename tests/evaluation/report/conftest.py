@@ -19,9 +19,9 @@ from data.profile import graph_profile
 from data.split import SplitConfig
 from data.training_graph import split_graph
 from evaluation.baselines import popularity
-from evaluation.ranking import dot_product
 from evaluation.report.sources import Sources
 from evaluation.results import write_results
+from evaluation.vector_scores import VectorScores
 
 USERS, SONGS, ARTISTS, EVENTS, K = 40, 60, 7, 1200, 10
 EVIL = '<script>alert("song")</script>'
@@ -134,7 +134,7 @@ def write_evaluations(folders: Mapping[str, Path], graph: HeteroData, in_sample:
     write_results(popularity(graph), graph, folders["graph"], folders["baseline"], **part, baselines={})
     beside = None if in_sample else {"popularity": folders["baseline"]}
     extra = {"baselines": beside, "song_vectors": songs, "conventions": () if in_sample else ("min_k",)}
-    write_results(dot_product(users, songs), graph, folders["graph"], folders["evaluation"], **part, **extra)
+    write_results(VectorScores(users, songs), graph, folders["graph"], folders["evaluation"], **part, **extra)
 
 
 def write_registration(folder: Path, in_sample: bool) -> None:
