@@ -18,7 +18,7 @@ from registry.manifest import Manifest, ScoreFiles, verify_bundle
 if TYPE_CHECKING:
     from models.local_scores import LocalScores
 
-SEEN = {"all": ("train", "val", "test"), "train": ("train",), "none": ()}
+SEEN = {"all": ("train", "val", "test", "left_out"), "train": ("train",), "none": ()}
 """Policy to the parts whose songs are hidden."""
 
 

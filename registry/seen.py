@@ -7,22 +7,28 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from data.graph import BY, LISTENS
+from data.graph import BY, LISTENS, has_masks
 
 PARTS = ("train", "val", "test")
+LEFT_OUT = "left_out"
+KNOWN = (*PARTS, LEFT_OUT)
+"""What a listen that the log knows may be in; left out are those of the gap before validation."""
 
 
 def seen_table(graph: HeteroData) -> pa.Table:
-    """All known listens: ``user`` and ``song`` int32 indices, sorted, and the ``part`` they are in.
+    """All known listens: ``user`` and ``song`` int32 indices, sorted, and which of ``KNOWN`` is their ``part``.
 
-    Listens of users without a train listen, which a split keeps apart, are known too. A graph without masks has the
-    one part "train".
+    Listens of users without a train listen, which a split keeps apart, are in the part from which they were taken. A
+    graph without masks has the one part "train".
     """
-    parts = {part: _edges(graph, part) for part in PARTS}
-    edges = torch.cat(list(parts.values()), dim=1)
-    labels = torch.repeat_interleave(torch.tensor([found.shape[1] for found in parts.values()]))
-    order = torch.argsort(edges[0] * (int(graph["song"].num_nodes) + 1) + edges[1], stable=True)
-    names = pa.DictionaryArray.from_arrays(pa.array(labels[order].numpy(), pa.int8()), list(PARTS)).cast(pa.string())
+    edges = graph[LISTENS].edge_index.cpu()
+    stride = int(graph["song"].num_nodes) + 1
+    keys = edges[0] * stride + edges[1]
+    part = torch.full_like(keys, KNOWN.index(LEFT_OUT if has_masks(graph) else "train"), dtype=torch.int8)
+    for number, name in enumerate(PARTS):
+        part[_is_in(graph, name, keys, stride)] = number
+    order = torch.argsort(keys, stable=True)
+    names = pa.DictionaryArray.from_arrays(pa.array(part[order].numpy()), list(KNOWN)).cast(pa.string())
     user, song = (pa.array(column.numpy(), pa.int32()) for column in edges[:, order])
     return pa.table({"user": user, "song": song, "part": names})
 
@@ -36,12 +42,9 @@ def song_artist_table(graph: HeteroData) -> pa.Table:
     )
 
 
-def _edges(graph: HeteroData, part: str) -> Tensor:
+def _is_in(graph: HeteroData, part: str, keys: Tensor, stride: int) -> Tensor:
+    """Which pairs (E,) are in a part, those of users without a train listen included."""
     store = graph[LISTENS]
-    edges = store.edge_index
-    if f"{part}_mask" in store:
-        edges = edges[:, store[f"{part}_mask"]]
-    elif part != "train":
-        edges = edges[:, :0]
     apart = store.get(f"new_user_{part}_index")
-    return (edges if apart is None else torch.cat([edges, apart], dim=1)).cpu()
+    mask = store[f"{part}_mask"].cpu() if has_masks(graph) else torch.zeros(len(keys), dtype=torch.bool)
+    return mask if apart is None else mask | torch.isin(keys, apart[0].cpu() * stride + apart[1].cpu())

@@ -18,7 +18,8 @@ from evaluation.vector_scores import VectorScores
 from models.local_scores import LocalScores
 from registry.bundle import assemble_bundle
 from registry.manifest import verify_bundle
-from registry.recommender import Recommender, _best
+from registry.recommender import SEEN, Recommender, _best
+from registry.seen import KNOWN
 
 
 def listened(bundle: Path, user: int, parts: tuple[str, ...] = ("train", "val", "test")) -> set[str]:
@@ -60,6 +61,10 @@ def recommended(bundle: Path) -> dict[str, list[tuple[str, float]]]:
     recommender = Recommender.load(bundle)
     found = {user: recommender.recommend(user, 10, seen="train") for user in lists_of(bundle)}
     return {user: [(record["track_id"], record["score"]) for record in records] for user, records in found.items()}
+
+
+def test_all_that_is_seen_is_every_part_of_the_table() -> None:
+    assert SEEN["all"] == KNOWN
 
 
 def test_agrees_with_the_lists_of_the_evaluation(bundle: Path) -> None:
