@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -52,6 +53,7 @@ SERVER_OF_A_RUN = {
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 180,
 }
 """Settings of the server that a run starts for itself where no other was named."""
+LOG_LEVEL_OF_SERVER = "PREFECT_LOGGING_ROOT_LEVEL"
 
 
 def command(flow: Flow[..., Any]) -> None:
@@ -120,11 +122,28 @@ def run_here(
     with ending_in_a_sentence(console):
         laid_over, paths = overrides(tables, settings), absolute_paths(events)
         refuse_early(load_run_config(config, laid_over, given, events=paths))
-        with quiet_prefect(), temporary_settings(SERVER_OF_A_RUN):
+        with quiet_prefect(), own_server():
             arguments = {"config": config, "events": paths, "overrides": laid_over, **given}
             state: State[Any] = flow(**arguments, return_state=True)  # type: ignore[assignment]
             outcome = state.result()
         print_summary(outcome, Console())
+
+
+@contextmanager
+def own_server() -> Iterator[None]:
+    """Within: how Prefect starts a server for a run, where no other was named.
+
+    That server is stopped in the middle of what it does when the run ends, and now and then logs a traceback for it.
+    So its log is silent, unless the user gave a level: what a run needs of the server and does not get fails the run.
+    """
+    given = os.environ.get(LOG_LEVEL_OF_SERVER)
+    os.environ[LOG_LEVEL_OF_SERVER] = given or "CRITICAL"
+    try:
+        with temporary_settings(SERVER_OF_A_RUN):
+            yield
+    finally:
+        if given is None:
+            del os.environ[LOG_LEVEL_OF_SERVER]
 
 
 @contextmanager

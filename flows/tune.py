@@ -9,11 +9,10 @@ from typing import Annotated, Any
 import typer
 from prefect import flow
 from prefect.client.schemas.objects import State
-from prefect.settings import temporary_settings
 from prefect.states import Completed
 from rich.console import Console
 
-from flows.command_line import SERVER_OF_A_RUN, ending_in_a_sentence
+from flows.command_line import ending_in_a_sentence, own_server
 from flows.quiet import bad_input_in_a_sentence, leave_quietly, quiet_prefect
 from flows.tune_summary import print_search
 from tasks.check import refuse_early
@@ -126,7 +125,7 @@ def main(
         given = {"trainer": trainer, "num_epochs": epochs, "name": name}
         refuse_early(load_run_config(config, laid_over, given, events=paths))
         output = str(Path(output).expanduser().absolute()) if output else None
-        with quiet_prefect(), temporary_settings(SERVER_OF_A_RUN):
+        with quiet_prefect(), own_server():
             arguments = {"config": config, "events": paths, "overrides": laid_over, **given}
             state: State[Any] = tune(**arguments, jobs=jobs, output=output, force=force, return_state=True)
             found = state.result()

@@ -12,11 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from prefect import flow
+from prefect.logging.configuration import DEFAULT_LOGGING_SETTINGS_PATH, load_logging_config
 from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS
 
 from data.errors import InputError
 from flows.build_graph import build
-from flows.command_line import application
+from flows.command_line import application, own_server
 from flows.train import train
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -209,3 +210,15 @@ def test_a_run_gives_the_server_that_it_starts_itself_time_on_a_busy_machine(ref
         raise InputError(f"it waits {PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()} s.")
 
     assert refused("--preset", "tiny", flow=patient) == "Error: it waits 180 s."
+
+
+@pytest.mark.parametrize(("given", "level"), [(None, "CRITICAL"), ("DEBUG", "DEBUG")])
+def test_the_server_of_a_run_logs_no_traceback_when_it_is_stopped(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, level: str
+) -> None:
+    monkeypatch.delenv("PREFECT_LOGGING_ROOT_LEVEL", raising=False)
+    if given:
+        monkeypatch.setenv("PREFECT_LOGGING_ROOT_LEVEL", given)
+    with own_server():  # the server's process reads its levels from the environment, by this function of Prefect's
+        assert load_logging_config(DEFAULT_LOGGING_SETTINGS_PATH)["root"]["level"] == level
+    assert os.environ.get("PREFECT_LOGGING_ROOT_LEVEL") == given
