@@ -69,7 +69,9 @@ def code_lines(page: Path) -> list[str]:
     text = page.read_text(encoding="utf-8")
     blocks = [match["text"] for match in BLOCK.finditer(text) if match["language"] != "python"]
     spans = SPAN.findall(BLOCK.sub("", text))
-    lines = [line for block in blocks for line in block.splitlines()] + [" ".join(span.split()) for span in spans]
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()] + [
+        " ".join(span.split()) for span in spans
+    ]
     return [line.split(" #")[0].strip() for line in lines]
 
 
