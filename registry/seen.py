@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from data.graph import BY, LISTENS, has_masks
+from data.graph import BY, LISTENS
 
 PARTS = ("train", "val", "test")
 LEFT_OUT = "left_out"
@@ -21,14 +21,12 @@ def seen_table(graph: HeteroData) -> pa.Table:
     Listens of users without a train listen, which a split keeps apart, are in the part from which they were taken. A
     graph without masks has the one part "train".
     """
-    edges = graph[LISTENS].edge_index.cpu()
-    stride = int(graph["song"].num_nodes) + 1
-    keys = edges[0] * stride + edges[1]
-    part = torch.full_like(keys, KNOWN.index(LEFT_OUT if has_masks(graph) else "train"), dtype=torch.int8)
-    for number, name in enumerate(PARTS):
-        part[_is_in(graph, name, keys, stride)] = number
-    order = torch.argsort(keys, stable=True)
-    names = pa.DictionaryArray.from_arrays(pa.array(part[order].numpy()), list(KNOWN)).cast(pa.string())
+    parts = [_edges(graph, part) for part in PARTS]
+    parts.append(_left_out(graph, torch.cat(parts, dim=1)))
+    edges = torch.cat(parts, dim=1)
+    labels = torch.repeat_interleave(torch.tensor([found.shape[1] for found in parts]))
+    order = torch.argsort(_keys(graph, edges), stable=True)
+    names = pa.DictionaryArray.from_arrays(pa.array(labels[order].numpy(), pa.int8()), list(KNOWN)).cast(pa.string())
     user, song = (pa.array(column.numpy(), pa.int32()) for column in edges[:, order])
     return pa.table({"user": user, "song": song, "part": names})
 
@@ -42,9 +40,22 @@ def song_artist_table(graph: HeteroData) -> pa.Table:
     )
 
 
-def _is_in(graph: HeteroData, part: str, keys: Tensor, stride: int) -> Tensor:
-    """Which pairs (E,) are in a part, those of users without a train listen included."""
+def _edges(graph: HeteroData, part: str) -> Tensor:
     store = graph[LISTENS]
+    edges = store.edge_index
+    if f"{part}_mask" in store:
+        edges = edges[:, store[f"{part}_mask"]]
+    elif part != "train":
+        edges = edges[:, :0]
     apart = store.get(f"new_user_{part}_index")
-    mask = store[f"{part}_mask"].cpu() if has_masks(graph) else torch.zeros(len(keys), dtype=torch.bool)
-    return mask if apart is None else mask | torch.isin(keys, apart[0].cpu() * stride + apart[1].cpu())
+    return (edges if apart is None else torch.cat([edges, apart], dim=1)).cpu()
+
+
+def _left_out(graph: HeteroData, divided: Tensor) -> Tensor:
+    """The edges that are in no part, given those that are."""
+    edges = graph[LISTENS].edge_index.cpu()
+    return edges[:, ~torch.isin(_keys(graph, edges), _keys(graph, divided))]
+
+
+def _keys(graph: HeteroData, edges: Tensor) -> Tensor:
+    return edges[0] * (int(graph["song"].num_nodes) + 1) + edges[1]

@@ -111,8 +111,19 @@ def test_every_known_listen_is_in_the_table_with_its_part(make_parts) -> None:
     assert held_out == (~store.train_mask).tolist()
 
 
+def test_listens_of_users_without_a_train_song_are_known_too(make_parts) -> None:
+    graph = make_parts()["graph"]
+    store = graph["user", "listens", "song"]
+    before = seen_table(graph).num_rows
+    song = next(song for song in range(30) if song not in store.edge_index[1][store.edge_index[0] == 0].tolist())
+    store.new_user_test_index = torch.tensor([[0], [song]])
+    rows = seen_table(graph).to_pylist()
+    assert len(rows) == before + 1
+    assert {"user": 0, "song": song, "part": "test"} in rows
+
+
 def test_listens_that_no_mask_holds_are_known_too(make_parts) -> None:
-    """Those of users without a train listen, and those of the gap before validation."""
+    """Those of the gap before validation, and, as a split leaves them, those of users without a train listen."""
     graph = make_parts()["graph"]
     store = graph["user", "listens", "song"]
     number = int(store.test_mask.nonzero()[0])
