@@ -23,6 +23,8 @@ pytestmark = pytest.mark.slow
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 TINY = {"synthetic": {"preset": "tiny"}, "model": {"architecture": "lightgcn", "embedding_dim": 8}}
+LONGEST_WAIT = 300
+"""Seconds; only a machine that does much else comes near it."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Deployed:
         """Run Prefect's command line, from the checkout unless told otherwise."""
         command = [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
         ended = subprocess.run(
-            command, cwd=cwd or CHECKOUT, env=self.environment, capture_output=True, text=True, timeout=120
+            command, cwd=cwd or CHECKOUT, env=self.environment, capture_output=True, text=True, timeout=LONGEST_WAIT
         )
         assert ended.returncode == 0, ended.stdout + ended.stderr + self.said()
         return ended.stdout
@@ -57,8 +59,8 @@ class Deployed:
     def runs(self, deployment: str) -> list[dict[str, Any]]:
         return self.ask("flow_runs/filter", deployments={"name": {"any_": [deployment]}})
 
-    def wait_for_run(self, deployment: str, found: Callable[[dict[str, Any]], bool], seconds: float) -> dict[str, Any]:
-        ends = time.monotonic() + seconds
+    def wait_for_run(self, deployment: str, found: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        ends = time.monotonic() + LONGEST_WAIT
         while time.monotonic() < ends:
             for run in filter(found, self.runs(deployment)):
                 return run
@@ -161,7 +163,7 @@ def is_pickle(path: Path) -> bool:
 
 
 def test_the_nightly_schedule_is_there_with_its_timezone(deployed: Deployed) -> None:
-    scheduled = deployed.wait_for_run("advanced", lambda run: run["auto_scheduled"], seconds=30)
+    scheduled = deployed.wait_for_run("advanced", lambda run: run["auto_scheduled"])
     assert scheduled["created_by"]["type"] == "SCHEDULE"
     (schedule,) = deployed.find("advanced")["schedules"]
     assert schedule["schedule"]["cron"] == "0 2 * * *"
@@ -178,7 +180,7 @@ def test_a_schedule_of_seconds_creates_a_run_that_completes(deployed: Deployed) 
     (deployed.root / "often.yaml").write_text(yaml.safe_dump(file | {"deployments": [often]}))
     deployed.prefect("deploy", "--all", "--prefect-file", str(deployed.root / "often.yaml"))
     try:
-        done = deployed.wait_for_run("often", lambda run: run["state"]["type"] == "COMPLETED", seconds=90)
+        done = deployed.wait_for_run("often", lambda run: run["state"]["type"] == "COMPLETED")
     finally:
         deployed.ask(f"deployments/{deployed.find('often')['id']}", method="DELETE")
     assert done["auto_scheduled"]
@@ -195,9 +197,9 @@ def test_a_cancelled_run_ends_soon_and_keeps_its_checkpoint(deployed: Deployed) 
         assert run["state"]["type"] != "FAILED", run["state"]
         return checkpoints.exists() and any(checkpoints.iterdir())
 
-    run = deployed.wait_for_run("simple", training, seconds=60)
+    run = deployed.wait_for_run("simple", training)
     deployed.prefect("flow-run", "cancel", run["id"])
-    deployed.wait_for_run("simple", lambda run: run["state"]["type"] == "CANCELLED", seconds=30)
+    deployed.wait_for_run("simple", lambda run: run["state"]["type"] == "CANCELLED")
     kept = max(path.stat().st_mtime for path in checkpoints.rglob("*"))
     time.sleep(2)
     assert max(path.stat().st_mtime for path in checkpoints.rglob("*")) == kept
