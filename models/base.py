@@ -13,6 +13,7 @@ from torch_geometric.data import HeteroData
 
 from data.config import Config
 from data.errors import InputError
+from data.graph import NODE_TYPES
 from data.search import Choices, Range
 from models.adjacency import adjacency
 from models.local import LocalChannel
@@ -93,6 +94,10 @@ class ModelConfig(Config):
     similarity: Literal["cosine", "dot"] = "cosine"
     """How two vectors are compared; cosine scales the vectors to length 1, dot leaves them as they are."""
 
+    def num_nodes(self, kind: str) -> int:
+        """Nodes of a kind: user, song or artist."""
+        return int(getattr(self, f"num_{kind}s"))
+
 
 class RecommenderModel(nn.Module, ABC):
     """A map from a graph to user and song vectors whose dot product is their similarity.
@@ -138,6 +143,13 @@ class RecommenderModel(nn.Module, ABC):
         """
         raise NotImplementedError
 
+    def node_rows(self) -> dict[str, tuple[str, ...]]:
+        """Parameters that have a row a node, and the kinds of nodes in the order of the rows; none unless a model says.
+
+        A training that starts from another model's weights moves these rows by the nodes' ids, and copies the rest.
+        """
+        return {}
+
     def penalty(self, users: Tensor, songs: Tensor) -> Tensor:
         """Sum of squared weights behind the pairs of a batch, for L2 regularisation; zero unless a model says more.
 
@@ -148,9 +160,9 @@ class RecommenderModel(nn.Module, ABC):
 
     def check_graph(self, graph: HeteroData) -> None:
         """Raise InputError unless the graph has as many nodes of each type as the config says."""
-        for kind in ("user", "song", "artist"):
+        for kind in NODE_TYPES:
             key = f"num_{kind}s"
-            given, actual = getattr(self.config, key), _num_nodes(graph, kind)
+            given, actual = self.config.num_nodes(kind), _num_nodes(graph, kind)
             if given != actual:
                 raise InputError(
                     f"model_config.{key} is {given}, but the graph has {actual} {kind}s; set {key} to {actual}."
@@ -205,6 +217,11 @@ class TableModel(RecommenderModel):
         if self.config.similarity == "cosine":
             vectors = F.normalize(vectors, dim=1)
         return Embeddings(vectors[:num_users], vectors[num_users:])
+
+    def node_rows(self) -> dict[str, tuple[str, ...]]:
+        """The table: users, songs and, for models in which they take part, artists."""
+        takes_artists = len(self.table) > self.config.num_users + self.config.num_songs
+        return {"table": NODE_TYPES if takes_artists else NODE_TYPES[:2]}
 
     def penalty(self, users: Tensor, songs: Tensor) -> Tensor:
         """Squared length of the input vectors of the batch's users and songs, summed."""

@@ -37,6 +37,7 @@ from trainers.results import EpochListener, EpochRecord, TrainingResults
 from trainers.sampling import batches, num_batches
 from trainers.saved import write_model
 from trainers.scalars import ScalarLog
+from trainers.warm_start import EarlierModel, check_unseen, start_from
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class BaseTrainer(ABC):
         history: one record an epoch: ``epoch``, ``lr`` and the epoch's metrics.
         sampling: the random stream of batches and negatives.
         listener: hears the history after each epoch and may stop the training; none unless a search sets one.
+        earlier: the model whose weights the training starts from, if ``warm_start`` names one.
         tests_at_end: whether ``test`` is called; a search, which chooses on validation alone, sets it to False.
 
     Raises:
@@ -98,6 +100,7 @@ class BaseTrainer(ABC):
         self._graph: HeteroData | None = None
         self._initial_weights: dict[str, Tensor] | None = None
         self._twin: Twin | None = None
+        self.earlier: EarlierModel | None = None
 
     # What a subclass implements
 
@@ -136,6 +139,17 @@ class BaseTrainer(ABC):
     def prepare(self, graph: HeteroData) -> HeteroData:
         """The training graph that a run works on, from what ``train`` was given: the same unless overridden."""
         return graph
+
+    def find_earlier(self, graph: HeteroData) -> EarlierModel | None:
+        """The model whose weights the training starts from: the one that ``warm_start`` names, unless overridden.
+
+        Raises:
+            InputError: it cannot be read, or has seen what the graph holds out.
+        """
+        if self.config.warm_start is None:
+            return None
+        check_unseen(Path(self.config.warm_start), graph)
+        return EarlierModel.read(Path(self.config.warm_start))
 
     def create_optimizer(self) -> Optimizer:
         """Adam over all parameters with the config's learning rate."""
@@ -246,6 +260,7 @@ class BaseTrainer(ABC):
     def _train(self, graph: HeteroData, num_epochs: int, twin: Twin | None) -> TrainingResults:
         self._twin = twin
         self._check(graph, num_epochs)
+        self.earlier = self.find_earlier(graph)
         with ExitStack() as stack:
             stack.enter_context(own_global_stream(stream_seed(self.config.seed, "model"), self.device))
             checkpoint = CheckpointFile(self.output_dir, self._fingerprint(graph))
@@ -323,7 +338,7 @@ class BaseTrainer(ABC):
         self.seen, self._graph = message_graph(graph).to(self.device), graph
         if self.seen[LISTENS].edge_index.shape[1] == 0:
             raise InputError("The graph has no train edge, so there is nothing to learn from; hold out less.")
-        self._begin_anew()
+        self._begin_anew(graph)
         for name in checkpoint.others():
             logger.info("%s is of another config, graph or code; it is left alone.", name)
         state = checkpoint.load(num_epochs) if self.config.resume else None
@@ -331,10 +346,12 @@ class BaseTrainer(ABC):
             self._restore(state)
             logger.info("Resuming after epoch %d of %d.", self.current_epoch, num_epochs)
 
-    def _begin_anew(self) -> None:
+    def _begin_anew(self, graph: HeteroData) -> None:
         if self._initial_weights is None:
             self._initial_weights = {name: value.clone() for name, value in self.model.state_dict().items()}
         self.model.load_state_dict(self._initial_weights)
+        if self.earlier:
+            self.model.load_state_dict(start_from(self.earlier, self.model, graph))
         self.optimizer = self.create_optimizer()
         self.scheduler = None if self._twin else self.create_scheduler()
         self.sampling = stream(self.config.seed, "sampling")
@@ -375,11 +392,12 @@ class BaseTrainer(ABC):
         return self._described_config() | {"device": self.device.type} | repeated
 
     def _described_config(self) -> dict[str, Any]:
+        """What a model is of; the model that it started from is named by its digest, wherever it lies."""
         return {
             "trainer": trainer_name(type(self)),
             "model_config": self.model.config.model_dump(mode="json"),
-            "training_config": self.config.model_dump(mode="json", exclude={"resume"}),
-        }
+            "training_config": self.config.model_dump(mode="json", exclude={"resume", "warm_start"}),
+        } | ({"warmed_from": self.earlier.digest} if self.earlier else {})
 
     # Output
 

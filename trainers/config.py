@@ -36,6 +36,10 @@ class TrainingConfig(Config):
     resume: bool = True
     """Go on from the checkpoint of an unfinished run with the same config, graph and code."""
 
+    warm_start: str | None = Field(None, min_length=1)
+    """Start from the weights of an earlier model, matched by the ids of users, songs and artists: the folder of its
+    bundle; in a flow also ``champion`` or a version. Null starts from random weights."""
+
     loss: Literal["softmax", "bpr"] = "softmax"
     """softmax: the positive against many sampled songs; bpr: the positive against one."""
 
