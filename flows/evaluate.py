@@ -20,6 +20,7 @@ from tasks.report import publish_report, write_report
 from tasks.seeds import compare_seeds
 from tasks.split import split
 from tasks.train import train_models
+from tasks.warm_start import find_start
 
 
 @flow(name="evaluate", persist_result=True, result_serializer="json")
@@ -40,15 +41,16 @@ def score(
     graph = build_graph(run, listens)
     publish_latest(graph)
     training_graph = split(run, graph, listens)
-    audited = audit(run, training_graph, graph, listens)
-    models = train_models(run, training_graph, graph)
+    start = find_start(run, training_graph)
+    audited = audit(run, training_graph, graph, listens, start)
+    models = train_models(run, training_graph, graph, start)
     baselines = fit_baselines(run, training_graph, graph, models[0])
     evaluations = evaluate_models(run, models, training_graph, graph, baselines)
     seeds = compare_seeds(run, evaluations)
     report = write_report(run, listens, graph, training_graph, models[0], evaluations[0], baselines, None, seeds)
     publish_report(run, report)
     return finished(
-        run, listens, graph, training_graph, audited, *models, *baselines.values(), *evaluations, seeds, report
+        run, listens, graph, training_graph, start, audited, *models, *baselines.values(), *evaluations, seeds, report
     )
 
 

@@ -88,6 +88,8 @@ def _closing_lines(outcome: Mapping[str, Any], stages: Mapping[str, Mapping[str,
     lines = []
     if outcome["cached"]:
         lines.append("Nothing new: every stage was cached.")
+    if "start" in stages:
+        lines.append(f"Started     from {stages['start']['counts']['from']}")
     if "register" in stages:
         registered = stages["register"]["counts"]
         lines.append(f"Registered  {outcome['name']} version {registered['version']}: {registered['decision']}")

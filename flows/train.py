@@ -22,6 +22,7 @@ from tasks.report import publish_report, write_report
 from tasks.seeds import compare_seeds
 from tasks.split import split
 from tasks.train import train_models
+from tasks.warm_start import find_start
 
 
 @flow(name="train", persist_result=True, result_serializer="json")
@@ -51,18 +52,19 @@ def train(
     graph = build_graph(run, listens)
     publish_latest(graph)
     training_graph = split(run, graph, listens)
-    audited = audit(run, training_graph, graph, listens)
-    models = train_models(run, training_graph, graph)
+    start = find_start(run, training_graph)
+    audited = audit(run, training_graph, graph, listens, start)
+    models = train_models(run, training_graph, graph, start)
     baselines = fit_baselines(run, training_graph, graph, models[0])
     evaluations = evaluate_models(run, models, training_graph, graph, baselines)
     seeds = compare_seeds(run, evaluations)
-    refitted = refit(run, models[0], graph)
-    version = register(run, log, models[0], evaluations[0], training_graph, graph, audited, seeds, refitted)
+    refitted = refit(run, models[0], graph, start)
+    version = register(run, log, models[0], evaluations[0], training_graph, graph, audited, seeds, refitted, start)
     report = write_report(run, listens, graph, training_graph, models[0], evaluations[0], baselines, version, seeds)
     publish_report(run, report)
     return finished(
-        run, listens, graph, training_graph, audited, *models, *baselines.values(), *evaluations, seeds, refitted,
-        version, report,
+        run, listens, graph, training_graph, start, audited, *models, *baselines.values(), *evaluations, seeds,
+        refitted, version, report,
     )  # fmt: skip
 
 

@@ -10,10 +10,16 @@ from tasks.check import chosen_modules
 from tasks.config import RunConfig
 from tasks.ref import Ref
 from tasks.stage import Stage
+from tasks.warm_start import bundle_of, without_start
 
 
 def _audit(
-    folder: Path, config: Mapping[str, Any], training_graph: Path, graph: Path, listens: Path
+    folder: Path,
+    config: Mapping[str, Any],
+    training_graph: Path,
+    graph: Path,
+    listens: Path,
+    start: Path | None = None,
 ) -> Mapping[str, Any]:
     from data.graph import load_graph
     from evaluation.audit.auditor import audit_graph, read_listens
@@ -21,7 +27,8 @@ def _audit(
 
     probe = TrainerProbe(config["trainer"], config["model"], config["training"])
     divided = load_graph(training_graph / "training_graph.pt")
-    found = audit_graph(divided, read_listens(listens), probe, seed=config["training"].get("seed", 0))
+    earlier = None if probe.trains_on_everything else bundle_of(start)
+    found = audit_graph(divided, read_listens(listens), probe, earlier, seed=config["training"].get("seed", 0))
     if probe.trains_on_everything:
         found = found.knowing_less(audit_graph(load_graph(graph / "graph.pt")).cannot_say)
     found.require()
@@ -32,14 +39,17 @@ def _audit(
 AUDIT = Stage("audit", 1, _audit, code=("evaluation.audit.auditor", "trainers.canary"))
 
 
-def audit(run: RunConfig, training_graph: Ref, graph: Ref, listens: Ref) -> Ref:
+def audit(run: RunConfig, training_graph: Ref, graph: Ref, listens: Ref, start: Ref | None = None) -> Ref:
     """Audit the training graph and the run's trainer on it; the folder holds ``audit.json``.
 
     Args:
         graph: the whole graph, which is what a trainer that trains on everything reads.
+        start: the earlier model from which the training starts; it must have seen nothing that is held out now.
 
     Raises:
         InputError: something leaks; every leak is named.
     """
     config = run.model_dump(mode="json", include={"trainer", "model", "training"})
-    return AUDIT(run, config, code=chosen_modules(run), training_graph=training_graph, graph=graph, listens=listens)
+    config["training"] = without_start(config["training"])
+    inputs = {"training_graph": training_graph, "graph": graph, "listens": listens}
+    return AUDIT(run, config, code=chosen_modules(run), **inputs, **({"start": start} if start else {}))

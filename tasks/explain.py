@@ -48,6 +48,12 @@ from tasks.seeds import compare_seeds
 from tasks.split import split
 from tasks.stage import Stage, executor
 from tasks.train import train_models
+from tasks.warm_start import KEY, find_start
+
+STAGES = (
+    "ingest", "graph", "split", "start", "audit", "train", "baselines", "evaluate", "seeds", "refit", "register",
+    "report",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -94,21 +100,21 @@ def _go_through(run: RunConfig) -> None:
     listens = ingest(run, log)
     graph = build_graph(run, listens)
     training_graph = split(run, graph, listens)
-    audited = audit(run, training_graph, graph, listens)
-    models = train_models(run, training_graph, graph)
+    start = find_start(run, training_graph)
+    audited = audit(run, training_graph, graph, listens, start)
+    models = train_models(run, training_graph, graph, start)
     baselines = fit_baselines(run, training_graph, graph, models[0])
     evaluations = evaluate_models(run, models, training_graph, graph, baselines)
     seeds = compare_seeds(run, evaluations)
-    refitted = refit(run, models[0], graph)
-    version = register(run, log, models[0], evaluations[0], training_graph, graph, audited, seeds, refitted)
+    refitted = refit(run, models[0], graph, start)
+    version = register(run, log, models[0], evaluations[0], training_graph, graph, audited, seeds, refitted, start)
     write_report(run, listens, graph, training_graph, models[0], evaluations[0], baselines, version, seeds)
 
 
 def stages_of(run: RunConfig) -> list[str]:
     """The stages that a run goes through, in order, with one word for all baselines."""
-    before = ["ingest", "graph", "split", "audit", "train", "baselines", "evaluate"]
-    asked = {"seeds": run.seeds > 1, "refit": run.refit}
-    return [*before, *(stage for stage, wanted in asked.items() if wanted), "register", "report"]
+    asked = {"start": KEY in run.training, "seeds": run.seeds > 1, "refit": run.refit}
+    return [stage for stage in STAGES if asked.get(stage, True)]
 
 
 @contextmanager

@@ -16,11 +16,14 @@ from tasks.ref import Ref
 from tasks.stage import Stage
 from tasks.store import write_json
 from tasks.train import train_config, trained_on_everything
+from tasks.warm_start import with_start
 
 logger = logging.getLogger(__name__)
 
 
-def _refit(folder: Path, config: Mapping[str, Any], model: Path, graph: Path, name: str) -> Mapping[str, Any]:
+def _refit(
+    folder: Path, config: Mapping[str, Any], model: Path, graph: Path, name: str, start: Path | None = None
+) -> Mapping[str, Any]:
     from data.graph import load_graph, node_counts
     from trainers.factory import create_trainer
     from trainers.refit import chosen_history
@@ -29,7 +32,7 @@ def _refit(folder: Path, config: Mapping[str, Any], model: Path, graph: Path, na
     trainer = create_trainer(
         trainer_type=config["trainer"],
         model_config={**config["model"], **node_counts(whole)},
-        training_config=config["training"],
+        training_config=with_start(config["training"], start),
         output_dir=artifacts_folder() / "training" / name,
         tensorboard_dir=artifacts_folder() / "tensorboard" / name / f"{folder.name[:8]}-refit",
     )
@@ -44,13 +47,14 @@ def _refit(folder: Path, config: Mapping[str, Any], model: Path, graph: Path, na
 REFIT = Stage("refit", 1, _refit, code=("trainers.factory", "trainers.refit"))
 
 
-def refit(run: RunConfig, model: Ref, graph: Ref) -> Ref | None:
+def refit(run: RunConfig, model: Ref, graph: Ref, start: Ref | None = None) -> Ref | None:
     """Refit the trained model; the folder holds the files of the train stage's, without any metric but the loss.
 
     None where the run asks for no refit, and, which is logged, where the trainer has seen all listens anyway.
 
     Args:
         graph: the whole graph, as the graph stage built it.
+        start: the earlier model from which the trained one started, and the refit starts too.
     """
     if not run.refit:
         return None
@@ -60,7 +64,8 @@ def refit(run: RunConfig, model: Ref, graph: Ref) -> Ref | None:
     config = train_config(run)
     del config["num_epochs"]  # the model's own history says for how long
     stage = REFIT.working(partial(_refit, name=run.name))
-    return stage(run, config, code=chosen_modules(run), model=model, graph=graph)
+    inputs = {"model": model, "graph": graph, **({"start": start} if start else {})}
+    return stage(run, config, code=chosen_modules(run), **inputs)
 
 
 def _read(path: Path) -> Any:

@@ -17,6 +17,7 @@ from tasks.split import decided_split
 from tasks.stage import Stage
 from tasks.store import read_manifest, write_json
 from tasks.train import graph_file, trained_on_everything
+from tasks.warm_start import seen_by
 
 
 def _register(
@@ -30,6 +31,7 @@ def _register(
     lineage: Mapping[str, str],
     seeds: Path | None = None,
     refit: Path | None = None,
+    start: Path | None = None,
 ) -> Mapping[str, Any]:
     from data.graph import load_graph
     from registry.bundle import assemble_bundle
@@ -45,6 +47,7 @@ def _register(
         graph=load_graph(graph_file(trained_on_everything(model), training_graph, graph)),
         source=config["source"],
         split=decided_split(config["split"], training_graph),
+        warmed_from=seen_by(start),
         lineage=lineage,
         versions={name: version(name) for name in LIBRARIES},
         profile=graph / "profile.json",
@@ -92,6 +95,7 @@ def register(
     audit: Ref,
     seeds: Ref | None = None,
     refit: Ref | None = None,
+    start: Ref | None = None,
 ) -> Ref:
     """Register the model under the run's name and let the gate decide.
 
@@ -104,7 +108,7 @@ def register(
         "split": run.split_config().model_dump(mode="json"),
         "gate": run.gate_config().model_dump(mode="json"),
     }
-    optional = {"seeds": seeds, "refit": refit}
+    optional = {"seeds": seeds, "refit": refit, "start": start}
     inputs: dict[str, Any] = {
         "model": model,
         "evaluation": evaluation,

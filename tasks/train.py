@@ -15,9 +15,17 @@ from tasks.ref import Ref
 from tasks.seeds import runs_by_seed
 from tasks.stage import Stage
 from tasks.store import write_json
+from tasks.warm_start import with_start, without_start
 
 
-def _train(folder: Path, config: Mapping[str, Any], training_graph: Path, graph: Path, name: str) -> Mapping[str, Any]:
+def _train(
+    folder: Path,
+    config: Mapping[str, Any],
+    training_graph: Path,
+    graph: Path,
+    name: str,
+    start: Path | None = None,
+) -> Mapping[str, Any]:
     from data.graph import load_graph, node_counts
     from trainers.factory import create_trainer, trains_on_everything
 
@@ -26,7 +34,7 @@ def _train(folder: Path, config: Mapping[str, Any], training_graph: Path, graph:
     trainer = create_trainer(
         trainer_type=config["trainer"],
         model_config={**config["model"], **node_counts(readable)},
-        training_config=config["training"],
+        training_config=with_start(config["training"], start),
         output_dir=artifacts_folder() / "training" / name,
         tensorboard_dir=artifacts_folder() / "tensorboard" / name / folder.name[:8],  # the folder is named by the key
     )
@@ -52,15 +60,21 @@ def graph_file(everything: bool, training_graph: Path, graph: Path) -> Path:
 
 def train_config(run: RunConfig) -> dict[str, Any]:
     keys = {"trainer", "num_epochs", "model", "training"}
-    return run.model_dump(mode="json", include=keys)
+    found = run.model_dump(mode="json", include=keys)
+    return {**found, "training": without_start(found["training"])}
 
 
-def train_model(run: RunConfig, training_graph: Ref, graph: Ref) -> Ref:
-    """Train; the folder holds weights, embeddings, config, history and the trainer's own results."""
+def train_model(run: RunConfig, training_graph: Ref, graph: Ref, start: Ref | None = None) -> Ref:
+    """Train; the folder holds weights, embeddings, config, history and the trainer's own results.
+
+    Args:
+        start: what ``tasks.warm_start.find_start`` found; None trains from random weights.
+    """
     stage = TRAIN.working(partial(_train, name=run.name))
-    return stage(run, train_config(run), code=chosen_modules(run), training_graph=training_graph, graph=graph)
+    inputs = {"training_graph": training_graph, "graph": graph, **({"start": start} if start else {})}
+    return stage(run, train_config(run), code=chosen_modules(run), **inputs)
 
 
-def train_models(run: RunConfig, training_graph: Ref, graph: Ref) -> list[Ref]:
+def train_models(run: RunConfig, training_graph: Ref, graph: Ref, start: Ref | None = None) -> list[Ref]:
     """A model for each of the run's seeds; the first is the one that is registered."""
-    return [train_model(seeded, training_graph, graph) for seeded in runs_by_seed(run)]
+    return [train_model(seeded, training_graph, graph, start) for seeded in runs_by_seed(run)]

@@ -31,6 +31,7 @@ from tasks.tune_graph import VALIDATION_GRAPH
 from tasks.tune_space import SearchSpace, search_space
 from tasks.tune_study import Candidate, SearchStudy, Tried, require_optuna
 from tasks.tune_trial import Hear, Job, Outcome
+from tasks.warm_start import KEY
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,11 @@ def refuse_search(run: RunConfig) -> SearchSpace:
 
     require_optuna()
     space = search_space(run)
+    if KEY in run.training:
+        raise InputError(
+            "A search compares trainings that start alike, from random weights; remove training.warm_start and use it "
+            "in the run that trains with what the search finds."
+        )
     if trains_on_everything(run.trainer):
         raise InputError(
             f"The trainer '{run.trainer}' trains on all listens, so nothing is left to choose on; "

@@ -66,9 +66,7 @@ class EarlierModel:
                 f"training_config.warm_start is '{folder}', which is not the folder of a sound bundle ({error}); "
                 "give one, as `python -m registry show` names it."
             ) from None
-        return cls(
-            config, weights, {kind: torch.tensor(found) for kind, found in hashes.items()}, digest.hexdigest()
-        )
+        return cls(config, weights, {kind: torch.tensor(found) for kind, found in hashes.items()}, digest.hexdigest())
 
     @classmethod
     def of(cls, model: RecommenderModel, graph: HeteroData) -> Self:

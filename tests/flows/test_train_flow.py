@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from data.errors import InputError
+from registry.history import promote
+from registry.store import Store
 from tasks import digest, outside
 
 BASELINES = ["popularity", "recent-popularity", "item-knn-cosine", "item-knn-bm25"]
@@ -80,6 +84,46 @@ def test_another_seed_of_the_training_leaves_the_split_alone(trained: Any) -> No
     again = trained.run(training={"seed": 1})
     assert list(again.ran) == ["audit", "train", "evaluate", "register", "report"]
     assert again.ran["train"] == "config training.seed: not set → 1"
+
+
+def test_a_run_that_starts_from_a_version_records_it_and_is_cached(trained: Any) -> None:
+    warm = trained.run(training={"warm_start": "1"})
+    assert list(warm.ran) == ["start", "audit", "train", "evaluate", "register", "report"]
+    assert warm.counts["start"]["from"] == "version 1"
+    saved = json.loads((warm.folders["train"] / "config.json").read_text())
+    assert len(saved["warmed_from"]) == 64
+    manifest = json.loads((warm.folders["register"] / "bundle" / "manifest.json").read_text())
+    first, second = manifest["facts"]["seen_splits"]
+    assert first == second  # its own split, then that of version 1
+    assert trained.run(training={"warm_start": "1"}).state == "Cached"
+
+
+def test_which_champion_a_run_starts_from_is_decided_once_for_a_log(trained: Any) -> None:
+    """Else each run of a night would start from the model of the one before it, and nothing would ever be cached."""
+    first = trained.run(name="other", training={"warm_start": "champion"})
+    assert first.counts["start"]["from"] == "random weights"
+    promote(Store(), "other", 1, why="to start from", force="a test")
+    again = trained.run(name="other", training={"warm_start": "champion"})
+    assert again.state == "Cached"
+    append_a_listen(trained.log)
+    assert trained.run(name="other", training={"warm_start": "champion"}).counts["start"]["from"] == "version 1"
+
+
+@pytest.mark.parametrize(
+    ("start", "sentence"),
+    [
+        ("7", "has no version or alias '7'; it has 1"),
+        (1, "training.warm_start is 1; give 'champion', a version in quotes, or a bundle's folder"),
+    ],
+)
+def test_a_start_that_is_not_there_is_named(trained: Any, start: Any, sentence: str) -> None:
+    with pytest.raises(InputError, match=re.escape(sentence)):
+        trained.run(training={"warm_start": start})
+
+
+def test_a_start_from_a_model_of_another_split_is_refused_before_training(trained: Any) -> None:
+    with pytest.raises(InputError, match="which this one starts from has seen"):
+        trained.run(training={"warm_start": "1"}, split={"salt": 1})
 
 
 @pytest.fixture

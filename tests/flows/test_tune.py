@@ -210,6 +210,7 @@ class Mine(BaseTrainer):
         (("--output", str(CHECKOUT / "configs")), "is a folder; give --output the name of a file"),
         (("--output", str(CHECKOUT / "configs" / "synthetic.toml")), "synthetic.toml exists; give --output another"),
         (("--set", "training.monitor=recal@10"), "The watched metric 'recal@10' does not exist; set monitor to one of"),
+        (("--set", "training.warm_start=champion"), "trainings that start alike, from random weights; remove"),
         (("--set", "training.val_ratio=0.0"), "leaves no validation listens"),
     ],
 )
