@@ -11,6 +11,7 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,7 +24,8 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from data.errors import InputError
-from data.graph import NODE_TYPES, has_masks
+from data.graph import NODE_TYPES, has_masks, update_digest
+from evaluation.audit.result import Check
 from evaluation.audit.warm_start import check_warm_start
 from models.base import RecommenderModel
 from trainers.fold_in import fold_in
@@ -45,19 +47,16 @@ class EarlierModel:
         model_config: as the trainer was given it, all keys.
         weights: its state dict, on the CPU.
         id_hashes: (N,) int64 for each kind of node, in the order of its rows.
-        digest: of all of them.
     """
 
     model_config: Mapping[str, Any]
     weights: Mapping[str, Tensor]
     id_hashes: Mapping[str, Tensor]
-    digest: str
 
     @classmethod
     def read(cls, folder: Path) -> Self:
         """The model of a bundle; raises InputError where a file of it is missing or damaged."""
         try:
-            digest = hashlib.sha256(b"".join(hashlib.sha256((folder / name).read_bytes()).digest() for name in FILES))
             config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["model_config"]
             hashes = {kind: pq.read_table(folder / f"{kind}s.parquet")["id_hash"].to_numpy() for kind in NODE_TYPES}
             weights = load_file(folder / WEIGHTS)
@@ -66,18 +65,33 @@ class EarlierModel:
                 f"training_config.warm_start is '{folder}', which is not the folder of a sound bundle ({error}); "
                 "give one, as `python -m registry show` names it."
             ) from None
-        return cls(config, weights, {kind: torch.tensor(found) for kind, found in hashes.items()}, digest.hexdigest())
+        return cls(config, weights, {kind: torch.tensor(found) for kind, found in hashes.items()})
 
     @classmethod
     def of(cls, model: RecommenderModel, graph: HeteroData) -> Self:
         """A model in memory, on the graph that it was trained on."""
         weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
-        return cls(model.config.model_dump(mode="json"), weights, _id_hashes(graph), digest="")
+        return cls(model.config.model_dump(mode="json"), weights, _id_hashes(graph))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over all of it."""
+        digest = hashlib.sha256(json.dumps(self.model_config, sort_keys=True).encode())
+        for name, value in sorted({**self.weights, **self.id_hashes}.items()):
+            digest.update(name.encode())
+            update_digest(digest, value)
+        return digest.hexdigest()
 
 
 def check_unseen(folder: Path, graph: HeteroData) -> None:
     """Raise InputError where the model of a bundle has seen pairs that the graph holds out."""
-    if has_masks(graph) and not (found := check_warm_start(graph, folder)).passed:
+    if has_masks(graph):
+        require_unseen(check_warm_start(graph, folder))
+
+
+def require_unseen(found: Check) -> None:
+    """Raise InputError where such a check of the pairs that a model has seen did not pass."""
+    if not found.passed:
         raise InputError(
             f"{found.says} Numbers of this training would be too good; start from a model of the same split "
             "(the same salt and ratios, or an earlier cut) that was not refitted, or remove warm_start."

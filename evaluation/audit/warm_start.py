@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,41 @@ CHOSEN_BY = "val"
 """The part that a model did not learn from, but was chosen by."""
 
 
+@dataclass(frozen=True)
+class SeenPairs:
+    """The pairs that a model has seen, by the hashes of their ids, since node numbers change from night to night.
+
+    Shapes: hashes (2, K) of user and song; learned (K,), chosen_by (K,), how each was seen.
+    """
+
+    hashes: Ints
+    learned: Mask
+    chosen_by: Mask
+
+    @classmethod
+    def read(cls, source: Path) -> Self:
+        """Of a bundle; raises InputError where a file of it is missing or unreadable."""
+        known = _read(source / "seen.parquet")
+        hashes = [_hashes(source, kind, known) for kind in ("user", "song")]
+        part = np.array(known["part"].to_pylist(), dtype=str)
+        learned = np.ones(len(part), dtype=bool) if saw_everything(source) else part == "train"
+        return cls(np.stack(hashes), learned, (part == CHOSEN_BY) & ~learned)
+
+    @classmethod
+    def of(cls, graph: HeteroData) -> Self:
+        """Of a model that was trained on a training graph, and chosen on its validation pairs."""
+        pairs = GraphPairs(graph)
+        hashes = [
+            graph[kind].id_hash[ends].cpu().numpy() for kind, ends in zip(("user", "song"), pairs.edges, strict=True)
+        ]
+        return cls(np.stack(hashes), pairs.in_train.numpy(), pairs.parts[1].numpy())
+
+    def nodes(self, graph: HeteroData) -> Ints:
+        """(2, K) the pairs as nodes of a graph, -1 for an id that it lacks; raises InputError without id hashes."""
+        ends = zip(("user", "song"), self.hashes, strict=True)
+        return np.stack([_nodes(graph, kind, wanted) for kind, wanted in ends])
+
+
 def check_warm_start(graph: HeteroData, source: Path) -> Check:
     """No pair that is held out now was seen by a model whose weights are taken over.
 
@@ -40,20 +76,15 @@ def check_warm_start(graph: HeteroData, source: Path) -> Check:
     Raises:
         InputError: a file of the bundle is missing or unreadable, or the graph has no id hashes.
     """
-    known = _read(source / "seen.parquet")
-    hashes = [_hashes(source, kind, known) for kind in ("user", "song")]
-    part = np.array(known["part"].to_pylist(), dtype=str)
-    learned = np.ones(len(part), dtype=bool) if saw_everything(source) else part == "train"
-    return check_seen_pairs(graph, np.stack(hashes), learned, (part == CHOSEN_BY) & ~learned)
+    return check_seen_pairs(graph, SeenPairs.read(source))
 
 
-def check_seen_pairs(graph: HeteroData, hashes: Ints, learned: Mask, chosen_by: Mask) -> Check:
-    """The same of pairs given by the hashes (2, K) of their user and song, and how each was seen (K,)."""
-    pairs = GraphPairs(graph)
-    nodes = np.stack([_nodes(graph, kind, wanted) for kind, wanted in zip(("user", "song"), hashes, strict=True)])
+def check_seen_pairs(graph: HeteroData, seen: SeenPairs) -> Check:
+    """The same of pairs that are known already."""
+    pairs, nodes = GraphPairs(graph), seen.nodes(graph)
     there = (nodes >= 0).all(axis=0)
-    taught = contains(_keys(pairs, nodes[:, there & learned]), pairs.held_out)
-    chose = contains(_keys(pairs, nodes[:, there & chosen_by]), pairs.held_out)
+    taught = contains(_keys(pairs, nodes[:, there & seen.learned]), pairs.held_out)
+    chose = contains(_keys(pairs, nodes[:, there & seen.chosen_by]), pairs.held_out)
     found = int((taught | (chose & ~contains(pairs.validation, pairs.held_out))).sum())
     clean = "The model that this one starts from has seen no pair that is held out now."
     leak = "Pairs held out now that the model which this one starts from has seen: {found}."
@@ -66,10 +97,15 @@ def saw_everything(source: Path) -> bool:
     return bool(facts.get("in_sample") or facts.get("refit"))
 
 
+def num_ancestors(source: Path) -> int:
+    """How many models stand behind a bundle, each of which the next one started from; 0 for one from random weights."""
+    return max(0, len(_facts(source).get("seen_splits", ())) - 1)
+
+
 def unknown_of(source: Path) -> tuple[str, ...]:
     """What the bundle does not tell about what its weights have seen."""
     said = "Of the days and plays behind the pairs that the earlier model saw, the audit knows nothing."
-    earlier = len(_facts(source).get("seen_splits", ())) - 1
+    earlier = num_ancestors(source)
     chain = f"The earlier model was itself warmed from {earlier} more, whose pairs are not in its bundle."
     return (said, chain) if earlier > 0 else (said,)
 

@@ -1,0 +1,198 @@
+"""Tonight's listens alone, and some old ones against forgetting: the trainer that goes on instead of beginning anew."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+import torch
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
+from torch import Tensor
+from torch.optim import Optimizer
+from torch_geometric.data import HeteroData
+
+from data.errors import InputError
+from data.graph import node_counts
+from data.vocabulary import id_hash
+from evaluation.audit.pairs import GraphPairs, contains
+from evaluation.audit.warm_start import Ints, SeenPairs, check_seen_pairs, num_ancestors
+from models.factory import create_model
+from trainers.advanced import AdvancedConfig, AdvancedTrainer
+from trainers.config import TrainingConfig
+from trainers.randomness import stream_seed
+from trainers.results import TrainingResults
+from trainers.sampling import train_pairs
+from trainers.warm_start import EarlierModel, require_unseen
+
+logger = logging.getLogger(__name__)
+
+
+class OnlineConfig(AdvancedConfig):
+    """Keys of ``online``."""
+
+    update_lr: PositiveFloat = 0.001
+    """Learning rate of an update; ``lr`` is that of a full training."""
+
+    replay_ratio: NonNegativeFloat = 1.0
+    """Old train pairs that an epoch of an update goes over for each new one, drawn anew in each epoch."""
+
+    max_updates: NonNegativeInt = 6
+    """Updates in a row; the training after them is a full one. With one a night, a week."""
+
+    max_new_share: float = Field(0.25, gt=0, le=1)
+    """Share of the train pairs that may be new; beyond it the log has drifted, and the training is a full one."""
+
+
+class OnlineTrainer(AdvancedTrainer):
+    """Goes on from an earlier model with the pairs that it has not learned from, in a fraction of a full training.
+
+    Users, songs and artists keep their vectors by their ids, new ones start between their neighbours, and those that
+    are gone lose theirs (``trainers.warm_start``). An epoch goes over the new pairs and as many old ones as
+    ``replay_ratio`` says, drawn from all that are still in the log; messages pass over all train pairs, so everything
+    that a model computes from the graph itself is of tonight. Patience, scheduler and the best epoch's weights are
+    those of ``AdvancedTrainer``.
+
+    Without an earlier model, after ``max_updates`` updates, or where more than ``max_new_share`` of the pairs are new,
+    it trains as ``AdvancedTrainer`` does, from random weights on everything.
+
+    Source of replay: Ratcliff, "Connectionist models of recognition memory", Psychological Review 1990; for
+    recommenders: Diaz-Aviles et al., "Real-time top-n recommendation in social streams", RecSys 2012.
+
+    Args: see ``BaseTrainer``; ``training_config`` takes the keys of ``OnlineConfig`` too.
+    """
+
+    Config: ClassVar[type[TrainingConfig]] = OnlineConfig
+    config: OnlineConfig
+
+    num_updates: int = 0
+    """Updates since the last full training."""
+    _is_new: Tensor | None = None
+    """(P,) the train pairs that an update learns; None in a full training."""
+    _in_memory: _Known | None = None
+    """What ``update`` goes on from."""
+
+    def update(self, graph: HeteroData, new_events: pa.Table | None = None, num_epochs: int = 10) -> TrainingResults:
+        """Go on from this trainer's own model, on tonight's graph.
+
+        Args:
+            graph: tonight's, of all listens that the model is to know; its nodes may be others, in another order.
+            new_events: tonight's log, with the columns ``user_id`` and ``track_id``: what to learn, as far as the graph
+                has it as train edges. None means all train pairs that the model has not learned from.
+            num_epochs: at most.
+
+        Raises:
+            InputError: nothing was trained yet, the model has seen what the graph holds out, or ``train`` would refuse.
+        """
+        if self._graph is None:
+            raise InputError("There is no model to update: call train(graph, num_epochs) before update.")
+        graph, seen = self.prepare(graph), SeenPairs.of(self._graph)
+        require_unseen(check_seen_pairs(graph, seen))
+        self._in_memory = _Known(EarlierModel.of(self.model, self._graph), seen, self.num_updates, new_events)
+        try:
+            self._take_model(node_counts(graph))
+            return self.train(graph, num_epochs)
+        finally:
+            self._in_memory = None
+
+    def find_earlier(self, graph: HeteroData) -> EarlierModel | None:
+        """The model to go on from; None where the training has to be a full one, which is logged with its reason."""
+        known, self._is_new = self._in_memory or self._read_known(graph), None
+        is_new = known.is_new(graph) if known else None
+        reason = self._why_full(known, is_new)
+        if known is None or is_new is None or reason:
+            logger.info("A full training: %s.", reason)
+            self.num_updates = 0
+            return None
+        logger.info("An update: %d of %d train pairs are new.", int(is_new.sum()), len(is_new))
+        self.num_updates = known.num_updates + 1
+        self._is_new = is_new.to(self.device)
+        return known.model
+
+    def create_optimizer(self) -> Optimizer:
+        """Adam, at ``update_lr`` in an update."""
+        rate = self.config.lr if self._is_new is None else self.config.update_lr
+        return torch.optim.Adam(self.model.parameters(), lr=rate)
+
+    def train_epoch(self, graph: HeteroData) -> dict[str, float]:
+        """In an update one pass over new and replayed pairs: ``{"loss", "new_pairs", "replayed_pairs"}``."""
+        if self._is_new is None:
+            return super().train_epoch(graph)
+        pairs = train_pairs(graph)
+        new, old = pairs[:, self._is_new], self._replayed(pairs[:, ~self._is_new])
+        metrics = self.train_on_pairs(graph, torch.cat([new, old], dim=1))
+        return {**metrics, "new_pairs": new.shape[1], "replayed_pairs": old.shape[1]}
+
+    def _replayed(self, old: Tensor) -> Tensor:
+        """Some old pairs in random order: at least a batch, as far as there are as many, so that no epoch is empty."""
+        new = int(self._is_new.sum()) if self._is_new is not None else 0
+        count = round(self.config.replay_ratio * new) if new else self.config.batch_size
+        return old[:, torch.randperm(old.shape[1], generator=self.sampling)[:count].to(old.device)]
+
+    def _why_full(self, known: _Known | None, is_new: Tensor | None) -> str:
+        """Why an update is not enough; empty where it is. A refit does what its twin did."""
+        if self._twin:
+            return "" if "new_pairs" in self._twin.epochs[0] else "the model that it repeats had one"
+        if known is None or is_new is None:
+            return "there is no earlier model to go on from"
+        if known.num_updates >= self.config.max_updates:
+            return f"the earlier model was updated {known.num_updates} times since its last one (max_updates)"
+        share = float(is_new.float().mean())
+        if share > self.config.max_new_share:
+            return f"{share:.0%} of the train pairs are new, more than {self.config.max_new_share:.0%} (max_new_share)"
+        return ""
+
+    def _read_known(self, graph: HeteroData) -> _Known | None:
+        earlier = super().find_earlier(graph)
+        if earlier is None or self.config.warm_start is None:
+            return None
+        folder = Path(self.config.warm_start)
+        return _Known(earlier, SeenPairs.read(folder), num_ancestors(folder))
+
+    def _take_model(self, counts: Mapping[str, int]) -> None:
+        """A model of other counts in place of this trainer's."""
+        config = {**self.model.config.model_dump(), **counts}
+        self.model = create_model(config, stream_seed(self.config.seed, "init")).to(self.device)
+        self._initial_weights = None
+
+
+@dataclass(frozen=True)
+class _Known:
+    """An earlier model, what it has learned from, and how often it was updated since its last full training."""
+
+    model: EarlierModel
+    seen: SeenPairs
+    num_updates: int
+    events: pa.Table | None = None
+    """What to learn; None means what was not learned yet."""
+
+    def is_new(self, graph: HeteroData) -> Tensor:
+        """(P,) which train pairs of a graph with masks are to be learned, in the order of its edges."""
+        pairs = GraphPairs(graph)
+        train = pairs.keys[pairs.in_train]
+        if self.events is not None:
+            return contains(_keys(pairs, _of_events(self.events).nodes(graph)), train)
+        return ~contains(_keys(pairs, self.seen.nodes(graph)[:, self.seen.learned]), train)
+
+
+def _keys(pairs: GraphPairs, nodes: Ints) -> Tensor:
+    """Sorted numbers of the pairs (2, K) whose user and song are both in the graph."""
+    return pairs.keys_of(torch.from_numpy(nodes[:, (nodes >= 0).all(axis=0)])).unique()
+
+
+def _of_events(events: pa.Table) -> SeenPairs:
+    """The pairs of a log."""
+    absent = [name for name in ("user_id", "track_id") if name not in events.column_names]
+    if absent:
+        raise InputError(
+            f"new_events has no column '{absent[0]}', only {', '.join(events.column_names)}; "
+            "give the events with user_id and track_id."
+        )
+    distinct = events.group_by(["user_id", "track_id"]).aggregate([])
+    hashes = [[id_hash(str(value)) for value in distinct[name].to_pylist()] for name in ("user_id", "track_id")]
+    none = np.zeros(len(distinct), dtype=bool)
+    return SeenPairs(np.array(hashes, dtype=np.int64).reshape(2, -1), none, none)
