@@ -50,7 +50,7 @@ worker: install ## A worker for the deployments; makes the work pool if needed
 	$(MAKE_POOL)
 	$(VENV)/bin/prefect worker start --pool $(POOL)
 
-deploy: install ## Deploy train/simple and train/advanced (needs the server)
+deploy: install ## Deploy train/simple, train/advanced and train/online (needs the server)
 	$(MAKE_POOL)
 	$(VENV)/bin/prefect --no-prompt deploy --all
 	$(VENV)/bin/prefect automation inspect songgraph-crash-silent-runs >/dev/null 2>&1 || \

@@ -17,7 +17,7 @@ from tasks.split import decided_split
 from tasks.stage import Stage
 from tasks.store import read_manifest, write_json
 from tasks.train import graph_file, trained_on_everything
-from tasks.warm_start import seen_by
+from tasks.warm_start import is_warmed, seen_by
 
 
 def _register(
@@ -47,7 +47,7 @@ def _register(
         graph=load_graph(graph_file(trained_on_everything(model), training_graph, graph)),
         source=config["source"],
         split=decided_split(config["split"], training_graph),
-        warmed_from=seen_by(start),
+        warmed_from=seen_by(start) if is_warmed(model) else (),
         lineage=lineage,
         versions={name: version(name) for name in LIBRARIES},
         profile=graph / "profile.json",

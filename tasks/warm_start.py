@@ -109,6 +109,11 @@ def bundle_of(start: Path | None) -> Path | None:
     return start / BUNDLE if start and (start / BUNDLE).is_dir() else None
 
 
+def is_warmed(model: Path) -> bool:
+    """Whether a trained model started from an earlier one; a trainer that was given one may begin anew nevertheless."""
+    return "warmed_from" in json.loads((model / "config.json").read_text(encoding="utf-8"))
+
+
 def seen_by(start: Path | None) -> list[dict[str, Any]]:
     """The splits that the earlier model, and those that it started from, have seen; none without one."""
     if (bundle := bundle_of(start)) is None:

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 class OnlineConfig(AdvancedConfig):
     """Keys of ``online``."""
 
-    update_lr: PositiveFloat = 0.001
+    update_lr: PositiveFloat = 0.003
     """Learning rate of an update; ``lr`` is that of a full training."""
 
     replay_ratio: NonNegativeFloat = 1.0

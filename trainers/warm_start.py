@@ -113,7 +113,7 @@ def start_from(earlier: EarlierModel, model: RecommenderModel, graph: HeteroData
     """
     _check_same_kind(earlier, model)
     state, rows = {name: value.clone() for name, value in model.state_dict().items()}, model.node_rows()
-    places = {kind: _places(earlier.id_hashes[kind], hashes) for kind, hashes in _id_hashes(graph).items()}
+    places = {kind: earlier_rows(earlier.id_hashes[kind], hashes) for kind, hashes in _id_hashes(graph).items()}
     for name, value in state.items():
         if name in rows:
             parts = dict(
@@ -158,7 +158,7 @@ def _move_rows(parts: Mapping[str, Tensor], before: Mapping[str, Tensor], places
         rows[known] = before[kind][places[kind][known]].to(rows)
 
 
-def _places(before: Tensor, now: Tensor) -> Tensor:
+def earlier_rows(before: Tensor, now: Tensor) -> Tensor:
     """(N,) the earlier row of each node, -1 where it is new."""
     if not len(before):
         return torch.full_like(now, -1)

@@ -94,7 +94,7 @@ def file() -> PrefectFile:
 
 
 def test_every_key_is_one_that_prefect_reads(file: PrefectFile) -> None:
-    assert [deployment.name for deployment in file.deployments] == ["simple", "advanced"]
+    assert [deployment.name for deployment in file.deployments] == ["simple", "advanced", "online"]
 
 
 @pytest.mark.parametrize("wrong", [{"cron": "0 25 * * *"}, {"timezone": "Europe/Berln"}, {"timezon": "Europe/Berlin"}])
@@ -110,11 +110,12 @@ def test_the_version_is_the_one_that_is_installed(file: PrefectFile) -> None:
 
 
 def test_only_the_advanced_one_has_a_schedule_one_run_at_a_time_and_the_next_one_queued(file: PrefectFile) -> None:
-    simple, advanced = file.deployments
-    assert simple.schedules == []
+    simple, advanced, online = file.deployments
+    assert simple.schedules == online.schedules == []
     (nightly,) = advanced.schedules
     assert (nightly.cron, nightly.active) == ("0 2 * * *", True)
     assert advanced.concurrency_limit is not None
+    assert online.concurrency_limit == advanced.concurrency_limit
     assert advanced.concurrency_limit.limit == 1
     assert advanced.concurrency_limit.collision_strategy == ConcurrencyLimitStrategy.ENQUEUE
 
@@ -131,6 +132,11 @@ def test_the_configs_of_the_deployments_can_be_loaded(file: PrefectFile, monkeyp
     for deployment in file.deployments:
         run = load_run_config(CHECKOUT / deployment.parameters["config"])
         assert run.uses_synthetic_log()
+
+
+def test_an_update_and_a_full_training_make_versions_of_one_model_on_one_split() -> None:
+    online, nightly = (load_run_config(CHECKOUT / "configs" / f"{name}.toml") for name in ("online", "nightly"))
+    assert (online.name, online.split, online.model) == (nightly.name, nightly.split, nightly.model)
 
 
 def test_the_workers_get_the_settings_of_the_project(file: PrefectFile) -> None:
