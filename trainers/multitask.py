@@ -42,6 +42,13 @@ class MultiTaskConfig(AdvancedConfig):
                 raise ValueError(unknown_name("there is no task", name, TASKS))
         return tuple(dict.fromkeys(tasks))
 
+    @field_validator("task_weights", mode="before")
+    @classmethod
+    def _weights_are_numbers_or_learned(cls, weights: Any) -> Any:
+        if isinstance(weights, str) and weights != "uncertainty":
+            raise ValueError("give a table of a weight for each task, or 'uncertainty'")
+        return weights
+
     @model_validator(mode="after")
     def _weights_are_of_tasks(self) -> Self:
         for name in self.task_weights if isinstance(self.task_weights, dict) else ():

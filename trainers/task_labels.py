@@ -67,7 +67,7 @@ class ArtistLabels:
     """
 
     def __init__(self, graph: HeteroData, device: torch.device) -> None:
-        songs, artists = graph[BY].edge_index.flip(1)  # the first of several is written last
+        songs, artists = graph[BY].edge_index.cpu().flip(1)  # the first of several is written last
         self.artist = torch.full((int(graph["song"].num_nodes),), -1, dtype=torch.long)
         self.artist[songs] = artists
         self.artist = self.artist.to(device)

@@ -89,7 +89,7 @@ class ItemMeans:
     def __init__(self, known: Labelled, num_items: int) -> None:
         self.overall = float(known.targets.mean())
         self.count = np.bincount(known.items, minlength=num_items)
-        self.total: Floats = np.bincount(known.items, known.targets, minlength=num_items)
+        self.total = np.bincount(known.items, known.targets, minlength=num_items).astype(np.float64)
         self.strength = min(STRENGTHS, key=lambda strength: self._error_without_own(known, strength))
 
     def __call__(self, items: Ints) -> Floats:

@@ -12,11 +12,8 @@ from data.config import unknown_name
 from data.errors import InputError
 from data.graph import NODE_TYPES
 from models.base import Embeddings
-from trainers.saved import CONFIG, load_embeddings
+from trainers.saved import CONFIG, HEADS, load_embeddings
 from trainers.task_heads import TaskHeads
-
-HEADS = "heads.safetensors"
-"""Parameters of the heads, named ``task.parameter``; only of a model that was trained with them."""
 
 
 class TaskPredictor:
@@ -42,7 +39,7 @@ class TaskPredictor:
 
 
 def save_heads(heads: TaskHeads, folder: Path) -> None:
-    """Write ``heads.safetensors`` into the folder of a saved model."""
+    """Write ``heads.safetensors``, parameters named ``task.parameter``, into the folder of a saved model."""
     save_file({name: value.detach().cpu().contiguous() for name, value in heads.state_dict().items()}, folder / HEADS)
 
 
