@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -95,8 +95,8 @@ def train_targets(graph: HeteroData, target: Callable[[EdgeStorage], Tensor]) ->
 class Task:
     """What a head learns to predict."""
 
-    columns: tuple[str, ...]
-    """Attributes of the listens that it needs; none where it needs the songs' artists."""
+    columns: Mapping[str, str]
+    """What the graph's listens have to carry (or ``artist``), and what it is made of in the log."""
     target: Callable[[EdgeStorage], Tensor] | None = None
     """Targets of the listens; None where the examples are about artists."""
 
@@ -111,9 +111,13 @@ class Task:
 
     def lacks(self, graph: HeteroData) -> str | None:
         """The column that the task needs and the graph lacks; None where all are there."""
-        if self.target is None:
-            return None if BY in graph.edge_types and graph[BY].edge_index.shape[1] else "artist"
-        return next((column for column in self.columns if column not in graph[LISTENS]), None)
+        return next((column for column in self.columns if not _has(graph, column)), None)
+
+
+def _has(graph: HeteroData, column: str) -> bool:
+    if column == "artist":
+        return BY in graph.edge_types and bool(graph[BY].edge_index.numel())
+    return column in graph[LISTENS]
 
 
 def _completion(listens: EdgeStorage) -> Tensor:
@@ -132,10 +136,10 @@ def _heard_again(listens: EdgeStorage) -> Tensor:
 
 
 TASKS = {
-    "completion": Task(("completion",), _completion),
-    "skip": Task(("skips", "plays"), _skip_share),
-    "relisten": Task(("plays",), _heard_again),
-    "artist": Task(()),
+    "completion": Task({"completion": "ms_played and duration_ms"}, _completion),
+    "skip": Task({"skips": "skipped", "plays": "plays"}, _skip_share),
+    "relisten": Task({"plays": "plays"}, _heard_again),
+    "artist": Task({"artist": "artist_id"}),
 }
 """completion: the share of the song that is heard; skip: the share of plays that are skipped; relisten: whether the
 song is played more than once; artist: whether the user listens to the artist. All are learned by cross-entropy."""
@@ -147,8 +151,8 @@ def check_columns(tasks: Sequence[str], graph: HeteroData) -> None:
         column = TASKS[name].lacks(graph)
         if column is not None:
             raise InputError(
-                f"The task '{name}' needs the column '{column}', which the log does not have; map the column in "
-                f"[ingest], or remove '{name}' from training_config.tasks."
+                f"The task '{name}' needs the column '{column}' (in the log: {TASKS[name].columns[column]}), which is "
+                f"not there; name it in ingest.columns, or remove '{name}' from training_config.tasks."
             )
 
 

@@ -37,14 +37,21 @@ def without(graph, column):
 # What a log has to have
 
 
-@pytest.mark.parametrize(("task", "column"), [("completion", "completion"), ("skip", "skips"), ("relisten", "plays")])
-def test_a_column_that_the_log_lacks_is_named_before_the_first_epoch(make, tiny_graph, tmp_path, task, column):
+@pytest.mark.parametrize(
+    ("task", "column", "made_of"),
+    [
+        ("completion", "completion", "ms_played and duration_ms"),
+        ("skip", "skips", "skipped"),
+        ("relisten", "plays", "plays"),
+    ],
+)
+def test_a_column_that_the_log_lacks_is_named_before_the_first_epoch(make, tiny_graph, tmp_path, task, column, made_of):
     trainer = make(tmp_path / "out", tasks=[task])
     with pytest.raises(InputError) as refused:
         trainer.train(without(tiny_graph, column), 1)
     assert str(refused.value) == (
-        f"The task '{task}' needs the column '{column}', which the log does not have; map the column in [ingest], "
-        f"or remove '{task}' from training_config.tasks."
+        f"The task '{task}' needs the column '{column}' (in the log: {made_of}), which is not there; name it in "
+        f"ingest.columns, or remove '{task}' from training_config.tasks."
     )
     assert trainer.current_epoch == 0
     assert not (tmp_path / "out").exists()
@@ -53,7 +60,7 @@ def test_a_column_that_the_log_lacks_is_named_before_the_first_epoch(make, tiny_
 def test_artist_affinity_needs_artists(make_graph, training_config, tmp_path):
     graph = make_graph(num_artists=0)
     trainer = create_trainer("multitask", node_counts(graph), {**training_config, "tasks": ["artist"]}, tmp_path)
-    with pytest.raises(InputError, match="task 'artist' needs the column 'artist', which the log does not have"):
+    with pytest.raises(InputError, match=r"task 'artist' needs the column 'artist' \(in the log: artist_id\), which"):
         trainer.train(graph, 1)
 
 
