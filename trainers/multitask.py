@@ -16,8 +16,10 @@ from data.errors import InputError
 from data.graph import NODE_TYPES
 from models.base import Embeddings
 from trainers.advanced import AdvancedConfig, AdvancedTrainer
+from trainers.checkpoint import CheckpointFile
 from trainers.config import TrainingConfig
 from trainers.randomness import stream
+from trainers.results import TrainingResults
 from trainers.task_heads import TaskHeads
 from trainers.task_labels import TASKS, Labels, check_columns, check_targets
 from trainers.task_metrics import ItemMeans, task_metrics
@@ -181,10 +183,10 @@ class MultiTaskTrainer(AdvancedTrainer):
         if self.best.epoch == self.current_epoch:
             self._best_heads = {name: value.cpu().clone() for name, value in self.heads.state_dict().items()}
 
-    def _finish(self, *arguments: Any) -> Any:
+    def _finish(self, graph: HeteroData, num_epochs: int, checkpoint: CheckpointFile) -> TrainingResults:
         if self._best_heads is not None:
             self.heads.load_state_dict(self._best_heads)
-        return super()._finish(*arguments)
+        return super()._finish(graph, num_epochs, checkpoint)
 
     def extra_state(self) -> dict[str, Any]:
         """The heads, those of the best epoch, and the learned weights."""
