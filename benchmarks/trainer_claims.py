@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from claims.claim import Claim, Claims
-from machine import CHECKOUT, print_where
+from machine import print_where
 
 TRAINERS: tuple[str, ...] = ("multitask",)
 """Each has a module of this name in ``claims``."""
@@ -25,7 +24,6 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="trainings of each kind (default: %(default)s)")
     parser.add_argument("--results", type=Path, help="a Markdown file to write the table to")
     chosen = parser.parse_args()
-    sys.path.insert(0, str(CHECKOUT))  # before this folder, where this file hides the package of its name
     print_where()
     rows = [claim for name in chosen.trainers for claim in measured(name, range(chosen.seeds))]
     table = markdown(rows)
