@@ -15,7 +15,7 @@ from torch_geometric.data import HeteroData
 from data.errors import InputError
 from evaluation.record import EvaluationRecord
 from models.local_scores import LocalScores
-from registry.manifest import EMBEDDINGS, LOCAL, TWIN, TWIN_LOCAL, Facts, Manifest
+from registry.manifest import EMBEDDINGS, HEADS, LOCAL, TWIN, TWIN_LOCAL, Facts, Manifest
 from registry.seen import seen_table, song_artist_table
 
 MODEL_FILES = ("model.safetensors", EMBEDDINGS, "config.json", "history.json")
@@ -47,7 +47,8 @@ def assemble_bundle(
 
     Args:
         folder: where to write; created if needed, otherwise empty.
-        model: folder that the train stage saved; it is what was evaluated. ``local.safetensors`` is taken where it is.
+        model: folder that the train stage saved; it is what was evaluated. ``local.safetensors`` and
+            ``heads.safetensors`` are taken where they are.
         vocabularies: folder with users.parquet, songs.parquet and artists.parquet.
         evaluation: folder that the evaluate stage wrote.
         graph: the training graph (or the whole graph, for a trainer without a split), for who listened to what.
@@ -70,7 +71,8 @@ def assemble_bundle(
             _copy(origin / name, folder / name)
     _copy_optional(folder, {"profile.json": profile, "audit.json": audit, "seeds.json": seeds})
     _copy_optional(folder, {TWIN: model / EMBEDDINGS if refit else None})
-    _copy_optional(folder, {LOCAL: _local_of(refit or model), TWIN_LOCAL: _local_of(model) if refit else None})
+    _copy_optional(folder, {name: _optional(refit or model, name) for name in (LOCAL, HEADS)})
+    _copy_optional(folder, {TWIN_LOCAL: _optional(model, LOCAL) if refit else None})
     pq.write_table(seen_table(graph), folder / "seen.parquet")
     pq.write_table(song_artist_table(graph), folder / "song_artists.parquet")
     _check_counts(folder, graph)
@@ -93,8 +95,8 @@ def _told_by_files(folder: Path) -> dict[str, Any]:
     return {"trainer": trainer, "split_digest": record.split_digest, "in_sample": record.in_sample}
 
 
-def _local_of(model: Path) -> Path | None:
-    return model / LOCAL if (model / LOCAL).is_file() else None
+def _optional(model: Path, name: str) -> Path | None:
+    return model / name if (model / name).is_file() else None
 
 
 def _copy_optional(folder: Path, files: Mapping[str, Path | None]) -> None:

@@ -15,6 +15,7 @@ from data.errors import InputError
 
 MANIFEST = "manifest.json"
 EMBEDDINGS, LOCAL = "embeddings.safetensors", "local.safetensors"
+HEADS = "heads.safetensors"
 TWIN, TWIN_LOCAL = f"twin_{EMBEDDINGS}", f"twin_{LOCAL}"
 BUNDLE_FILES = frozenset(
     {
@@ -34,9 +35,9 @@ BUNDLE_FILES = frozenset(
 )
 """What every bundle has beside its manifest."""
 
-OPTIONAL_FILES = frozenset({"profile.json", "audit.json", "seeds.json", LOCAL, TWIN, TWIN_LOCAL})
-"""What a bundle may have beyond that: the log's profile, the audit, the spread between seeds, a local channel, and a
-refit's twin."""
+OPTIONAL_FILES = frozenset({"profile.json", "audit.json", "seeds.json", LOCAL, HEADS, TWIN, TWIN_LOCAL})
+"""What a bundle may have beyond that: the log's profile, the audit, the spread between seeds, a local channel, heads
+that predict more than the ranking, and a refit's twin."""
 
 ADDED_FACTS: dict[str, Any] = {"refit": False}
 """Facts that bundles of earlier releases lack, with the value that stands for their absence; it is not digested."""

@@ -17,6 +17,7 @@ TRAINERS = {
     "simple": "trainers.simple:SimpleTrainer",
     "advanced": "trainers.advanced:AdvancedTrainer",
     "curriculum": "trainers.curriculum:CurriculumTrainer",
+    "multitask": "trainers.multitask:MultiTaskTrainer",
     "online": "trainers.online:OnlineTrainer",
 }
 _registered: dict[str, type] = {}
@@ -33,7 +34,7 @@ def create_trainer(
     """A trainer by name.
 
     Args:
-        trainer_type: simple, advanced, curriculum, online, a registered name, or ``package.module:Class``.
+        trainer_type: a name in ``TRAINERS``, a registered name, or ``package.module:Class``.
         model_config, training_config, output_dir, tensorboard_dir: see ``BaseTrainer``.
 
     Raises:

@@ -98,8 +98,12 @@ class PairObjective:
         parts = [self._loss(model, graph, part, generator) * part.shape[1] for part in pairs.split(most, dim=1)]
         return torch.stack(parts).sum() / len(users)
 
+    def keeps(self, model: RecommenderModel) -> bool:
+        """Whether the vectors learn nothing of the calibration pairs: where something else has to learn from them."""
+        return model.local is not None
+
     def _loss(self, model: RecommenderModel, graph: HeteroData, pairs: Tensor, generator: Generator) -> Tensor:
-        if model.local is not None:
+        if self.keeps(model):
             pairs = pairs[:, ~self.calibration.contains(graph, pairs)]
         step = self._step(model, graph, pairs, generator)
         embeddings = self._encode(model, graph, step, generator)
@@ -127,10 +131,10 @@ class PairObjective:
     ) -> Embeddings | SomeEmbeddings:
         """Vectors while the edges of the pairs and of all calibration pairs carry no message."""
         if self.config.fan_out is None:
-            kept = self.calibration.pairs(graph) if model.local is not None else step.pairs[:, :0]
+            kept = self.calibration.pairs(graph) if self.keeps(model) else step.pairs[:, :0]
             return model.encode_without(graph, torch.cat([step.pairs, kept], 1))
         silent = [KnownPairs(step.pairs, int(graph["song"].num_nodes))]
-        if model.local is not None:
+        if self.keeps(model):
             silent.append(self.calibration.known(graph))
         sampler = Sampler(self.config.fan_out, generator, lambda *ends: _any_contains(silent, *ends))
         return model.encode_some(graph, step.users, step.songs, sampler)
@@ -168,7 +172,7 @@ class PairObjective:
         songs of validation do; were it spared, it would stand out by never having been pushed away.
         """
         pairs = train_pairs(graph)
-        if model.local is not None:
+        if self.keeps(model):
             pairs = pairs[:, ~self.calibration.contains(graph, pairs)]
         return TrainPairs(pairs, int(graph["user"].num_nodes), int(graph["song"].num_nodes))
 

@@ -18,6 +18,8 @@ from trainers.results import EpochRecord
 WEIGHTS, EMBEDDINGS, CONFIG, HISTORY = "model.safetensors", "embeddings.safetensors", "config.json", "history.json"
 LOCAL = "local.safetensors"
 """What the local channel needs; only of a model that has one."""
+HEADS = "heads.safetensors"
+"""What predicts more than the ranking; only of a model that was trained with heads."""
 
 
 def write_model(
@@ -30,7 +32,8 @@ def write_model(
 ) -> Path:
     """Write a model and all that its score needs into ``folder``; see ``BaseTrainer.save_model``."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / LOCAL).unlink(missing_ok=True)  # what another model left would count
+    for name in (LOCAL, HEADS):
+        (folder / name).unlink(missing_ok=True)  # what another model left would count
     if local is not None:
         local.save(folder / LOCAL)
     save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, folder / WEIGHTS)

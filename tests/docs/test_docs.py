@@ -50,6 +50,7 @@ DOCUMENTED_CLASSES = {
     "trainers.advanced:AdvancedConfig",
     "trainers.curriculum:CurriculumConfig",
     "trainers.online:OnlineConfig",
+    "trainers.multitask:MultiTaskConfig",
     "registry.gate:GateConfig",
     "evaluation.baselines.popular:RecentPopularity",
     "evaluation.baselines.item_knn:CosineItemKNN",

@@ -14,6 +14,7 @@ from data.errors import InputError
 from registry.bundle import assemble_bundle
 from registry.manifest import (
     BUNDLE_FILES,
+    HEADS,
     LOCAL,
     MANIFEST,
     OPTIONAL_FILES,
@@ -144,7 +145,7 @@ def write_optional(folder: Path) -> dict[str, Path]:
 
 def test_profile_audit_and_seeds_belong_to_the_bundle_where_there_are_any(make_parts, tmp_path: Path) -> None:
     manifest = assemble_bundle(tmp_path / "bundle", **{**make_parts(), **write_optional(tmp_path / "stages")})
-    assert set(manifest.files) == BUNDLE_FILES | (OPTIONAL_FILES - {LOCAL, TWIN, TWIN_LOCAL})
+    assert set(manifest.files) == BUNDLE_FILES | (OPTIONAL_FILES - {HEADS, LOCAL, TWIN, TWIN_LOCAL})
     assert verify_bundle(tmp_path / "bundle") == manifest
     (tmp_path / "bundle" / "audit.json").write_text('{"passed": true}\n')
     with pytest.raises(InputError, match=r"refused: audit\.json is damaged or belongs to another bundle"):
@@ -157,6 +158,17 @@ def test_an_audit_that_is_laid_beside_a_bundle_does_not_count(make_parts, tmp_pa
     (bundle / "audit.json").write_text('{"passed": true}\n')
     with pytest.raises(InputError, match=r"refused: audit\.json does not belong to it"):
         verify_bundle(bundle)
+
+
+def test_heads_are_those_of_the_published_weights(make_parts, tmp_path: Path) -> None:
+    parts = make_parts()
+    refit = shutil.copytree(parts["model"], tmp_path / "refit")
+    for folder, value in ((parts["model"], 0.0), (refit, 1.0)):
+        save_file({"completion.offset": torch.tensor(value)}, folder / HEADS)
+    for name, given, value in (("once", None, 0.0), ("refitted", refit, 1.0)):
+        assemble_bundle(tmp_path / name, **parts, refit=given)
+        assert HEADS in verify_bundle(tmp_path / name).files
+        assert float(load_file(tmp_path / name / HEADS)["completion.offset"]) == value
 
 
 def test_a_refitted_model_is_published_and_its_twin_kept(make_parts, tmp_path: Path) -> None:
