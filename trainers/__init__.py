@@ -13,6 +13,7 @@ _MODULES = {
     "AdvancedTrainer": "trainers.advanced",
     "CurriculumTrainer": "trainers.curriculum",
     "OnlineTrainer": "trainers.online",
+    "MetaTrainer": "trainers.meta",
 }
 __all__ = list(_MODULES)
 _find = lazy_names(__name__, _MODULES)

@@ -18,6 +18,7 @@ TRAINERS = {
     "advanced": "trainers.advanced:AdvancedTrainer",
     "curriculum": "trainers.curriculum:CurriculumTrainer",
     "online": "trainers.online:OnlineTrainer",
+    "meta": "trainers.meta:MetaTrainer",
 }
 _registered: dict[str, type] = {}
 T = TypeVar("T", bound=type)
@@ -33,7 +34,7 @@ def create_trainer(
     """A trainer by name.
 
     Args:
-        trainer_type: simple, advanced, curriculum, online, a registered name, or ``package.module:Class``.
+        trainer_type: simple, advanced, curriculum, online, meta, a registered name, or ``package.module:Class``.
         model_config, training_config, output_dir, tensorboard_dir: see ``BaseTrainer``.
 
     Raises:
