@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -27,6 +28,7 @@ from trainers.losses import Candidates, Positives, sampled_softmax
 from trainers.objective import MOST_LEFT_OUT
 from trainers.randomness import stream
 from trainers.sampling import known_columns, sample_songs, train_pairs
+from trainers.warm_start import EarlierModel
 
 
 class MetaConfig(AdvancedConfig):
@@ -74,12 +76,23 @@ class MetaTrainer(AdvancedTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        config, model = self.config, self.model.config
-        unit_length = model.similarity == "cosine"
-        self.few_shot = FewShot(model.embedding_dim, config.inner_steps, config.episode_temperature, unit_length)
-        self.model.add_module(PREFIX, self.few_shot.to(self.device))
+        self.few_shot = self._new_few_shot().to(self.device)
+        self.model.add_module(PREFIX, self.few_shot)
         self.optimizer = self.create_optimizer()
         self._listens: PerGraph[Neighbors] = PerGraph()
+
+    def _new_few_shot(self) -> FewShot:
+        config, model = self.config, self.model.config
+        unit_length = model.similarity == "cosine"
+        return FewShot(model.embedding_dim, config.inner_steps, config.episode_temperature, unit_length)
+
+    def find_earlier(self, graph: HeteroData) -> EarlierModel | None:
+        """See ``BaseTrainer.find_earlier``. What makes vectors from songs always begins anew: few models have it."""
+        earlier = super().find_earlier(graph)
+        if earlier is None:
+            return None
+        fresh = {f"{PREFIX}.{name}": value for name, value in self._new_few_shot().state_dict().items()}
+        return replace(earlier, weights={**earlier.weights, **fresh})
 
     # Training
 
