@@ -10,9 +10,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from evaluation.intervals import mean
+from evaluation.metrics import ranking_metrics
 from evaluation.ranking import Ranked, rank
 from evaluation.vector_scores import VectorScores
-from models.few_shot import FewShot, KnownSongs
+from models.few_shot import FewShot, KnownSongs, mean_of_songs
 from models.local_scores import LocalScores
 from models.paths import Neighbors
 
@@ -75,3 +77,26 @@ class NewUsers:
         """
         known = self.known(lists)
         return rank(self.score(known), torch.arange(len(lists)), known.pairs, k)
+
+
+@torch.no_grad()
+def few_shot_recall(
+    few_shot: FewShot, songs: Tensor, known: KnownSongs, hidden: Tensor, relevant: Tensor, k: int
+) -> dict[str, float]:
+    """``few_shot_recall@k`` and ``mean_of_songs_recall@k``: by the similarity of songs to either vector, averaged.
+
+    Args:
+        songs: (S, D) vectors.
+        known: of each of B users.
+        hidden, relevant: (2, H) and (2, R) row of the user and song; each user has a relevant song.
+    """
+    vectors = {
+        "few_shot": few_shot(known, songs),
+        "mean_of_songs": mean_of_songs(known, songs, bool(few_shot.unit_length)),
+    }
+    rows = torch.arange(len(known.songs))
+    lists = {name: rank(VectorScores(own, songs), rows, hidden, k).items for name, own in vectors.items()}
+    return {
+        f"{name}_recall@{k}": mean(ranking_metrics(items, relevant, k)["recall"].numpy())
+        for name, items in lists.items()
+    }

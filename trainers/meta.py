@@ -13,12 +13,10 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from data.errors import InputError
-from evaluation.metrics import ranking_metrics
-from evaluation.new_users import NewUsers
+from evaluation.new_users import NewUsers, few_shot_recall
 from evaluation.parts import part_edges, sample_users
-from evaluation.ranking import Ranked, rank, rows_of
-from evaluation.vector_scores import VectorScores
-from models.few_shot import PREFIX, FewShot, mean_of_songs
+from evaluation.ranking import Ranked, rows_of
+from models.few_shot import PREFIX, FewShot
 from models.paths import Neighbors
 from models.per_graph import PerGraph
 from trainers.advanced import AdvancedConfig, AdvancedTrainer
@@ -166,25 +164,24 @@ class MetaTrainer(AdvancedTrainer):
             ``few_shot_recall@k`` and ``mean_of_songs_recall@k``, of at most ``num_eval_users`` users, the same in each
             call; nothing where no user has both train songs and songs of the part.
         """
-        k, seen, relevant = self.config.eval_k, self._seen_of(graph), part_edges(graph, part)
+        seen, relevant = self._seen_of(graph), part_edges(graph, part)
         generator, listens = stream(self.config.seed, "few-shot users"), self._train_songs(seen)
-        degree = torch.from_numpy(listens.degree)
-        eligible = relevant[0].unique()
-        eligible = eligible[degree[eligible] > 0]
-        if not len(eligible):
+        users = self._pretended_users(relevant[0].unique(), torch.from_numpy(listens.degree), generator)
+        if not len(users):
             return {}
-        users = fold_of_users(degree, eligible, MOST_LEFT_OUT, generator)
-        users = sample_users(users, self.config.num_eval_users, self.config.seed)
         known = known_songs(listens, users, self.config.max_known_songs, generator)
-        songs, few_shot = self._songs_without(seen, users).cpu(), self._few_shot_on_cpu()
         hidden, wanted = (rows_of(pairs, users) for pairs in (part_edges(graph, "train"), relevant))
-        vectors = {
-            "few_shot": few_shot(known, songs),
-            "mean_of_songs": mean_of_songs(known, songs, bool(few_shot.unit_length)),
-        }
-        rows = torch.arange(len(users))
-        lists = {name: rank(VectorScores(own, songs), rows, hidden, k).items for name, own in vectors.items()}
-        return {f"{name}_recall@{k}": _mean_recall(items, wanted, k) for name, items in lists.items()}
+        songs, few_shot = self._songs_without(seen, users).cpu(), self._few_shot_on_cpu()
+        return few_shot_recall(few_shot, songs, known, hidden, wanted, self.config.eval_k)
+
+    def _pretended_users(self, users: Tensor, degree: Tensor, generator: torch.Generator) -> Tensor:
+        """Some of the users (B,) who have train songs, few enough that the others' messages remain."""
+        able = users[degree[users] > 0]
+        if not len(able):
+            return able
+        return sample_users(
+            fold_of_users(degree, able, MOST_LEFT_OUT, generator), self.config.num_eval_users, self.config.seed
+        )
 
     # Use
 
@@ -220,7 +217,3 @@ class MetaTrainer(AdvancedTrainer):
 
     def _few_shot_on_cpu(self) -> FewShot:
         return copy.deepcopy(self.few_shot).cpu()
-
-
-def _mean_recall(items: Tensor, relevant: Tensor, k: int) -> float:
-    return float(ranking_metrics(items, relevant, k)["recall"].mean())

@@ -19,7 +19,7 @@ from claims.claim import Claim
 from data.events.config import IngestConfig
 from data.events.ingest import ingest
 from data.events.sources import find_files
-from data.graph import BY, LISTENS, assemble_graph, build_graph, node_counts
+from data.graph import BY, LISTENS, assemble_graph, build_graph, message_graph, node_counts
 from data.listens import Listens
 from data.split import SplitConfig, pair_draw
 from data.synthetic.log import SyntheticConfig, write_log
@@ -28,7 +28,7 @@ from data.weights import WeightConfig
 from evaluation.metrics import ranking_metrics
 from evaluation.new_users import NewUsers
 from evaluation.ranking import rank
-from evaluation.seeds import across_seeds
+from evaluation.seeds import AcrossSeeds, across_seeds
 from models.factory import create_model
 from models.few_shot import KnownSongs, mean_of_songs
 from tasks.config import RunConfig, load_run_config
@@ -112,15 +112,16 @@ def _graph_of(whole: HeteroData, folder: Path, keep: np.ndarray) -> HeteroData:
 def _measured(world: World, run: RunConfig, name: str, seed: int, folder: Path) -> Run:
     plain, advanced_seconds = _trained("advanced", world.graph, run, name, seed, folder)
     trainer, seconds = _trained("meta", world.graph, run, name, seed, folder)
-    users = trainer.new_users()  # type: ignore[attr-defined]
+    users = NewUsers.load(trainer.save_model(folder / "model"))
     recalls: Recalls = {}
     for count in KNOWN:
         known, relevant = known_and_relevant(world.held_out, count, seed)
         vectors = {
             "adapted": users.vectors(known),
             "mean": mean_of_songs(known, users.songs, unit_length=True),
-            "passed": passed_vectors(plain, world.graph, known),
         }
+        if plain.model.num_hops:
+            vectors["passed"] = passed_vectors(plain, world.graph, known)
         recalls |= {(which, count): recall(users, known, own, relevant) for which, own in vectors.items()}
     return Run(recalls, seconds, advanced_seconds, *_times(users, known))
 
@@ -157,16 +158,13 @@ def recall(users: NewUsers, known: KnownSongs, vectors: Tensor, relevant: Tensor
 
 @torch.no_grad()
 def passed_vectors(trainer: BaseTrainer, graph: HeteroData, known: KnownSongs) -> Tensor:
-    """What the model's layers make of new users (N, D): nodes with a zero row, joined to their known songs.
-
-    Of ``mf``, which passes no messages, zeros: its new users get no vector in this way.
-    """
+    """What the layers of a model make of new users (N, D): nodes with a zero row, joined to their known songs."""
     old, config = trainer.model.state_dict(), trainer.model.config
     first, added = config.num_users, len(known.songs)
     larger = create_model({**config.model_dump(), "num_users": first + added}, 0).eval()
     rows = old["table"].new_zeros(added, config.embedding_dim)
     larger.load_state_dict({**old, "table": torch.cat([old["table"][:first], rows, old["table"][first:]])})
-    seen = trainer._seen_of(graph).clone()
+    seen = message_graph(graph)
     pairs = known.pairs + torch.tensor([[first], [0]])
     seen["user"].num_nodes = first + added
     seen[LISTENS].edge_index = torch.cat([seen[LISTENS].edge_index, pairs], 1)
@@ -189,32 +187,26 @@ def _times(users: NewUsers, known: KnownSongs) -> tuple[float, float]:
 
 
 def _claim(name: str, runs: Sequence[Run]) -> Claim:
-    gaps, said = [], []
-    for count in KNOWN:
-        over = _gap(runs, count, "mean")
-        means = {which: np.mean([run.recalls[which, count] for run in runs]) for which in ("adapted", "mean", "passed")}
-        gaps.append(over)
-        said.append(
-            f"{count} known: {means['adapted']:.3f} against {means['mean']:.3f}, {over.mean:+.4f} "
-            f"[{over.low:+.4f}, {over.high:+.4f}]{_of_passed(means)}"
-        )
-    speed = f"{median(run.milliseconds for run in runs):.1f} ms a user, " + (
-        f"{median(run.share_of_ranking for run in runs):.2f} of a ranking"
-    )
+    gaps = [_over_mean(runs, count) for count in KNOWN]
+    speed = median(run.milliseconds for run in runs), median(run.share_of_ranking for run in runs)
+    found = [_said(runs, count, gap) for count, gap in zip(KNOWN, gaps, strict=True)]
     return Claim(
         trainer="meta",
         what=f"new users, `{name}`: recall@{K} of adapted vectors above that of the mean of their songs",
-        measured=f"{'; '.join(said)}; {speed}",
+        measured=f"{'; '.join(found)}; {speed[0]:.1f} ms a user, {speed[1]:.2f} of a ranking",
         reached=all(gap.low > 0 for gap in gaps),
         cost=sum(run.seconds for run in runs) / sum(run.advanced_seconds for run in runs),
     )
 
 
-def _of_passed(means: dict[str, float]) -> str:
-    return f" (message passing {means['passed']:.3f})"
-
-
-def _gap(runs: Sequence[Run], count: int, other: str) -> Any:
-    """Adapted minus another, paired by user and seed."""
-    gaps = [{"gap": run.recalls["adapted", count] - run.recalls[other, count]} for run in runs]
+def _over_mean(runs: Sequence[Run], count: int) -> AcrossSeeds:
+    """Adapted minus mean of songs, paired by user and seed."""
+    gaps = [{"gap": run.recalls["adapted", count] - run.recalls["mean", count]} for run in runs]
     return across_seeds(gaps, seed=0)["gap"]
+
+
+def _said(runs: Sequence[Run], count: int, gap: AcrossSeeds) -> str:
+    mean = {which: np.mean([run.recalls[which, n] for run in runs]) for which, n in runs[0].recalls if n == count}
+    passed = f" (message passing {mean['passed']:.3f})" if "passed" in mean else ""
+    interval = f"{gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
+    return f"{count} known {mean['adapted']:.3f} against {mean['mean']:.3f}, {interval}{passed}"
