@@ -105,6 +105,15 @@ class LocalScores:
         in_balanced_parts(score_songs, np.diff(sums.start) + 1, sums, gates, out)
         return out
 
+    def for_histories(self, listens: Neighbors) -> LocalScores:
+        """The same channel for other users, of whom only their songs are known; paths and parameters are shared."""
+        other = LocalScores(
+            listens, self.relations, user_power=self.user_power, gates=self.gates, popularity=self.popularity
+        )
+        if "edges" in vars(self):
+            vars(other)["edges"] = self.edges  # of the songs alone, and costly
+        return other
+
     def prepared(self, users: Array, num_songs: int) -> tuple[Sums, Gates]:
         """What the scores of users (B,) are computed from by the loops of ``models.top_songs``.
 

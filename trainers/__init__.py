@@ -14,6 +14,7 @@ _MODULES = {
     "CurriculumTrainer": "trainers.curriculum",
     "OnlineTrainer": "trainers.online",
     "MultiTaskTrainer": "trainers.multitask",
+    "MetaTrainer": "trainers.meta",
 }
 __all__ = list(_MODULES)
 _find = lazy_names(__name__, _MODULES)

@@ -19,6 +19,7 @@ TRAINERS = {
     "curriculum": "trainers.curriculum:CurriculumTrainer",
     "multitask": "trainers.multitask:MultiTaskTrainer",
     "online": "trainers.online:OnlineTrainer",
+    "meta": "trainers.meta:MetaTrainer",
 }
 _registered: dict[str, type] = {}
 T = TypeVar("T", bound=type)
@@ -35,6 +36,7 @@ def create_trainer(
 
     Args:
         trainer_type: a name in ``TRAINERS``, a registered name, or ``package.module:Class``.
+        trainer_type: simple, advanced, curriculum, online, meta, a registered name, or ``package.module:Class``.
         model_config, training_config, output_dir, tensorboard_dir: see ``BaseTrainer``.
 
     Raises:

@@ -51,6 +51,7 @@ DOCUMENTED_CLASSES = {
     "trainers.curriculum:CurriculumConfig",
     "trainers.online:OnlineConfig",
     "trainers.multitask:MultiTaskConfig",
+    "trainers.meta:MetaConfig",
     "registry.gate:GateConfig",
     "evaluation.baselines.popular:RecentPopularity",
     "evaluation.baselines.item_knn:CosineItemKNN",

@@ -1,0 +1,212 @@
+"""New users with few songs: adapted vectors against the mean of their songs, on users held out whole."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+from torch_geometric.data import HeteroData
+
+from claims.claim import Claim
+from data.events.config import IngestConfig
+from data.events.ingest import ingest
+from data.events.sources import find_files
+from data.graph import BY, LISTENS, assemble_graph, build_graph, message_graph, node_counts
+from data.listens import Listens
+from data.split import SplitConfig, pair_draw
+from data.synthetic.log import SyntheticConfig, write_log
+from data.training_graph import split_graph
+from data.weights import WeightConfig
+from evaluation.metrics import ranking_metrics
+from evaluation.new_users import NewUsers
+from evaluation.ranking import rank
+from evaluation.seeds import AcrossSeeds, across_seeds
+from models.factory import create_model
+from models.few_shot import KnownSongs, mean_of_songs
+from tasks.config import RunConfig, load_run_config
+from trainers.base import BaseTrainer
+from trainers.factory import create_trainer
+
+CONFIG = Path(__file__).resolve().parents[2] / "configs/synthetic.toml"
+KNOWN = (1, 3, 5, 10)
+K = 10
+FOLDS, SALT = 5, 12345
+"""A fifth of the users is held out, by the hash of their ids."""
+MODELS: dict[str, dict[str, Any]] = {
+    "gat": {"architecture": "gat"},
+    "gat, local = false": {"architecture": "gat", "local": False},
+    "lightgcn": {"architecture": "lightgcn"},
+    "mf": {"architecture": "mf"},
+}
+TIMED = 50
+"""Users whose adaptation is timed, one by one."""
+
+Recalls = dict[tuple[str, int], np.ndarray]
+"""Recall of each held-out user (N,), by what made the vector and the number of known songs."""
+
+
+class World(NamedTuple):
+    """The training graph of four fifths of the users, and the songs of the others."""
+
+    graph: HeteroData
+    held_out: list[np.ndarray]
+
+
+class Run(NamedTuple):
+    """What one seed of one model gave."""
+
+    recalls: Recalls
+    seconds: float
+    advanced_seconds: float
+    milliseconds: float
+    share_of_ranking: float
+
+
+def claims(seeds: Sequence[int], folder: Path) -> list[Claim]:
+    """A row for each model; the default one scores by its local channel too."""
+    run = load_run_config(CONFIG)
+    world = held_out_world(folder, run)
+    return [_claim(name, [_measured(world, run, name, seed, folder) for seed in seeds]) for name in MODELS]
+
+
+def held_out_world(folder: Path, run: RunConfig, fold: int = 0, without: Sequence[int] = ()) -> World:
+    """The made-up log with a fold of its users taken out, and perhaps further folds that nobody sees."""
+    log = SyntheticConfig.parse(run.synthetic, "synthetic")
+    write_log(log, folder / "log")
+    config = IngestConfig.parse({"events": [str(folder / "log" / "*.parquet")]}, "ingest")
+    listens = folder / "listens"
+    listens.mkdir()
+    ingest(config, listens, find_files(config))
+    whole = build_graph(listens)
+    fold_of = _fold_of_user(whole)
+    user, song = whole[LISTENS].edge_index.numpy()
+    held_out = [song[user == one] for one in np.flatnonzero(fold_of == fold)]
+    return World(_graph_of(whole, listens, ~np.isin(fold_of, [fold, *without])), held_out)
+
+
+def _fold_of_user(graph: HeteroData) -> np.ndarray:
+    hashes = graph["user"].id_hash.numpy()
+    return (pair_draw(hashes, np.zeros_like(hashes), SALT) * FOLDS).astype(int)
+
+
+def _graph_of(whole: HeteroData, folder: Path, keep: np.ndarray) -> HeteroData:
+    """The split graph of some users (U,) and of their listens alone."""
+    table = pq.read_table(folder / "listens.parquet")
+    table = table.filter(pa.array(keep[table["user"].to_numpy()]))
+    renumbered = pa.array((np.cumsum(keep) - 1)[table["user"].to_numpy()], pa.int32())
+    table = table.set_column(table.column_names.index("user"), "user", renumbered)
+    hashes = {kind: whole[kind].id_hash for kind in ("user", "song", "artist")}
+    hashes["user"] = hashes["user"][torch.from_numpy(keep)]
+    graph = assemble_graph(hashes, Listens.from_table(table), whole[BY].edge_index, WeightConfig())
+    return split_graph(graph, SplitConfig(), table)
+
+
+def _measured(world: World, run: RunConfig, name: str, seed: int, folder: Path) -> Run:
+    plain, advanced_seconds = _trained("advanced", world.graph, run, name, seed, folder)
+    trainer, seconds = _trained("meta", world.graph, run, name, seed, folder)
+    users = NewUsers.load(trainer.save_model(folder / "model"))
+    recalls: Recalls = {}
+    for count in KNOWN:
+        known, relevant = known_and_relevant(world.held_out, count, seed)
+        vectors = {
+            "adapted": users.vectors(known),
+            "mean": mean_of_songs(known, users.songs, unit_length=True),
+        }
+        if plain.model.num_hops:
+            vectors["passed"] = passed_vectors(plain, world.graph, known)
+        recalls |= {(which, count): recall(users, known, own, relevant) for which, own in vectors.items()}
+    return Run(recalls, seconds, advanced_seconds, *_times(users, known))
+
+
+def _trained(
+    trainer: str, graph: HeteroData, run: RunConfig, name: str, seed: int, folder: Path
+) -> tuple[BaseTrainer, float]:
+    model = {**node_counts(graph), **run.model, **MODELS[name]}
+    made = create_trainer(trainer, model, {**run.training, "seed": seed}, folder / f"{trainer} {name} {seed}")
+    started = time.perf_counter()
+    made.train(graph, run.num_epochs)
+    return made, time.perf_counter() - started
+
+
+def known_and_relevant(songs: Sequence[np.ndarray], count: int, seed: int) -> tuple[KnownSongs, Tensor]:
+    """``count`` random songs of each user who has more, and the others as pairs (2, R) of row and song.
+
+    With the same seed the songs of a smaller count are among those of a greater one.
+    """
+    generator = np.random.default_rng(seed)
+    drawn = [generator.permutation(own) for own in songs]
+    drawn = [own for own in drawn if len(own) > count]
+    known = torch.from_numpy(np.stack([own[:count] for own in drawn]))
+    rows = np.repeat(np.arange(len(drawn)), [len(own) - count for own in drawn])
+    relevant = np.stack([rows, np.concatenate([own[count:] for own in drawn])])
+    return KnownSongs(known, torch.ones_like(known, dtype=torch.bool)), torch.from_numpy(relevant)
+
+
+def recall(users: NewUsers, known: KnownSongs, vectors: Tensor, relevant: Tensor) -> np.ndarray:
+    """Recall at 10 of each user (N,), all songs ranked but the known ones."""
+    ranked = rank(users.score(known, vectors), torch.arange(len(vectors)), known.pairs, K)
+    return ranking_metrics(ranked.items, relevant, K)["recall"].numpy()
+
+
+@torch.no_grad()
+def passed_vectors(trainer: BaseTrainer, graph: HeteroData, known: KnownSongs) -> Tensor:
+    """What the layers of a model make of new users (N, D): nodes with a zero row, joined to their known songs."""
+    old, config = trainer.model.state_dict(), trainer.model.config
+    first, added = config.num_users, len(known.songs)
+    larger = create_model({**config.model_dump(), "num_users": first + added}, 0).eval()
+    rows = old["table"].new_zeros(added, config.embedding_dim)
+    larger.load_state_dict({**old, "table": torch.cat([old["table"][:first], rows, old["table"][first:]])})
+    seen = message_graph(graph)
+    pairs = known.pairs + torch.tensor([[first], [0]])
+    seen["user"].num_nodes = first + added
+    seen[LISTENS].edge_index = torch.cat([seen[LISTENS].edge_index, pairs], 1)
+    seen[LISTENS].weight = torch.cat([seen[LISTENS].weight, torch.ones(pairs.shape[1])])
+    return larger.encode(seen).user[first:]
+
+
+def _times(users: NewUsers, known: KnownSongs) -> tuple[float, float]:
+    """Median milliseconds to adapt one user, and their share of the time to rank all songs for that user."""
+    one = [KnownSongs(known.songs[n : n + 1], known.given[n : n + 1]) for n in range(min(TIMED, len(known.songs)))]
+    adapting, ranking = [], []
+    for own in one:
+        started = time.perf_counter()
+        vectors = users.vectors(own)
+        adapted = time.perf_counter()
+        rank(users.score(own, vectors), torch.tensor([0]), own.pairs, K)
+        adapting.append(adapted - started)
+        ranking.append(time.perf_counter() - adapted)
+    return 1000 * median(adapting), median(adapting) / median(ranking)
+
+
+def _claim(name: str, runs: Sequence[Run]) -> Claim:
+    gaps = [_over_mean(runs, count) for count in KNOWN]
+    speed = median(run.milliseconds for run in runs), median(run.share_of_ranking for run in runs)
+    found = [_said(runs, count, gap) for count, gap in zip(KNOWN, gaps, strict=True)]
+    return Claim(
+        trainer="meta",
+        what=f"new users, `{name}`: recall@{K} of adapted vectors above that of the mean of their songs",
+        measured=f"{'; '.join(found)}; {speed[0]:.1f} ms a user, {speed[1]:.2f} of a ranking",
+        reached=all(gap.low > 0 for gap in gaps),
+        cost=sum(run.seconds for run in runs) / sum(run.advanced_seconds for run in runs),
+    )
+
+
+def _over_mean(runs: Sequence[Run], count: int) -> AcrossSeeds:
+    """Adapted minus mean of songs, paired by user and seed."""
+    gaps = [{"gap": run.recalls["adapted", count] - run.recalls["mean", count]} for run in runs]
+    return across_seeds(gaps, seed=0)["gap"]
+
+
+def _said(runs: Sequence[Run], count: int, gap: AcrossSeeds) -> str:
+    mean = {which: np.mean([run.recalls[which, n] for run in runs]) for which, n in runs[0].recalls if n == count}
+    passed = f" (message passing {mean['passed']:.3f})" if "passed" in mean else ""
+    interval = f"{gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
+    return f"{count} known {mean['adapted']:.3f} against {mean['mean']:.3f}, {interval}{passed}"
