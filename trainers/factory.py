@@ -18,8 +18,8 @@ TRAINERS = {
     "advanced": "trainers.advanced:AdvancedTrainer",
     "curriculum": "trainers.curriculum:CurriculumTrainer",
     "multitask": "trainers.multitask:MultiTaskTrainer",
-    "online": "trainers.online:OnlineTrainer",
     "meta": "trainers.meta:MetaTrainer",
+    "online": "trainers.online:OnlineTrainer",
 }
 _registered: dict[str, type] = {}
 T = TypeVar("T", bound=type)
@@ -36,7 +36,6 @@ def create_trainer(
 
     Args:
         trainer_type: a name in ``TRAINERS``, a registered name, or ``package.module:Class``.
-        trainer_type: simple, advanced, curriculum, online, meta, a registered name, or ``package.module:Class``.
         model_config, training_config, output_dir, tensorboard_dir: see ``BaseTrainer``.
 
     Raises:

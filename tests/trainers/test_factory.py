@@ -108,6 +108,7 @@ def test_defaults_are_the_guides():
         "seed": 0,
         "device": "auto",
         "resume": True,
+        "warm_start": None,
         "loss": "softmax",
         "temperature": 0.1,
         "num_negatives": 1024,
