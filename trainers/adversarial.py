@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from typing import Any, ClassVar
 
-import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch_geometric.data import HeteroData
 
@@ -21,11 +20,12 @@ logger = logging.getLogger(__name__)
 class AdversarialConfig(AdvancedConfig):
     """Keys of ``adversarial``: two abilities, each of which can be switched off."""
 
-    adversarial_weight: NonNegativeFloat = 1.0
+    adversarial_weight: NonNegativeFloat = 0.5
     """Weight of the loss at perturbed vectors; 0 switches adversarial ranking off."""
 
-    epsilon: PositiveFloat = 0.5
-    """How far each vector is moved; under cosine similarity vectors have length 1, and are scaled back to it."""
+    epsilon: PositiveFloat = 1.0
+    """How far vectors are moved, in the root mean square; under cosine similarity they have length 1, and are scaled
+    back to it."""
 
     max_distrusted: float = Field(0.02, ge=0, lt=0.5)
     """Share of the users that may be distrusted at most, however suspicious more of them are; 0 switches trust off."""

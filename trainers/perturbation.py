@@ -21,7 +21,11 @@ class AdversarialObjective(PairObjective):
 
     With Z the vectors of all users and songs of a step, l their ranking loss and g the gradient of l at Z, constant,
 
-        loss = l(Z) + adversarial_weight l(Z + delta),    delta_v = epsilon g_v / |g_v| for each vector v.
+        loss = l(Z) + adversarial_weight l(Z + delta),    delta = epsilon sqrt(N) g / |g|,
+
+    where N vectors have a gradient. So a vector is moved by epsilon in the root mean square, and most where the loss is
+    most sensitive. To move each row as far as any other, as He et al. do with the three rows of a pair, is another
+    thing when all songs compete: songs that hardly matter would all come near at once.
 
     What is moved are the encoded vectors and not the weights behind them, so any model can be trained like this, and a
     step costs one more loss but not one more encoding. The loss of a local channel is left as it is: it takes the
@@ -58,16 +62,23 @@ def gradient(loss: Tensor, embeddings: Embeddings | SomeEmbeddings, retain_graph
 def moved(
     embeddings: Embeddings | SomeEmbeddings, direction: Embeddings, length: float, on_sphere: bool
 ) -> Embeddings | SomeEmbeddings:
-    """The vectors, each moved by ``length`` along its own row of ``direction``; a row of zeros moves nothing.
+    """The vectors moved along a direction, by ``length`` in the root mean square over those that it moves.
 
     Args:
-        direction: in the shapes of the vectors' user and song; only where a row points counts.
+        direction: in the shapes of the vectors' user and song; only where it points counts.
         on_sphere: scale the results to length 1, for vectors that had it.
     """
+    scale = length / _root_mean_square(direction).clamp(min=torch.finfo(torch.float32).tiny)
     pairs = zip(_vectors(embeddings), direction, strict=True)
-    rows = (vectors + length * F.normalize(along, dim=1) for vectors, along in pairs)
+    rows = (vectors + scale * along for vectors, along in pairs)
     result = Embeddings(*(F.normalize(row, dim=1) if on_sphere else row for row in rows))
     return result if isinstance(embeddings, Embeddings) else embeddings._replace(vectors=result)
+
+
+def _root_mean_square(direction: Embeddings) -> Tensor:
+    """Of the lengths of the rows that point anywhere, so that users who are not in a batch do not count."""
+    squares = torch.cat(tuple(direction)).square().sum(1)
+    return (squares.sum() / squares.count_nonzero().clamp(min=1)).sqrt()
 
 
 def _vectors(embeddings: Embeddings | SomeEmbeddings) -> Embeddings:
