@@ -59,19 +59,19 @@ class AdversarialTrainer(AdvancedTrainer):
     def prepare(self, graph: HeteroData) -> HeteroData:
         """The graph with masks; decides whom to distrust, from its train edges alone."""
         graph = super().prepare(graph)
-        seen = message_graph(graph)
-        self.distrust = distrust(seen, self.config.max_distrusted, self.config.suspicion)
-        logger.info(
-            "%d of %d users are distrusted, for %d song(s): their listens are not learned from.",
-            len(self.distrust.users),
-            int(graph["user"].num_nodes),
-            len(self.distrust.songs),
-        )
+        self.distrust = distrust(message_graph(graph), self.config.max_distrusted, self.config.suspicion)
+        if self.config.max_distrusted:
+            logger.info(
+                "%d of %d users are distrusted, for %d song(s): their listens are not learned from.",
+                len(self.distrust.users),
+                int(graph["user"].num_nodes),
+                len(self.distrust.songs),
+            )
         return graph
 
     def learned_graph(self, graph: HeteroData) -> HeteroData:
         """The train edges of the trusted users."""
-        return without_listens_of(self.distrust.users, super().learned_graph(graph))
+        return without_listens_of(self.distrust.users, graph)
 
     def train_epoch(self, graph: HeteroData) -> dict[str, float]:
         """One pass over the trusted train pairs: ``{"loss": ..., "distrusted_users": ...}``."""

@@ -84,7 +84,8 @@ def without_listens_of(users: Tensor, graph: HeteroData) -> HeteroData:
     seen = message_graph(graph)
     if not len(users):
         return seen
-    kept = ~torch.isin(seen[LISTENS].edge_index[0], users)
+    listener = seen[LISTENS].edge_index[0]
+    kept = ~torch.isin(listener, users.to(listener.device))
     for kind in (LISTENS, REV_LISTENS):
         seen[kind].edge_index, seen[kind].weight = seen[kind].edge_index[:, kept], seen[kind].weight[kept]
     return seen

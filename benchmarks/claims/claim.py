@@ -1,4 +1,4 @@
-"""One claim of a trainer and what was measured of it: a row of the table that ``benchmarks/trainer_claims.py`` prints."""
+"""One claim of a trainer and what was measured of it: a row of what ``benchmarks/trainer_claims.py`` prints."""
 
 from __future__ import annotations
 
