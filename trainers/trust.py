@@ -47,10 +47,10 @@ def distrust(graph: HeteroData, most: float, deviations: float) -> Distrust:
     """Users who push a song together, at most a share ``most`` of all users.
 
     The agreement of a song's listeners L is how many other songs their pairs share, against how many they would if
-    everyone had drawn as many songs by popularity: with c_j of them listening to song j, n_u the songs of user u, and
-    q_j song j's share of all listens,
+    everyone had drawn as many songs by popularity: with c_j of them listening to another song j, n_u the songs of user
+    u, and q_j song j's share of all listens,
 
-        agreement = sum over j of c_j (c_j - 1) / ( sum over u, v in L of (n_u - 1) (n_v - 1) * sum over j of q_j^2 ).
+        agreement = sum_j c_j (c_j - 1) / ( sum over pairs u != v of (n_u - 1) (n_v - 1) * sum_j q_j^2 ).
 
     Taste makes it greater than 1, and the usual value falls with the number of listeners. So the logarithm is compared
     with that of the ``COMPARED`` songs whose audience is about as large: by their median, and by the distance from
