@@ -11,10 +11,11 @@ _MODULES = {
     "BaseTrainer": "trainers.base",
     "SimpleTrainer": "trainers.simple",
     "AdvancedTrainer": "trainers.advanced",
+    "AdversarialTrainer": "trainers.adversarial",
     "CurriculumTrainer": "trainers.curriculum",
-    "OnlineTrainer": "trainers.online",
-    "MultiTaskTrainer": "trainers.multitask",
     "MetaTrainer": "trainers.meta",
+    "MultiTaskTrainer": "trainers.multitask",
+    "OnlineTrainer": "trainers.online",
 }
 __all__ = list(_MODULES)
 _find = lazy_names(__name__, _MODULES)

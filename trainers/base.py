@@ -151,6 +151,13 @@ class BaseTrainer(ABC):
         check_unseen(Path(self.config.warm_start), graph)
         return EarlierModel.read(Path(self.config.warm_start))
 
+    def learned_graph(self, graph: HeteroData) -> HeteroData:
+        """What the model learns from and scores by: all train edges of a graph, unless a subclass keeps some out.
+
+        Metrics are of ``graph`` all the same: what is ranked, hidden and counted as found does not change.
+        """
+        return message_graph(graph)
+
     def create_optimizer(self) -> Optimizer:
         """Adam over all parameters with the config's learning rate."""
         return torch.optim.Adam(self.model.parameters(), lr=self.config.lr)
@@ -335,7 +342,7 @@ class BaseTrainer(ABC):
         check_k(self.config.eval_k, int(graph["song"].num_nodes))
 
     def _start(self, graph: HeteroData, checkpoint: CheckpointFile, num_epochs: int) -> None:
-        self.seen, self._graph = message_graph(graph).to(self.device), graph
+        self.seen, self._graph = self.learned_graph(graph).to(self.device), graph
         if self.seen[LISTENS].edge_index.shape[1] == 0:
             raise InputError("The graph has no train edge, so there is nothing to learn from; hold out less.")
         self._begin_anew(graph)
@@ -428,7 +435,7 @@ class BaseTrainer(ABC):
         return self.progress.track(batches(pairs, size, self.sampling), num_batches(pairs, size))
 
     def _seen_of(self, graph: HeteroData) -> HeteroData:
-        return self.seen if graph is self._graph else message_graph(graph).to(self.device)
+        return self.seen if graph is self._graph else self.learned_graph(graph).to(self.device)
 
     def _headline(self) -> dict[str, float]:
         """Of the last epoch's metrics, those worth a line: the loss and the watched one first."""

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 TRAINERS = {
     "simple": "trainers.simple:SimpleTrainer",
     "advanced": "trainers.advanced:AdvancedTrainer",
+    "adversarial": "trainers.adversarial:AdversarialTrainer",
     "curriculum": "trainers.curriculum:CurriculumTrainer",
-    "multitask": "trainers.multitask:MultiTaskTrainer",
     "meta": "trainers.meta:MetaTrainer",
+    "multitask": "trainers.multitask:MultiTaskTrainer",
     "online": "trainers.online:OnlineTrainer",
 }
 _registered: dict[str, type] = {}

@@ -142,13 +142,18 @@ class PairObjective:
     def _vector_loss(
         self, model: RecommenderModel, graph: HeteroData, embeddings: Embeddings | SomeEmbeddings, step: Step
     ) -> Tensor:
-        if self.config.loss == "softmax":
-            loss = self._softmax(embeddings, self._learned_from(model, graph), step)
-        else:
-            loss = self._bpr(embeddings, step)
+        loss = self.ranking_loss(model, graph, embeddings, step)
         if self.config.l2:
             loss = loss + self.config.l2 / (2 * step.pairs.shape[1]) * model.penalty(*step.pairs)
         return loss
+
+    def ranking_loss(
+        self, model: RecommenderModel, graph: HeteroData, embeddings: Embeddings | SomeEmbeddings, step: Step
+    ) -> Tensor:
+        """Loss of the step's pairs under the similarity of the vectors, a scalar: what a subclass may add to."""
+        if self.config.loss == "softmax":
+            return self._softmax(embeddings, self._learned_from(model, graph), step)
+        return self._bpr(embeddings, step)
 
     def _softmax(self, embeddings: Embeddings | SomeEmbeddings, learned: TrainPairs, step: Step) -> Tensor:
         users, rows = step.pairs[0].unique(return_inverse=True)

@@ -52,6 +52,7 @@ DOCUMENTED_CLASSES = {
     "trainers.online:OnlineConfig",
     "trainers.multitask:MultiTaskConfig",
     "trainers.meta:MetaConfig",
+    "trainers.adversarial:AdversarialConfig",
     "registry.gate:GateConfig",
     "evaluation.baselines.popular:RecentPopularity",
     "evaluation.baselines.item_knn:CosineItemKNN",
