@@ -103,8 +103,8 @@ def trainer_name(trainer: type[BaseTrainer]) -> str:
 
 
 def trainers_with_key(key: str) -> list[str]:
-    """Short names of the trainers whose ``training_config`` knows ``key``."""
-    return [name for name in TRAINERS if key in trainer_class(name).Config.model_fields]
+    """Short names of the trainers that brought ``key`` into ``training_config``, without those that inherit it."""
+    return [name for name in TRAINERS if key in trainer_class(name).Config.__annotations__]
 
 
 def _path_of(trainer: type) -> str:

@@ -81,7 +81,7 @@ def test_a_wrong_name_is_explained(name, sentence):
 @pytest.mark.parametrize(
     ("trainer", "config", "sentence"),
     [
-        ("simple", {"patience": 3}, "key 'patience', which belongs to 'advanced' and 'curriculum'"),
+        ("simple", {"patience": 3}, "key 'patience', which belongs to 'advanced' and which"),
         ("advanced", {"patiense": 3}, "unknown key 'patiense'. Did you mean 'patience'?"),
         ("advanced", {"difficulty_schedule": [1.0]}, "which belongs to 'curriculum'"),
         ("advanced", {"val_ratio": 0.6, "test_ratio": 0.5}, "leave no train data"),
