@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from torch_geometric.data import HeteroData
 
-from data.graph import node_counts
+from data.graph import NODE_TYPES, node_counts
+from registry.seen import seen_table
 from trainers.base import BaseTrainer
 from trainers.factory import create_trainer
 
@@ -32,3 +36,19 @@ def make_trainer(model_config, training_config, tmp_path) -> Callable[..., BaseT
         return create_trainer(trainer, model_config, {**training_config, **training}, output_dir)
 
     return make
+
+
+@pytest.fixture
+def as_bundle() -> Callable[..., Path]:
+    """``as_bundle(trainer, graph, folder, refit=True)``: what a warm start reads of the bundle of a trained model."""
+
+    def write(trainer: BaseTrainer, graph: HeteroData, folder: Path, **facts: Any) -> Path:
+        trainer.save_model(folder)
+        for kind in NODE_TYPES:
+            pq.write_table(pa.table({"id_hash": graph[kind].id_hash.numpy()}), folder / f"{kind}s.parquet")
+        pq.write_table(seen_table(graph), folder / "seen.parquet")
+        told = {"facts": {"in_sample": False, "refit": False, "seen_splits": [{}], **facts}}
+        (folder / "manifest.json").write_text(json.dumps(told))
+        return folder
+
+    return write

@@ -8,18 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from torch_geometric.data import HeteroData
 
 from data.cutoff import day_to_date
 from data.errors import InputError
-from data.graph import LISTENS, NODE_TYPES
+from data.graph import LISTENS
 from data.split import SplitConfig
 from data.training_graph import split_graph
 from data.vocabulary import id_hash
-from registry.seen import seen_table
 from trainers.online import OnlineTrainer
 from trainers.refit import chosen_history
 
@@ -44,16 +42,6 @@ def online(make_trainer) -> Callable[..., OnlineTrainer]:
         return make_trainer("online", **({"output_dir": folder} if folder else {}), max_new_share=1.0, **training)
 
     return make
-
-
-def as_bundle(trainer: OnlineTrainer, graph: HeteroData, folder: Path, num_updates: int = 0) -> Path:
-    trainer.save_model(folder)
-    for kind in NODE_TYPES:
-        pq.write_table(pa.table({"id_hash": graph[kind].id_hash.numpy()}), folder / f"{kind}s.parquet")
-    pq.write_table(seen_table(graph), folder / "seen.parquet")
-    facts = {"in_sample": False, "refit": False, "seen_splits": [{}] * (num_updates + 1)}
-    (folder / "manifest.json").write_text(json.dumps({"facts": facts}))
-    return folder
 
 
 def train_pairs_of(graph: HeteroData) -> set[tuple[int, int]]:
@@ -132,7 +120,7 @@ def test_users_and_songs_come_and_go(online, make_listens, make_graph) -> None:
         assert trainer.score(graph)(torch.arange(num_users)).shape == (num_users, num_songs)
 
 
-def test_a_bundle_is_gone_on_from_as_the_model_in_memory_is(online, nights, tmp_path) -> None:
+def test_a_bundle_is_gone_on_from_as_the_model_in_memory_is(as_bundle, online, nights, tmp_path) -> None:
     trainer = online(tmp_path / "first")
     trainer.train(nights(30), 2)
     bundle = as_bundle(trainer, nights(30), tmp_path / "bundle")
@@ -149,10 +137,10 @@ def test_without_an_earlier_model_it_trains_as_advanced_does(online, make_traine
     assert "A full training: there is no earlier model to go on from." in caplog.messages
 
 
-def test_after_a_week_of_updates_the_training_is_full(online, nights, tmp_path, caplog) -> None:
+def test_after_a_week_of_updates_the_training_is_full(as_bundle, online, nights, tmp_path, caplog) -> None:
     trainer = online(tmp_path / "first")
     trainer.train(nights(30), 1)
-    bundle = as_bundle(trainer, nights(30), tmp_path / "bundle", num_updates=6)
+    bundle = as_bundle(trainer, nights(30), tmp_path / "bundle", seen_splits=[{}] * 7)
     with caplog.at_level("INFO"):
         record = online(tmp_path / "second", warm_start=str(bundle)).train(nights(31), 1)["history"][0]
     assert "new_pairs" not in record
@@ -175,10 +163,10 @@ def test_a_log_that_drifted_is_trained_on_anew(online, make_trainer, nights, cap
     assert any("of the train pairs are new, more than 10% (max_new_share)" in message for message in caplog.messages)
 
 
-def test_a_full_training_does_not_name_an_earlier_model(online, nights, tmp_path) -> None:
+def test_a_full_training_does_not_name_an_earlier_model(as_bundle, online, nights, tmp_path) -> None:
     trainer = online(tmp_path / "first")
     trainer.train(nights(30), 1)
-    bundle = as_bundle(trainer, nights(30), tmp_path / "bundle", num_updates=6)
+    bundle = as_bundle(trainer, nights(30), tmp_path / "bundle", seen_splits=[{}] * 7)
     for limit, names_it in ((6, False), (7, True)):
         other = online(tmp_path / f"limit-{limit}", warm_start=str(bundle), max_updates=limit)
         other.train(nights(31), 1)
@@ -198,7 +186,7 @@ def test_there_has_to_be_a_model_to_update(online, nights) -> None:
         online().update(nights(30))
 
 
-def test_the_refit_of_an_update_is_an_update_on_all_listens(online, nights, make_graph, make_listens, tmp_path) -> None:
+def test_the_refit_of_an_update_is_an_update_on_all_listens(as_bundle, online, nights, tmp_path) -> None:
     first = online(tmp_path / "first")
     first.train(nights(30), 1)
     bundle = as_bundle(first, nights(30), tmp_path / "bundle")

@@ -6,8 +6,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from torch_geometric.data import HeteroData
@@ -17,22 +15,9 @@ from data.graph import BY, LISTENS, NODE_TYPES, REV_BY, REV_LISTENS, node_counts
 from data.split import SplitConfig
 from data.training_graph import split_graph
 from models.factory import MODELS, create_model
-from registry.seen import seen_table
-from trainers.base import BaseTrainer
 from trainers.factory import create_trainer
 from trainers.fold_in import fold_in
 from trainers.warm_start import EarlierModel, start_from
-
-
-def as_bundle(trainer: BaseTrainer, graph: HeteroData, folder: Path, **facts) -> Path:
-    """What a warm start reads of a bundle."""
-    trainer.save_model(folder)
-    for kind in NODE_TYPES:
-        pq.write_table(pa.table({"id_hash": graph[kind].id_hash.numpy()}), folder / f"{kind}s.parquet")
-    pq.write_table(seen_table(graph), folder / "seen.parquet")
-    told = {"facts": {"in_sample": False, "refit": False, "seen_splits": [{}], **facts}}
-    (folder / "manifest.json").write_text(json.dumps(told))
-    return folder
 
 
 def renumbered(graph: HeteroData) -> HeteroData:
@@ -47,7 +32,7 @@ def renumbered(graph: HeteroData) -> HeteroData:
 
 
 @pytest.fixture
-def bundle(make_trainer, tiny_training_graph, tmp_path) -> Callable[..., Path]:
+def bundle(as_bundle, make_trainer, tiny_training_graph, tmp_path) -> Callable[..., Path]:
     """``bundle(graph, refit=True)``: a small model trained on a graph, in a folder."""
 
     def make(graph: HeteroData = tiny_training_graph, **facts) -> Path:
