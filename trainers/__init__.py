@@ -12,6 +12,7 @@ _MODULES = {
     "SimpleTrainer": "trainers.simple",
     "AdvancedTrainer": "trainers.advanced",
     "CurriculumTrainer": "trainers.curriculum",
+    "FederatedTrainer": "trainers.federated",
 }
 __all__ = list(_MODULES)
 _find = lazy_names(__name__, _MODULES)

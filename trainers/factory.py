@@ -17,6 +17,7 @@ TRAINERS = {
     "simple": "trainers.simple:SimpleTrainer",
     "advanced": "trainers.advanced:AdvancedTrainer",
     "curriculum": "trainers.curriculum:CurriculumTrainer",
+    "federated": "trainers.federated:FederatedTrainer",
 }
 _registered: dict[str, type] = {}
 T = TypeVar("T", bound=type)
@@ -32,7 +33,7 @@ def create_trainer(
     """A trainer by name.
 
     Args:
-        trainer_type: simple, advanced, curriculum, a registered name, or ``package.module:Class``.
+        trainer_type: simple, advanced, curriculum, federated, a registered name, or ``package.module:Class``.
         model_config, training_config, output_dir, tensorboard_dir: see ``BaseTrainer``.
 
     Raises:
