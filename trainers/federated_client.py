@@ -23,7 +23,6 @@ from trainers.federated_config import FederatedConfig
 from trainers.federated_privacy import Parameters, clipped, noisy
 from trainers.objective import PairObjective
 from trainers.randomness import own_global_stream, stream, stream_seed
-from trainers.sampling import train_pairs
 
 TABLE, CATALOGUE = "table", "songs_and_artists"
 """The model's parameter with a row a node, and what its rows of songs and artists are called on their own."""
@@ -98,7 +97,7 @@ class LocalTrainer(BaseTrainer):
 
     def train_epoch(self, graph: HeteroData) -> dict[str, float]:
         """One pass over the pairs: ``{"loss": ...}``."""
-        return self.train_on_pairs(graph, train_pairs(graph))
+        return self.train_on_pairs(graph, graph[LISTENS].edge_index)
 
     def evaluate(self, graph: HeteroData) -> dict[str, float]:
         """Nothing: a client holds nothing out."""
@@ -147,7 +146,7 @@ class Client:
     def __init__(self, number: int, model_config: Mapping[str, Any], config: FederatedConfig, graph: HeteroData):
         self.number, self.config, self.graph = number, config, graph
         self.size = int(graph["user"].num_nodes)
-        self.num_pairs = train_pairs(graph).shape[1]
+        self.num_pairs = graph[LISTENS].edge_index.shape[1]
         self.users = torch.empty(0)
         self.loss = 0.0
         unit = self.size if config.clipping_norm is None else 1
@@ -183,7 +182,7 @@ class Client:
         losses = []
         for user in (coins < self.config.user_rate).nonzero().flatten().tolist():
             graph = self._graph_of(user)
-            if not train_pairs(graph).shape[1]:
+            if not graph[LISTENS].edge_index.shape[1]:
                 continue
             own, trained, loss = self._trained(graph, self.users[[user]], shared, lr)
             self.users[user] = own[0]

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from torch_geometric.data import HeteroData
 
+from data.errors import InputError
 from data.graph import node_counts
 from trainers.base import BaseTrainer
 from trainers.factory import create_trainer
+from trainers.federated_process import flower_python
 
 
 @pytest.fixture
@@ -32,3 +34,12 @@ def make_trainer(model_config, training_config, tmp_path) -> Callable[..., BaseT
         return create_trainer(trainer, model_config, {**training_config, **training}, output_dir)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def flower() -> None:
+    """Skips tests that need Flower's environment where there is none."""
+    try:
+        flower_python()
+    except InputError as error:
+        pytest.skip(str(error))

@@ -9,9 +9,21 @@ from trainers.factory import TRAINERS, trainer_class
 from trainers.progress import TrainingProgress
 
 
+MODELS = {"federated": {"local": False}}
+"""What a trainer needs of the model beside what all are tested with."""
+
+
 @pytest.fixture(params=sorted(TRAINERS))
 def name(request) -> str:
+    if request.param == "federated":
+        request.getfixturevalue("flower")
     return request.param
+
+
+@pytest.fixture
+def model_config(request, model_config):
+    tested = request.node.callspec.params["name"] if "name" in request.fixturenames else ""
+    return {**model_config, **MODELS.get(tested, {})}
 
 
 def weights(trainer):
@@ -139,7 +151,7 @@ def test_saves_the_same_bytes_for_the_same_run(name, make_trainer, tiny_graph, t
         "config.json",
         "embeddings.safetensors",
         "history.json",
-        "local.safetensors",
+        *(["local.safetensors"] if trainer.model.local else []),
         "model.safetensors",
     ]
     for path in files:
