@@ -154,6 +154,7 @@ class Client:
         given = {key: training[key] for key in config.model_fields_set | {"device"}}
         self.trainer = LocalTrainer({**model_config, "num_users": unit}, given)
         self._graphs: list[HeteroData] = []
+        self._stream = ""
 
     def train(self, shared: Parameters, lr: float, round_number: int) -> Sent:
         """One round, from the shared parameters; ``users`` and ``loss`` are new afterwards.
@@ -161,49 +162,63 @@ class Client:
         Raises:
             InputError: when the loss stops being a number.
         """
-        name = f"client {self.number} round {round_number}"
-        self.trainer.sampling = stream(self.config.seed, name)
         self.trainer.current_epoch, self.trainer.current_batch = round_number, 0
-        with own_global_stream(stream_seed(self.config.seed, f"{name} model"), torch.device("cpu")):
-            if self.config.clipping_norm is None:
-                return self._train_together(shared, lr)
-            return self._train_apart(shared, lr, self.config.clipping_norm, name)
+        self._stream = f"client {self.number} round {round_number}"
+        if self.config.clipping_norm is None:
+            return self._train_together(shared, lr)
+        return self._train_apart(shared, lr, self.config.clipping_norm)
 
     def _train_together(self, shared: Parameters, lr: float) -> Sent:
         if not self.num_pairs:
             return Sent(dict(shared), 1)
-        self.users, shared, self.loss = self._trained(self.graph, self.users, shared, lr)
+        self.users, shared, self.loss = self._trained(self.graph, self.users, shared, lr, "all")
         return Sent(shared, self.num_pairs)
 
-    def _train_apart(self, shared: Parameters, lr: float, norm: float, name: str) -> Sent:
+    def _train_apart(self, shared: Parameters, lr: float, norm: float) -> Sent:
         """Each drawn user alone: what one user's listens change of the sum is at most ``norm`` long."""
-        coins = torch.rand(self.size, generator=stream(self.config.seed, f"{name} users"))
-        total = {key: torch.zeros_like(values) for key, values in shared.items()}
+        total = {name: torch.zeros_like(values) for name, values in shared.items()}
         losses = []
-        for user in (coins < self.config.user_rate).nonzero().flatten().tolist():
-            graph = self._graph_of(user)
-            if not graph[LISTENS].edge_index.shape[1]:
-                continue
-            own, trained, loss = self._trained(graph, self.users[[user]], shared, lr)
+        for user in self._drawn_users():
+            own, trained, loss = self._trained(self._graph_of(user), self.users[[user]], shared, lr, f"user {user}")
             self.users[user] = own[0]
             losses.append(loss)
-            update = clipped({key: trained[key] - values for key, values in shared.items()}, norm)
-            for key, values in update.items():
-                total[key] += values
+            for name, values in clipped(_less(trained, shared), norm).items():
+                total[name] += values
         self.loss = sum(losses) / max(1, len(losses))
-        noise = stream(self.config.seed, f"{name} noise")
-        total = noisy(total, self.config.noise_multiplier * norm, noise) if self.config.noise_multiplier else total
+        if self.config.noise_multiplier:
+            total = noisy(total, self.config.noise_multiplier * norm, self._random("noise"))
         expected = self.config.user_rate * self.size
-        return Sent({key: values + total[key] / expected for key, values in shared.items()}, self.size)
+        return Sent({name: values + total[name] / expected for name, values in shared.items()}, self.size)
+
+    def _drawn_users(self) -> list[int]:
+        """Users who take part in the round and have something to learn from."""
+        drawn = torch.rand(self.size, generator=self._random("coins")) < self.config.user_rate
+        heard = self.graph[LISTENS].edge_index[0].bincount(minlength=self.size) > 0
+        drawn_users: list[int] = (drawn & heard).nonzero().flatten().tolist()
+        return drawn_users
 
     def _trained(
-        self, graph: HeteroData, users: Tensor, shared: Parameters, lr: float
+        self, graph: HeteroData, users: Tensor, shared: Parameters, lr: float, whose: str
     ) -> tuple[Tensor, dict[str, Tensor], float]:
+        """Users and shared parameters after the passes over a graph, and the mean loss.
+
+        Random streams are of the user: were they shared, one user's listens would change the draws of the next.
+        """
         self.trainer.start_from(users, shared, lr)
-        losses = [self.trainer.train_epoch(graph)["loss"] for _ in range(self.config.local_epochs)]
+        self.trainer.sampling = self._random(whose)
+        seed = stream_seed(self.config.seed, f"{self._stream} {whose} model")
+        with own_global_stream(seed, torch.device("cpu")):
+            losses = [self.trainer.train_epoch(graph)["loss"] for _ in range(self.config.local_epochs)]
         return *split_parameters(self.trainer.model), sum(losses) / len(losses)
+
+    def _random(self, name: str) -> Generator:
+        return stream(self.config.seed, f"{self._stream} {name}")
 
     def _graph_of(self, user: int) -> HeteroData:
         if not self._graphs:
             self._graphs = [graph_of(self.graph, torch.tensor([number])) for number in range(self.size)]
         return self._graphs[user]
+
+
+def _less(ours: Parameters, theirs: Parameters) -> dict[str, Tensor]:
+    return {name: values - theirs[name] for name, values in ours.items()}

@@ -19,7 +19,6 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricR
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg, FedAvgM, FedProx
-from flwr.simulation import run_simulation
 from flwr.supercore.task_identity import TaskIdentity
 
 from data.errors import InputError
@@ -53,6 +52,8 @@ def run(exchange: Exchange, job: Job) -> None:
     """Start Flower where ``runtime`` says."""
     server, clients = server_app(exchange, job), client_app(exchange.folder, job.config())
     if job.config().runtime == "ray":
+        from flwr.simulation import run_simulation  # slow to import
+
         own_files = {"num_cpus": cores(), "_temp_dir": str(exchange.folder / "ray")}
         resources = {"client_resources": {"num_cpus": 1, "num_gpus": 0}, "init_args": own_files}
         run_simulation(server, clients, job.num_clients, backend_config=resources)

@@ -8,7 +8,6 @@ import torch
 from trainers.factory import TRAINERS, trainer_class
 from trainers.progress import TrainingProgress
 
-
 MODELS = {"federated": {"local": False}}
 """What a trainer needs of the model beside what all are tested with."""
 

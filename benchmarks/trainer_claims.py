@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from claims.claim import Claim, Claims
 from machine import print_where
 
-TRAINERS: tuple[str, ...] = ()
+TRAINERS: tuple[str, ...] = ("federated",)
 """Each has a module of this name in ``claims``."""
 
 
