@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -17,7 +18,7 @@ from trainers.advanced import AdvancedTrainer
 from trainers.config import TrainingConfig
 from trainers.federated_client import graph_of, groups_of_users, load_parameters, split_parameters
 from trainers.federated_config import FederatedConfig
-from trainers.federated_exchange import Ask, Job, Kept
+from trainers.federated_exchange import Ask, Job
 from trainers.federated_privacy import Parameters
 from trainers.federated_process import FlowerProcess
 from trainers.results import EpochRecord, TrainingResults
@@ -125,11 +126,8 @@ class FederatedTrainer(AdvancedTrainer):
         given = self.config.model_dump(mode="json", include=self.config.model_fields_set)
         model = self.model.config.model_dump(mode="json")
         job = Job(model_config_of_all=model, training_config=given, num_clients=len(parts))
-        flower = FlowerProcess(job, [part.graph for part in parts], self.output_dir)
         users, _ = self._parameters()
-        for disk, part in zip(flower.disks, parts, strict=True):
-            disk.keep(Kept(users[part.users], 0.0, 0))
-        return flower
+        return FlowerProcess(job, [(part.graph, users[part.users]) for part in parts], self.output_dir)
 
     def _end_flower(self) -> None:
         flower, self._flower = self._flower, None
@@ -139,7 +137,7 @@ class FederatedTrainer(AdvancedTrainer):
     # Parts of the graph and of the model, on the CPU, where clients are
 
     def _parts(self, graph: HeteroData) -> list[Part]:
-        return self._known_parts.get(graph) or self._known_parts.set(graph, self._divide(graph.cpu()))
+        return self._known_parts.get(graph) or self._known_parts.set(graph, self._divide(copy.copy(graph).cpu()))
 
     def _divide(self, graph: HeteroData) -> list[Part]:
         num_users = int(graph["user"].num_nodes)

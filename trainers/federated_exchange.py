@@ -15,7 +15,7 @@ evaluate, which is what makes this a simulation; no message between clients and 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -115,13 +115,14 @@ class Exchange:
         self._answer = folder / "answer.json"
 
     @classmethod
-    def start(cls, folder: Path, job: Job, own_graphs: list[HeteroData]) -> Self:
-        """Lay out an empty folder: the job, and each client's disk with its graph."""
+    def start(cls, folder: Path, job: Job, clients: Sequence[tuple[HeteroData, Tensor]]) -> Self:
+        """Lay out an empty folder: the job, and each client's disk with its graph and its users' vectors (G, D)."""
         made = cls(folder)
         job.write(made.job)
-        save_file({"by": own_graphs[0][BY].edge_index.contiguous()}, folder / "catalogue.safetensors")
-        for disk, graph in zip(made.disks(len(own_graphs)), own_graphs, strict=True):
+        save_file({"by": clients[0][0][BY].edge_index.contiguous()}, folder / "catalogue.safetensors")
+        for disk, (graph, users) in zip(made.disks(len(clients)), clients, strict=True):
             disk.write_listens(graph)
+            disk.keep(Kept(users, 0.0, 0))
         return made
 
     def disks(self, count: int) -> list[ClientDisk]:

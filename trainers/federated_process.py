@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
@@ -51,24 +52,23 @@ class FlowerProcess:
 
     Args:
         job: what to train.
-        own_graphs: what each client has.
+        clients: each client's graph and its users' vectors (G, D).
         keep_log_in: where Flower's log goes if it fails.
+
+    Attributes:
+        disks: the clients' disks.
     """
 
-    def __init__(self, job: Job, own_graphs: list[HeteroData], keep_log_in: Path) -> None:
+    def __init__(self, job: Job, clients: Sequence[tuple[HeteroData, Tensor]], keep_log_in: Path) -> None:
         python, self.keep_log_in = flower_python(), keep_log_in
-        self.exchange = Exchange.start(Path(mkdtemp(prefix="songgraph-")), job, own_graphs)
-        self.disks = self.exchange.disks(len(own_graphs))
-        path = [str(Path(__file__).resolve().parent.parent), os.environ.get("PYTHONPATH", "")]
-        with self.exchange.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [str(python), "-c", RUN, str(self.exchange.folder)],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                env={**os.environ, **QUIET, "PYTHONPATH": os.pathsep.join(filter(None, path))},
-            )
+        folder = Path(mkdtemp(prefix="songgraph-"))
+        try:
+            self.exchange = Exchange.start(folder, job, clients)
+            self.process = _started(python, self.exchange)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        self.disks = self.exchange.disks(len(clients))
 
     def ask(self, ask: Ask, shared: dict[str, Tensor]) -> tuple[Answer, dict[str, Tensor]]:
         """Run an epoch and wait for it: what it came to, and the shared parameters after it.
@@ -109,3 +109,16 @@ class FlowerProcess:
     def _kept_log(self) -> Path:
         self.keep_log_in.mkdir(parents=True, exist_ok=True)
         return Path(shutil.copy(self.exchange.log, self.keep_log_in / "flower.log"))
+
+
+def _started(python: Path, exchange: Exchange) -> subprocess.Popen[bytes]:
+    path = [str(Path(__file__).resolve().parent.parent), os.environ.get("PYTHONPATH", "")]
+    with exchange.log.open("wb") as log:
+        return subprocess.Popen(
+            [str(python), "-c", RUN, str(exchange.folder)],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**os.environ, **QUIET, "PYTHONPATH": os.pathsep.join(filter(None, path))},
+        )

@@ -49,6 +49,7 @@ DOCUMENTED_CLASSES = {
     "trainers.config:TrainingConfig",
     "trainers.advanced:AdvancedConfig",
     "trainers.curriculum:CurriculumConfig",
+    "trainers.federated:FederatedConfig",
     "registry.gate:GateConfig",
     "evaluation.baselines.popular:RecentPopularity",
     "evaluation.baselines.item_knn:CosineItemKNN",

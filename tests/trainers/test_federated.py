@@ -17,6 +17,7 @@ from data.errors import InputError
 from data.graph import BY, LISTENS, message_graph, node_counts
 from evaluation.audit.canary import run_canary
 from models.factory import create_model
+from tasks.digest import code_digests
 from trainers import federated_process
 from trainers.canary import TrainerProbe
 from trainers.factory import create_trainer, trainer_class
@@ -241,6 +242,10 @@ def test_without_flowers_environment_the_command_that_makes_it_is_named(make_fed
     monkeypatch.setattr(federated_process, "ENVIRONMENT", "no-such-environment")
     with pytest.raises(InputError, match=r"no-such-environment is not there; make it with `make federated`\.$"):
         make_federated().train(tiny_graph, 1)
+
+
+def test_what_runs_at_flower_is_part_of_a_runs_code():
+    assert {"trainers.federated_flower", "trainers.federated_client"} <= set(code_digests(("trainers.federated",)))
 
 
 # On Flower
