@@ -3,6 +3,7 @@ SHELL := /bin/bash
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/installed
+FLOWER := .venv-federated
 CONFIG ?= configs/synthetic.toml
 POOL := songgraph
 MAKE_POOL = $(VENV)/bin/prefect work-pool inspect $(POOL) >/dev/null 2>&1 || \
@@ -21,6 +22,15 @@ $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(PYTHON) || python3 -m venv $(VENV)
 	$(PYTHON) -m pip install --quiet --constraint constraints.txt torch==2.13.0
 	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+federated: $(FLOWER)/installed ## Make .venv-federated, in which the trainer `federated` runs Flower, once
+
+$(FLOWER)/installed: constraints-federated.txt
+	test -x $(FLOWER)/bin/python || python3 -m venv $(FLOWER)
+	$(FLOWER)/bin/python -m pip install --quiet --constraint constraints-federated.txt torch==2.13.0
+	$(FLOWER)/bin/python -m pip install --quiet --constraint constraints-federated.txt \
+		'flwr[simulation,dp]' torch-geometric numba numpy pyarrow pydantic rich safetensors scipy
 	touch $@
 
 train: install ## Run the main job (CONFIG=configs/synthetic.toml)
@@ -72,8 +82,8 @@ bench-quick: install ## The same table with fewer rows and epochs, on a small lo
 	@$(PYTHON) benchmarks/comparison.py --config configs/synthetic.toml --results artifacts/bench-quick \
 		--epochs 2 --rows gat pyg-gat lightgcn popularity item-knn-bm25 ease
 
-clean: ## Delete what runs and tools wrote, but not .venv
+clean: ## Delete what runs and tools wrote, but not .venv and .venv-federated
 	rm -rf artifacts data/graph.pt build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path './$(VENV)/*' -not -path './$(FLOWER)/*' -prune -exec rm -rf {} +
 
-.PHONY: help install train tune check test test-fast server worker deploy tensorboard mlflow bench bench-quick clean
+.PHONY: help install federated train tune check test test-fast server worker deploy tensorboard mlflow bench bench-quick clean

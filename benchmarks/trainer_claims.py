@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from claims.claim import Claim, Claims
 from machine import print_where
 
-TRAINERS = ("adversarial", "meta", "multitask", "online")
+TRAINERS = ("adversarial", "federated", "meta", "multitask", "online")
 """Each has a module of this name in ``claims``."""
 
 

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from data.errors import InputError
+from trainers.factory import TRAINERS
 
 ConfigOption = Annotated[
     str | None,
@@ -42,7 +43,7 @@ NameOption = Annotated[
 TrainerOption = Annotated[
     str | None,
     typer.Option(
-        "--trainer", metavar="NAME", help="simple, advanced, curriculum, or package.module:Class. [default: advanced]"
+        "--trainer", metavar="NAME", help=f"{', '.join(TRAINERS)}, or package.module:Class. [default: advanced]"
     ),
 ]
 ModelOption = Annotated[

@@ -13,6 +13,7 @@ _MODULES = {
     "AdvancedTrainer": "trainers.advanced",
     "AdversarialTrainer": "trainers.adversarial",
     "CurriculumTrainer": "trainers.curriculum",
+    "FederatedTrainer": "trainers.federated",
     "MetaTrainer": "trainers.meta",
     "MultiTaskTrainer": "trainers.multitask",
     "OnlineTrainer": "trainers.online",

@@ -18,6 +18,7 @@ TRAINERS = {
     "advanced": "trainers.advanced:AdvancedTrainer",
     "adversarial": "trainers.adversarial:AdversarialTrainer",
     "curriculum": "trainers.curriculum:CurriculumTrainer",
+    "federated": "trainers.federated:FederatedTrainer",
     "meta": "trainers.meta:MetaTrainer",
     "multitask": "trainers.multitask:MultiTaskTrainer",
     "online": "trainers.online:OnlineTrainer",

@@ -53,6 +53,7 @@ DOCUMENTED_CLASSES = {
     "trainers.multitask:MultiTaskConfig",
     "trainers.meta:MetaConfig",
     "trainers.adversarial:AdversarialConfig",
+    "trainers.federated:FederatedConfig",
     "registry.gate:GateConfig",
     "evaluation.baselines.popular:RecentPopularity",
     "evaluation.baselines.item_knn:CosineItemKNN",

@@ -12,10 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from torch_geometric.data import HeteroData
 
+from data.errors import InputError
 from data.graph import NODE_TYPES, node_counts
 from registry.seen import seen_table
 from trainers.base import BaseTrainer
 from trainers.factory import create_trainer
+from trainers.federated_process import flower_python
 
 
 @pytest.fixture
@@ -52,3 +54,12 @@ def as_bundle() -> Callable[..., Path]:
         return folder
 
     return write
+
+
+@pytest.fixture(scope="session")
+def flower() -> None:
+    """Skips tests that need Flower's environment where there is none."""
+    try:
+        flower_python()
+    except InputError as error:
+        pytest.skip(str(error))

@@ -357,7 +357,7 @@ def test_a_user_who_knows_every_song_costs_nothing_and_breaks_nothing(model, see
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("batch_size", [64, 10**6])
-@pytest.mark.parametrize("name", sorted(TRAINERS))
+@pytest.mark.parametrize("name", sorted(set(TRAINERS) - {"federated"}))  # which refuses a local channel
 def test_every_trainer_teaches_both_channels(make_trainer, tiny_graph, name, loss, batch_size):
     trainer = make_trainer(name, batch_size=batch_size, **LOSSES[loss])
     before = {key: value.clone() for key, value in trainer.model.state_dict().items()}

@@ -10,11 +10,21 @@ from trainers.progress import TrainingProgress
 
 FURTHER_FILES = {"multitask": ("heads.safetensors",)}
 """What a trainer saves beyond what all save."""
+MODELS = {"federated": {"local": False}}
+"""What a trainer needs of the model beside what all are tested with."""
 
 
 @pytest.fixture(params=sorted(TRAINERS))
 def name(request) -> str:
+    if request.param == "federated":
+        request.getfixturevalue("flower")
     return request.param
+
+
+@pytest.fixture
+def model_config(request, model_config):
+    tested = request.node.callspec.params["name"] if "name" in request.fixturenames else ""
+    return {**model_config, **MODELS.get(tested, {})}
 
 
 def weights(trainer):
@@ -138,7 +148,8 @@ def test_saves_the_same_bytes_for_the_same_run(name, make_trainer, tiny_graph, t
         trainer.train(tiny_graph, 2)
         trainer.save_model(tmp_path / folder / "model")
     files = sorted((tmp_path / "a" / "model").iterdir())
-    usual = ["config.json", "embeddings.safetensors", "history.json", "local.safetensors", "model.safetensors"]
+    local = ["local.safetensors"] if trainer.model.local else []
+    usual = ["config.json", "embeddings.safetensors", "history.json", *local, "model.safetensors"]
     assert [path.name for path in files] == sorted([*usual, *FURTHER_FILES.get(name, ())])
     for path in files:
         assert path.read_bytes() == (tmp_path / "b" / "model" / path.name).read_bytes(), path.name
