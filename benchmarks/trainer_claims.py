@@ -14,18 +14,18 @@ from tempfile import TemporaryDirectory
 from claims.claim import Claim, Claims
 from machine import print_where
 
-TRAINERS = ("adversarial", "federated", "meta", "multitask", "online")
+CLAIMS = ("warm_start", "adversarial", "curriculum", "federated", "meta", "multitask", "online")
 """Each has a module of this name in ``claims``."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trainers", nargs="+", default=list(TRAINERS), choices=list(TRAINERS), metavar="NAME")
+    parser.add_argument("--claims", nargs="+", default=list(CLAIMS), choices=list(CLAIMS), metavar="NAME")
     parser.add_argument("--seeds", type=int, default=5, help="trainings of each kind (default: %(default)s)")
     parser.add_argument("--results", type=Path, help="a Markdown file to write the table to")
     chosen = parser.parse_args()
     print_where()
-    rows = [claim for name in chosen.trainers for claim in measured(name, range(chosen.seeds))]
+    rows = [claim for name in chosen.claims for claim in measured(name, range(chosen.seeds))]
     table = markdown(rows)
     print(f"\n{table}")
     if chosen.results:

@@ -14,13 +14,9 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from claims.claim import Claim
+from claims.made_up import made_up
 from claims.shilling import attacked
-from data.events.ingest import ingest
-from data.events.sources import find_files
-from data.graph import LISTENS, build_graph, message_graph, node_counts
-from data.synthetic.log import write_log
-from data.training_graph import split_graph
-from evaluation.audit.auditor import read_listens
+from data.graph import LISTENS, message_graph, node_counts
 from evaluation.evaluate import evaluate
 from evaluation.intervals import Interval
 from evaluation.ranking import rank
@@ -65,12 +61,7 @@ def claims(seeds: Sequence[int], folder: Path) -> list[Claim]:
 
 def graph_of(run: RunConfig, folder: Path) -> HeteroData:
     """The training graph of a made-up log."""
-    write_log(run.synthetic_config(), folder / "log")
-    config = run.ingest_config(folder / "log" / "*.parquet")
-    (folder / "listens").mkdir()
-    ingest(config, folder / "listens", find_files(config))
-    graph = build_graph(folder / "listens", run.weight_config())
-    return split_graph(graph, run.split_config(), read_listens(folder / "listens"))
+    return made_up(run.synthetic_config(), folder).split(run.split_config())
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,9 @@ import torch
 from torch_geometric.data import HeteroData
 
 from claims.claim import Claim
-from data.events.config import IngestConfig
-from data.events.ingest import ingest
-from data.events.sources import find_files
-from data.graph import LISTENS, build_graph, message_graph, node_counts
-from data.split import SplitConfig
-from data.synthetic.log import SyntheticConfig, write_log
-from data.training_graph import split_graph
-from evaluation.audit.auditor import read_listens
+from claims.made_up import made_up
+from data.graph import LISTENS, message_graph, node_counts
+from data.synthetic.log import SyntheticConfig
 from evaluation.evaluate import Evaluation, evaluate
 from evaluation.seeds import AcrossSeeds, across_seeds, difference
 from tasks.config import load_run_config
@@ -71,14 +66,14 @@ def claims(seeds: Sequence[int], folder: Path) -> list[Claim]:
     run = load_run_config(CONFIG)
     training = {**run.training, "num_eval_users": None}
     model = {**run.model, "architecture": "mf"}
-    graph = made_up(run.synthetic_config(), run.split_config(), folder / "small")
+    graph = made_up(run.synthetic_config(), folder / "small").split(run.split_config())
     make = Maker(graph, model, training, folder / "trainings")
     central = [make("advanced", seed, 40) for seed in seeds]
     together = [make("federated", seed, ROUNDS, FEDERATED) for seed in seeds]
     apart = [make("federated", seed, ROUNDS, {**FEDERATED, "offline_rate": OFFLINE}) for seed in seeds]
     leaks = leaked(graph, make.model, training, together)
     rows = [rounds_row(central, together), offline_row(together, apart, central), leak_row(leaks, together, central)]
-    many = made_up(MANY_USERS, run.split_config(), folder / "many")
+    many = made_up(MANY_USERS, folder / "many").split(run.split_config())
     return [*rows, privacy_row(Maker(many, {**model, "embedding_dim": 8}, training, folder / "private"), seeds)]
 
 
@@ -154,15 +149,6 @@ class Maker:
         trainer.train(self.graph, epochs)
         seconds = time.perf_counter() - started
         return Trained(trainer, evaluate(trainer.score(self.graph), self.graph, "test", K), seconds)
-
-
-def made_up(log: SyntheticConfig, split: SplitConfig, folder: Path) -> HeteroData:
-    """The split graph of a made-up log."""
-    write_log(log, folder / "log")
-    config = IngestConfig.parse({"events": [str(folder / "log" / "*.parquet")]}, "ingest")
-    (folder / "listens").mkdir()
-    ingest(config, folder / "listens", find_files(config))
-    return split_graph(build_graph(folder / "listens"), split, read_listens(folder / "listens"))
 
 
 def leaked(

@@ -16,13 +16,10 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from claims.claim import Claim
-from data.events.config import IngestConfig
-from data.events.ingest import ingest
-from data.events.sources import find_files
-from data.graph import BY, LISTENS, assemble_graph, build_graph, message_graph, node_counts
+from claims.made_up import made_up
+from data.graph import BY, LISTENS, assemble_graph, message_graph, node_counts
 from data.listens import Listens
 from data.split import SplitConfig, pair_draw
-from data.synthetic.log import SyntheticConfig, write_log
 from data.training_graph import split_graph
 from data.weights import WeightConfig
 from evaluation.metrics import ranking_metrics
@@ -79,13 +76,7 @@ def claims(seeds: Sequence[int], folder: Path) -> list[Claim]:
 
 def held_out_world(folder: Path, run: RunConfig, fold: int = 0, without: Sequence[int] = ()) -> World:
     """The made-up log with a fold of its users taken out, and perhaps further folds that nobody sees."""
-    log = SyntheticConfig.parse(run.synthetic, "synthetic")
-    write_log(log, folder / "log")
-    config = IngestConfig.parse({"events": [str(folder / "log" / "*.parquet")]}, "ingest")
-    listens = folder / "listens"
-    listens.mkdir()
-    ingest(config, listens, find_files(config))
-    whole = build_graph(listens)
+    whole, listens = made_up(run.synthetic_config(), folder)
     fold_of = _fold_of_user(whole)
     user, song = whole[LISTENS].edge_index.numpy()
     held_out = [song[user == one] for one in np.flatnonzero(fold_of == fold)]

@@ -17,18 +17,13 @@ from machine import CHECKOUT
 from torch_geometric.data import HeteroData
 
 from claims.claim import Claim
-from data.events.config import IngestConfig
-from data.events.ingest import ingest
-from data.events.sources import find_files
-from data.graph import LISTENS, build_graph, node_counts
-from data.synthetic.log import SyntheticConfig, write_log
-from data.training_graph import split_graph
-from evaluation.audit.auditor import read_listens
+from claims.made_up import made_up
+from data.graph import LISTENS, node_counts
 from evaluation.evaluate import evaluate
 from evaluation.intervals import Interval
 from evaluation.seeds import Run, across_seeds, difference, said
 from tasks.config import RunConfig, load_run_config
-from trainers.advanced import AdvancedConfig, AdvancedTrainer
+from trainers.advanced import AdvancedTrainer
 from trainers.multitask import MultiTaskTrainer
 from trainers.sampling import train_pairs
 from trainers.task_labels import train_targets
@@ -86,13 +81,8 @@ def claims(seeds: Sequence[int], folder: Path) -> list[Claim]:
 
 def made_up_log(run: RunConfig, folder: Path) -> Log:
     """The log of ``make train``, split as there."""
-    write_log(SyntheticConfig.parse(run.synthetic, "synthetic"), folder / "log")
-    config = IngestConfig.parse({"events": [str(folder / "log" / "*.parquet")]}, "ingest")
-    (folder / "listens").mkdir()
-    ingest(config, folder / "listens", find_files(config))
-    whole = build_graph(folder / "listens")
-    split = AdvancedConfig.parse(run.training, "training").split_config()
-    graph = split_graph(whole, split, read_listens(folder / "listens"))
+    log = made_up(run.synthetic_config(), folder)
+    whole, graph = log.whole, log.split(run.split_config())
     test = graph[LISTENS].test_mask
     return Log(graph, whole[LISTENS].edge_index[:, test], whole[LISTENS].completion[test].double().numpy())
 

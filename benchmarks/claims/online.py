@@ -17,23 +17,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
-from machine import CHECKOUT
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from claims.claim import Claim
-from data.events.config import IngestConfig
-from data.events.ingest import ingest
-from data.events.sources import find_files
-from data.graph import build_graph, node_counts
+from claims.made_up import built, usual_run
+from data.graph import node_counts
 from data.split import SplitConfig
 from data.synthetic.log import SyntheticConfig, event_tables
-from data.training_graph import split_graph
-from evaluation.audit.auditor import read_listens
 from evaluation.evaluate import Evaluation, evaluate
 from evaluation.ranking import Score
 from evaluation.seeds import Run, across_seeds, difference, said
-from tasks.config import RunConfig, load_run_config
+from tasks.config import RunConfig
 from trainers.advanced import AdvancedTrainer
 from trainers.base import BaseTrainer
 from trainers.online import OnlineTrainer
@@ -68,7 +63,7 @@ class Side:
 
 def claims(seeds: Sequence[int], folder: Path) -> list[Claim]:
     """Recall against full trainings and against no training at all; the time is that of an update."""
-    run = load_run_config(CHECKOUT / "configs" / "synthetic.toml")
+    run = usual_run()
     graphs = nights(folder / "nights")
     sides = [through_the_nights(run, graphs, seed, folder / str(seed)) for seed in seeds]
     full, online, left = ([side[place] for side in sides] for place in range(3))
@@ -107,12 +102,10 @@ def nights(folder: Path) -> list[HeteroData]:
 
 def night(events: pa.Table, until: datetime, folder: Path) -> HeteroData:
     """The training graph of the log up to a time."""
-    (folder / "listens").mkdir(parents=True)
+    folder.mkdir(parents=True)
     heard = pc.less_equal(events["played_at"], pa.scalar(until, events.schema.field("played_at").type))
     pq.write_table(events.filter(heard), folder / "events.parquet")
-    config = IngestConfig.parse({"events": [str(folder / "events.parquet")]}, "ingest")
-    ingest(config, folder / "listens", find_files(config))
-    return split_graph(build_graph(folder / "listens"), SPLIT, read_listens(folder / "listens"))
+    return built(folder / "events.parquet", folder).split(SPLIT)
 
 
 def through_the_nights(

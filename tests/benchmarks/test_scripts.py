@@ -24,7 +24,7 @@ OPTIONS = {
     "gate": "--retrains",
     "ablation": "--folder",
     "ranking": "--config",
-    "trainer_claims": "--trainers",
+    "trainer_claims": "--claims",
 }
 
 
