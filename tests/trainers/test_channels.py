@@ -360,10 +360,10 @@ def test_a_user_who_knows_every_song_costs_nothing_and_breaks_nothing(model, see
 @pytest.mark.parametrize("name", sorted(set(TRAINERS) - {"federated"}))  # which refuses a local channel
 def test_every_trainer_teaches_both_channels(make_trainer, tiny_graph, name, loss, batch_size):
     trainer = make_trainer(name, batch_size=batch_size, **LOSSES[loss])
-    before = {key: value.clone() for key, value in trainer.model.state_dict().items()}
+    before = {key: value.detach().clone() for key, value in trainer.model.named_parameters()}
     record = trainer.train(tiny_graph, 2)["history"][-1]
     assert all(math.isfinite(value) for value in record.values())
-    for key, value in trainer.model.state_dict().items():
+    for key, value in trainer.model.named_parameters():
         assert torch.isfinite(value).all(), key
         assert not torch.equal(value, before[key]), key
 
