@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 _63_BITS = (1 << 63) - 1
 
@@ -20,3 +24,12 @@ def id_hash(identifier: str) -> int:
 def id_hash_sql(column: str) -> str:
     """The DuckDB expression that equals ``id_hash`` of a VARCHAR column."""
     return f"(md5_number_lower({column}) & {_63_BITS}::UBIGINT)::BIGINT"
+
+
+def rows_of(hashes: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """(K,) the row of each wanted id hash (K,) among the distinct ``hashes`` (N,), -1 where it is not there."""
+    if not len(hashes):
+        return np.full(len(wanted), -1)
+    order = np.argsort(hashes)
+    place = np.minimum(np.searchsorted(hashes, wanted, sorter=order), len(hashes) - 1)
+    return np.where(hashes[order[place]] == wanted, order[place], -1)

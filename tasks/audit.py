@@ -51,5 +51,5 @@ def audit(run: RunConfig, training_graph: Ref, graph: Ref, listens: Ref, start: 
     """
     config = run.model_dump(mode="json", include={"trainer", "model", "training"})
     config["training"] = without_start(config["training"])
-    inputs = {"training_graph": training_graph, "graph": graph, "listens": listens}
-    return AUDIT(run, config, code=chosen_modules(run), **inputs, **({"start": start} if start else {}))
+    inputs = {"training_graph": training_graph, "graph": graph, "listens": listens, "start": start}
+    return AUDIT(run, config, code=chosen_modules(run), **inputs)

@@ -64,8 +64,7 @@ def refit(run: RunConfig, model: Ref, graph: Ref, start: Ref | None = None) -> R
     config = train_config(run)
     del config["num_epochs"]  # the model's own history says for how long
     stage = REFIT.working(partial(_refit, name=run.name))
-    inputs = {"model": model, "graph": graph, **({"start": start} if start else {})}
-    return stage(run, config, code=chosen_modules(run), **inputs)
+    return stage(run, config, code=chosen_modules(run), model=model, graph=graph, start=start)
 
 
 def _read(path: Path) -> Any:

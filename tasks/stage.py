@@ -71,7 +71,7 @@ class Stage:
         run: RunConfig,
         config: Mapping[str, Any],
         code: Iterable[str] = (),
-        **inputs: Ref | Files,
+        **inputs: Ref | Files | None,
     ) -> Ref:
         """Run the stage as a Prefect task, or whatever else ``executor`` says.
 
@@ -79,10 +79,11 @@ class Stage:
             run: the whole run's config; "why it ran" compares with the last run of its name.
             config: the plain values that this stage depends on; all are part of the key.
             code: further entry modules, chosen by the config.
-            inputs: results of earlier stages, and files.
+            inputs: results of earlier stages, and files; None for what the run does not ask for, which is left out.
         """
-        parts = self.parts(config, {name: ref.sha256 for name, ref in inputs.items()}, code)
-        return executor.get()(self, run, dict(config), parts, inputs)
+        given = {name: ref for name, ref in inputs.items() if ref is not None}
+        parts = self.parts(config, {name: ref.sha256 for name, ref in given.items()}, code)
+        return executor.get()(self, run, dict(config), parts, given)
 
     def look_up(self, parts: KeyParts) -> tuple[Ref | None, str]:
         ref, problem = self.store.look_up(self.name, key_of(parts))

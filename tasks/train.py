@@ -71,7 +71,7 @@ def train_model(run: RunConfig, training_graph: Ref, graph: Ref, start: Ref | No
         start: what ``tasks.warm_start.find_start`` found; None trains from random weights.
     """
     stage = TRAIN.working(partial(_train, name=run.name))
-    inputs = {"training_graph": training_graph, "graph": graph, **({"start": start} if start else {})}
+    inputs = {"training_graph": training_graph, "graph": graph, "start": start}
     return stage(run, train_config(run), code=chosen_modules(run), **inputs)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from data.errors import InputError
 from data.project import project_root
 from registry.location import resolve_uri, without_credentials
+from registry.manifest import MANIFEST, read_manifest, verify_files
 from tasks.config import RunConfig
 from tasks.ref import Ref
 from tasks.stage import Stage
@@ -27,7 +28,6 @@ KEY = "warm_start"
 
 
 def _take(folder: Path, config: Mapping[str, Any], training_graph: Path) -> Mapping[str, Any]:
-    from registry.manifest import MANIFEST, read_manifest, verify_files
     from trainers.warm_start import FILES
 
     with _earlier(config) as (bundle, told):
@@ -87,7 +87,7 @@ def find_start(run: RunConfig, training_graph: Ref) -> Ref | None:
 
 
 def _config(run: RunConfig, start: str) -> dict[str, Any]:
-    manifest = project_root() / Path(start).expanduser() / "manifest.json"
+    manifest = project_root() / Path(start).expanduser() / MANIFEST
     if manifest.is_file():
         return {"folder": str(manifest.parent), "manifest": hashlib.sha256(manifest.read_bytes()).hexdigest()}
     return {"name": run.name, "start": start, "uri": without_credentials(resolve_uri())}
@@ -116,7 +116,5 @@ def is_warmed(model: Path) -> bool:
 
 def seen_by(start: Path | None) -> list[dict[str, Any]]:
     """The splits that the earlier model, and those that it started from, have seen; none without one."""
-    if (bundle := bundle_of(start)) is None:
-        return []
-    facts = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))["facts"]
-    return [dict(split) for split in facts["seen_splits"]]
+    bundle = bundle_of(start)
+    return [] if bundle is None else list(read_manifest(bundle).facts.seen_splits)

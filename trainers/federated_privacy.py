@@ -1,4 +1,4 @@
-"""What a federated client does to an update before it sends it, what that costs in privacy, and what still shows.
+"""What a federated client does to an update before it sends it, and what that costs in privacy.
 
 The unit is one user: two logs are neighbours if they differ in all listens of one user. Who the users are and which
 client they belong to is public; a user without listens sends zeros. In each round each client draws its users with a
@@ -79,23 +79,3 @@ def epsilons(config: FederatedConfig, answers: list[int]) -> dict[str, float]:
         "epsilon": epsilon(config, [each] * len(heard)),
         "epsilon_of_averages": epsilon(config, [each * math.sqrt(count) for count in heard]),
     }
-
-
-def leak(update: Tensor, heard: Tensor) -> float:
-    """How well an update of song rows (S, D) tells which songs its client heard, (S,) bool: an area under a ROC curve.
-
-    0.5 is a guess, 1 gives every song away. It is the best of two looks, each either way round: how far a row moved,
-    and how far it moved along the average row, which all songs are pushed along but those that were heard.
-    """
-    looks = update.norm(dim=1), update @ update.mean(0)
-    areas = [roc_area(score, heard) for score in looks]
-    return max(max(area, 1 - area) for area in areas)
-
-
-def roc_area(score: Tensor, positive: Tensor) -> float:
-    """Chance that a positive one has a greater score (N,) than a negative one, ties counted half."""
-    _, place, count = score.double().unique(return_inverse=True, return_counts=True)
-    ranks = (count.cumsum(0) - (count - 1) / 2).double()[place]
-    positives = int(positive.sum())
-    negatives = len(positive) - positives
-    return float((ranks[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))

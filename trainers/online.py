@@ -20,7 +20,7 @@ from data.errors import InputError
 from data.graph import node_counts
 from data.vocabulary import id_hash
 from evaluation.audit.pairs import GraphPairs, contains
-from evaluation.audit.warm_start import Ints, SeenPairs, check_seen_pairs, num_ancestors
+from evaluation.audit.warm_start import SeenPairs, check_seen_pairs, num_ancestors
 from models.factory import create_model
 from trainers.advanced import AdvancedConfig, AdvancedTrainer
 from trainers.config import TrainingConfig
@@ -101,12 +101,14 @@ class OnlineTrainer(AdvancedTrainer):
 
     def find_earlier(self, graph: HeteroData) -> EarlierModel | None:
         """The model to go on from; None where the training has to be a full one, which is logged with its reason."""
-        known, self._is_new = self._in_memory or self._read_known(graph), None
-        is_new = known.is_new(graph) if known else None
-        reason = self._why_full(known, is_new)
-        if known is None or is_new is None or reason:
+        self._is_new, self.num_updates = None, 0
+        known = self._in_memory or self._read_known(graph)
+        if known is None:
+            logger.info("A full training: there is no earlier model to go on from.")
+            return None
+        is_new = known.is_new(graph)
+        if reason := self._why_full(known.num_updates, is_new):
             logger.info("A full training: %s.", reason)
-            self.num_updates = 0
             return None
         logger.info("An update: %d of %d train pairs are new.", int(is_new.sum()), len(is_new))
         self.num_updates = known.num_updates + 1
@@ -133,25 +135,24 @@ class OnlineTrainer(AdvancedTrainer):
         count = round(self.config.replay_ratio * new) if new else self.config.batch_size
         return old[:, torch.randperm(old.shape[1], generator=self.sampling)[:count].to(old.device)]
 
-    def _why_full(self, known: _Known | None, is_new: Tensor | None) -> str:
+    def _why_full(self, num_updates: int, is_new: Tensor) -> str:
         """Why an update is not enough; empty where it is. A refit does what its twin did."""
         if self._twin:
             return "" if "new_pairs" in self._twin.epochs[0] else "the model that it repeats had one"
-        if known is None or is_new is None:
-            return "there is no earlier model to go on from"
-        if known.num_updates >= self.config.max_updates:
-            return f"the earlier model was updated {known.num_updates} times since its last one (max_updates)"
+        if num_updates >= self.config.max_updates:
+            return f"the earlier model was updated {num_updates} times since its last one (max_updates)"
         share = float(is_new.float().mean())
         if share > self.config.max_new_share:
             return f"{share:.0%} of the train pairs are new, more than {self.config.max_new_share:.0%} (max_new_share)"
         return ""
 
     def _read_known(self, graph: HeteroData) -> _Known | None:
-        earlier = super().find_earlier(graph)
-        if earlier is None or self.config.warm_start is None:
+        if self.config.warm_start is None:
             return None
         folder = Path(self.config.warm_start)
-        return _Known(earlier, SeenPairs.read(folder), num_ancestors(folder))
+        seen = SeenPairs.read(folder)
+        require_unseen(check_seen_pairs(graph, seen))
+        return _Known(EarlierModel.read(folder), seen, num_ancestors(folder))
 
     def _take_model(self, counts: Mapping[str, int]) -> None:
         """A model of other counts in place of this trainer's."""
@@ -175,13 +176,8 @@ class _Known:
         pairs = GraphPairs(graph)
         train = pairs.keys[pairs.in_train]
         if self.events is not None:
-            return contains(_keys(pairs, _of_events(self.events).nodes(graph)), train)
-        return ~contains(_keys(pairs, self.seen.nodes(graph)[:, self.seen.learned]), train)
-
-
-def _keys(pairs: GraphPairs, nodes: Ints) -> Tensor:
-    """Sorted numbers of the pairs (2, K) whose user and song are both in the graph."""
-    return pairs.keys_of(torch.from_numpy(nodes[:, (nodes >= 0).all(axis=0)])).unique()
+            return contains(pairs.keys_of_known(_of_events(self.events).nodes(graph)), train)
+        return ~contains(pairs.keys_of_known(self.seen.nodes(graph)[:, self.seen.learned]), train)
 
 
 def _of_events(events: pa.Table) -> SeenPairs:

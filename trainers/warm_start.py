@@ -25,6 +25,7 @@ from torch_geometric.data import HeteroData
 
 from data.errors import InputError
 from data.graph import NODE_TYPES, has_masks, update_digest
+from data.vocabulary import rows_of
 from evaluation.audit.result import Check
 from evaluation.audit.warm_start import check_warm_start
 from models.base import RecommenderModel
@@ -113,7 +114,10 @@ def start_from(earlier: EarlierModel, model: RecommenderModel, graph: HeteroData
     """
     _check_same_kind(earlier, model)
     state, rows = {name: value.clone() for name, value in model.state_dict().items()}, model.node_rows()
-    places = {kind: earlier_rows(earlier.id_hashes[kind], hashes) for kind, hashes in _id_hashes(graph).items()}
+    places = {
+        kind: torch.from_numpy(rows_of(earlier.id_hashes[kind].numpy(), hashes.numpy()))
+        for kind, hashes in _id_hashes(graph).items()
+    }
     for name, value in state.items():
         if name in rows:
             parts = dict(
@@ -131,13 +135,12 @@ def _check_same_kind(earlier: EarlierModel, model: RecommenderModel) -> None:
     ours, theirs = model.config.model_dump(mode="json"), earlier.model_config
     differing = [key for key in ours if key not in COUNTS and ours[key] != theirs.get(key)]
     per_node = model.node_rows()
-    fits = all(
-        name in earlier.weights
-        and (value.shape[1:] if name in per_node else value.shape)
-        == (earlier.weights[name].shape[1:] if name in per_node else earlier.weights[name].shape)
-        for name, value in model.state_dict().items()
-    )
-    if "architecture" in differing or not fits:
+
+    def fits(name: str, value: Tensor) -> bool:
+        first = 1 if name in per_node else 0  # the number of rows may differ
+        return name in earlier.weights and value.shape[first:] == earlier.weights[name].shape[first:]
+
+    if "architecture" in differing or not all(fits(*named) for named in model.state_dict().items()):
         told = ", ".join(f"{key} {theirs.get(key)!r} in place of {ours[key]!r}" for key in differing)
         raise InputError(
             f"The model to start from has other weights than this one ({told or 'its class has changed'}); "
@@ -156,15 +159,6 @@ def _move_rows(parts: Mapping[str, Tensor], before: Mapping[str, Tensor], places
     for kind, rows in parts.items():
         known = places[kind] >= 0
         rows[known] = before[kind][places[kind][known]].to(rows)
-
-
-def earlier_rows(before: Tensor, now: Tensor) -> Tensor:
-    """(N,) the earlier row of each node, -1 where it is new."""
-    if not len(before):
-        return torch.full_like(now, -1)
-    ordered, order = before.sort()
-    place = torch.searchsorted(ordered, now).clamp(max=len(before) - 1)
-    return torch.where(ordered[place] == now, order[place], -1)
 
 
 def _id_hashes(graph: HeteroData) -> dict[str, Tensor]:

@@ -16,21 +16,19 @@ import torch
 from torch_geometric.data import HeteroData
 
 from claims.claim import Claim
-from claims.made_up import made_up
+from claims.made_up import made_up, usual_run
 from data.graph import LISTENS, message_graph, node_counts
 from data.synthetic.log import SyntheticConfig
 from evaluation.evaluate import Evaluation, evaluate
 from evaluation.seeds import AcrossSeeds, across_seeds, difference
-from tasks.config import load_run_config
 from trainers.base import BaseTrainer
 from trainers.factory import create_trainer
 from trainers.federated_client import CATALOGUE, Client, graph_of, groups_of_users, split_parameters
 from trainers.federated_config import FederatedConfig
-from trainers.federated_privacy import leak
+from trainers.federated_leak import leak
 
 K = 10
 METRIC = f"recall@{K}"
-CONFIG = "configs/synthetic.toml"
 
 ROUNDS, SHOWN = 30, (5, 10, 20, 30)
 FEDERATED = {"batch_size": 256, "lr": 0.02, "patience": ROUNDS, "use_scheduler": False}
@@ -63,7 +61,7 @@ class Trained(NamedTuple):
 
 def claims(seeds: Sequence[int], folder: Path) -> list[Claim]:
     """Four rows: rounds, clients dropping out, epsilon, and what an update gives away."""
-    run = load_run_config(CONFIG)
+    run = usual_run()
     training = {**run.training, "num_eval_users": None}
     model = {**run.model, "architecture": "mf"}
     graph = made_up(run.synthetic_config(), folder / "small").split(run.split_config())

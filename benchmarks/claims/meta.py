@@ -16,7 +16,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from claims.claim import Claim
-from claims.made_up import made_up
+from claims.made_up import made_up, usual_run
 from data.graph import BY, LISTENS, assemble_graph, message_graph, node_counts
 from data.listens import Listens
 from data.split import SplitConfig, pair_draw
@@ -28,11 +28,10 @@ from evaluation.ranking import rank
 from evaluation.seeds import AcrossSeeds, across_seeds
 from models.factory import create_model
 from models.few_shot import KnownSongs, mean_of_songs
-from tasks.config import RunConfig, load_run_config
+from tasks.config import RunConfig
 from trainers.base import BaseTrainer
 from trainers.factory import create_trainer
 
-CONFIG = Path(__file__).resolve().parents[2] / "configs/synthetic.toml"
 KNOWN = (1, 3, 5, 10)
 K = 10
 FOLDS, SALT = 5, 12345
@@ -69,7 +68,7 @@ class Run(NamedTuple):
 
 def claims(seeds: Sequence[int], folder: Path) -> list[Claim]:
     """A row for each model; the default one scores by its local channel too."""
-    run = load_run_config(CONFIG)
+    run = usual_run()
     world = held_out_world(folder, run)
     return [_claim(name, [_measured(world, run, name, seed, folder) for seed in seeds]) for name in MODELS]
 

@@ -13,16 +13,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from machine import CHECKOUT
 from torch_geometric.data import HeteroData
 
 from claims.claim import Claim
-from claims.made_up import made_up
+from claims.made_up import made_up, usual_run
 from data.graph import LISTENS, node_counts
 from evaluation.evaluate import evaluate
 from evaluation.intervals import Interval
 from evaluation.seeds import Run, across_seeds, difference, said
-from tasks.config import RunConfig, load_run_config
+from tasks.config import RunConfig
 from trainers.advanced import AdvancedTrainer
 from trainers.multitask import MultiTaskTrainer
 from trainers.sampling import train_pairs
@@ -64,7 +63,7 @@ class Trained(NamedTuple):
 
 def claims(seeds: Sequence[int], folder: Path) -> list[Claim]:
     """The prediction by the default model, and the ranking of each model beside that of AdvancedTrainer."""
-    run = load_run_config(CHECKOUT / "configs" / "synthetic.toml")
+    run = usual_run()
     log = made_up_log(run, folder)
     rows = []
     for architecture in ("gat", *OTHERS):

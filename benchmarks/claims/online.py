@@ -25,6 +25,7 @@ from claims.made_up import built, usual_run
 from data.graph import node_counts
 from data.split import SplitConfig
 from data.synthetic.log import SyntheticConfig, event_tables
+from data.vocabulary import rows_of
 from evaluation.evaluate import Evaluation, evaluate
 from evaluation.ranking import Score
 from evaluation.seeds import Run, across_seeds, difference, said
@@ -32,7 +33,6 @@ from tasks.config import RunConfig
 from trainers.advanced import AdvancedTrainer
 from trainers.base import BaseTrainer
 from trainers.online import OnlineTrainer
-from trainers.warm_start import earlier_rows
 
 NIGHTS = 14
 MEASURED = range(2, NIGHTS + 1, 2)
@@ -148,7 +148,8 @@ class LeftAsItWas:
 
     def __init__(self, score: Score, before: HeteroData, now: HeteroData) -> None:
         self.score = score
-        self.user, self.song = (earlier_rows(before[kind].id_hash, now[kind].id_hash) for kind in ("user", "song"))
+        ids = ((before[kind].id_hash.numpy(), now[kind].id_hash.numpy()) for kind in ("user", "song"))
+        self.user, self.song = (torch.from_numpy(rows_of(*both)) for both in ids)
 
     def __call__(self, users: Tensor) -> Tensor:
         """(B, S) float32."""

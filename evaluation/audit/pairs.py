@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import cached_property
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
@@ -40,6 +42,10 @@ class GraphPairs:
     def keys_of(self, pairs: Tensor) -> Tensor:
         """(K,) the number of each pair (2, K)."""
         return pairs[0].cpu() * self.num_songs + pairs[1].cpu()
+
+    def keys_of_known(self, nodes: npt.NDArray[np.int64]) -> Tensor:
+        """Sorted numbers of pairs of nodes (2, K), without those of which an end is -1, which the graph lacks."""
+        return self.keys_of(torch.from_numpy(nodes[:, (nodes >= 0).all(axis=0)])).unique()
 
     @cached_property
     def train(self) -> Tensor:

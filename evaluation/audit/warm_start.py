@@ -11,11 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from data.errors import InputError
+from data.vocabulary import rows_of
 from evaluation.audit.pairs import GraphPairs, contains
 from evaluation.audit.result import Check, check
 
@@ -82,9 +81,8 @@ def check_warm_start(graph: HeteroData, source: Path) -> Check:
 def check_seen_pairs(graph: HeteroData, seen: SeenPairs) -> Check:
     """The same of pairs that are known already."""
     pairs, nodes = GraphPairs(graph), seen.nodes(graph)
-    there = (nodes >= 0).all(axis=0)
-    taught = contains(_keys(pairs, nodes[:, there & seen.learned]), pairs.held_out)
-    chose = contains(_keys(pairs, nodes[:, there & seen.chosen_by]), pairs.held_out)
+    taught = contains(pairs.keys_of_known(nodes[:, seen.learned]), pairs.held_out)
+    chose = contains(pairs.keys_of_known(nodes[:, seen.chosen_by]), pairs.held_out)
     found = int((taught | (chose & ~contains(pairs.validation, pairs.held_out))).sum())
     clean = "The model that this one starts from has seen no pair that is held out now."
     leak = "Pairs held out now that the model which this one starts from has seen: {found}."
@@ -118,10 +116,6 @@ def _facts(source: Path) -> dict[str, Any]:
     return facts
 
 
-def _keys(pairs: GraphPairs, nodes: Ints) -> Tensor:
-    return pairs.keys_of(torch.from_numpy(nodes)).unique()
-
-
 def _hashes(source: Path, kind: str, seen: pa.Table) -> Ints:
     """(K,) the id hash of each row's user or song."""
     hashes: Ints = _read(source / f"{kind}s.parquet")["id_hash"].to_numpy()
@@ -132,10 +126,7 @@ def _nodes(graph: HeteroData, kind: str, wanted: Ints) -> Ints:
     """(K,) the node of each hash, -1 where the graph has none."""
     if "id_hash" not in graph[kind]:
         raise InputError(f"The {kind} nodes of the graph have no id_hash, by which pairs of two runs are matched.")
-    hashes = graph[kind].id_hash.cpu().numpy()
-    order = np.argsort(hashes)
-    place = np.clip(np.searchsorted(hashes, wanted, sorter=order), 0, len(hashes) - 1)
-    return np.where(hashes[order[place]] == wanted, order[place], -1)
+    return rows_of(graph[kind].id_hash.cpu().numpy(), wanted)
 
 
 def _read(path: Path) -> pa.Table:

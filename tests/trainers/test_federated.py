@@ -30,9 +30,11 @@ from trainers.federated_client import (
     split_parameters,
 )
 from trainers.federated_config import FederatedConfig
-from trainers.federated_privacy import clipped, leak, noisy, roc_area
+from trainers.federated_leak import leak
+from trainers.federated_privacy import clipped, noisy
 from trainers.federated_process import flower_python
 from trainers.randomness import stream
+from trainers.task_metrics import auc
 
 CLIPPED = {"clipping_norm": 0.1, "local_optimizer": "sgd", "lr": 0.5, "num_negatives": 0}
 ARCHITECTURES = [{"architecture": "mf"}, {"architecture": "lightgcn"}, {"architecture": "gat", "local": False}]
@@ -197,7 +199,7 @@ def test_noise_has_its_deviation():
 
 def test_the_area_is_the_share_of_pairs_in_order():
     score, positive = torch.tensor([1.0, 2.0, 2.0, 0.0]), torch.tensor([False, True, False, True])
-    assert roc_area(score, positive) == pytest.approx((1 + 0.5 + 0 + 0) / 4)
+    assert auc(score.numpy(), positive.numpy()) == pytest.approx((1 + 0.5 + 0 + 0) / 4)
 
 
 def test_an_update_without_noise_gives_songs_away_and_one_with_noise_does_not(make_client, tiny_graph):
