@@ -15,12 +15,15 @@ MODELS = {
     "lightgcn": "models.lightgcn:LightGCN",
     "mf": "models.mf:MF",
 }
+ENTRY_POINTS = "songgraph.models"
+"""Group of entry points by which an installed package gives a model of its own a short name."""
+
 DEFAULT_ARCHITECTURE = "gat"
 
 
 def model_path(model_config: Mapping[str, Any]) -> str:
     """``module:Class`` of the architecture that a config names, without importing it."""
-    return class_path("architecture", _architecture(model_config), MODELS)
+    return class_path("architecture", _architecture(model_config), MODELS, ENTRY_POINTS)
 
 
 def create_model(model_config: Mapping[str, Any], seed: int = 0) -> RecommenderModel:
@@ -49,7 +52,8 @@ def parse_model_config(model_config: Mapping[str, Any]) -> ModelConfig:
 def _model_class(model_config: Mapping[str, Any]) -> type[RecommenderModel]:
     from models.base import RecommenderModel
 
-    found: type[RecommenderModel] = find_class("architecture", _architecture(model_config), MODELS, RecommenderModel)
+    name = _architecture(model_config)
+    found: type[RecommenderModel] = find_class("architecture", name, MODELS, RecommenderModel, ENTRY_POINTS)
     return found
 
 

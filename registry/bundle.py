@@ -15,10 +15,21 @@ from torch_geometric.data import HeteroData
 from data.errors import InputError
 from evaluation.record import EvaluationRecord
 from models.local_scores import LocalScores
-from registry.manifest import EMBEDDINGS, HEADS, LOCAL, TWIN, TWIN_LOCAL, Facts, Manifest
+from registry.manifest import (
+    EMBEDDINGS,
+    HEADS,
+    LOCAL,
+    RESULTS,
+    TWIN,
+    TWIN_LOCAL,
+    TWIN_WEIGHTS,
+    WEIGHTS,
+    Facts,
+    Manifest,
+)
 from registry.seen import seen_table, song_artist_table
 
-MODEL_FILES = ("model.safetensors", EMBEDDINGS, "config.json", "history.json")
+MODEL_FILES = (WEIGHTS, EMBEDDINGS, "config.json", "history.json")
 VOCABULARIES = ("users.parquet", "songs.parquet", "artists.parquet")
 EVALUATION_FILES = ("metrics.json", "per_user.parquet", "lists.parquet")
 
@@ -47,8 +58,8 @@ def assemble_bundle(
 
     Args:
         folder: where to write; created if needed, otherwise empty.
-        model: folder that the train stage saved; it is what was evaluated. ``local.safetensors`` and
-            ``heads.safetensors`` are taken where they are.
+        model: folder that the train stage saved; it is what was evaluated. ``local.safetensors``,
+            ``heads.safetensors`` and ``results.json`` are taken where they are.
         vocabularies: folder with users.parquet, songs.parquet and artists.parquet.
         evaluation: folder that the evaluate stage wrote.
         graph: the training graph (or the whole graph, for a trainer without a split), for who listened to what.
@@ -60,7 +71,8 @@ def assemble_bundle(
         profile, audit, seeds: files to copy as profile.json, audit.json and seeds.json. Without the first two a version
             is never promoted.
         refit: folder of the same configuration trained on all listens. Its weights are published, and ``model``, its
-            twin, stays beside them with all that its score needs, because only the twin can be measured.
+            twin, stays beside them with its weights and all that its score needs: only the twin can be measured, and
+            only from the twin can a later model start that is to be measured.
 
     Raises:
         InputError: a file is missing, or the parts do not fit each other.
@@ -70,7 +82,9 @@ def assemble_bundle(
         for name in names:
             _copy(origin / name, folder / name)
     _copy_optional(folder, {"profile.json": profile, "audit.json": audit, "seeds.json": seeds})
-    _copy_optional(folder, {TWIN: model / EMBEDDINGS if refit else None})
+    _copy_optional(folder, {RESULTS: _optional(model, RESULTS)})
+    if refit:
+        _copy_optional(folder, {TWIN: model / EMBEDDINGS, TWIN_WEIGHTS: model / WEIGHTS})
     _copy_optional(folder, {name: _optional(refit or model, name) for name in (LOCAL, HEADS)})
     _copy_optional(folder, {TWIN_LOCAL: _optional(model, LOCAL) if refit else None})
     pq.write_table(seen_table(graph), folder / "seen.parquet")

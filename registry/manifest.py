@@ -16,10 +16,12 @@ from data.errors import InputError
 MANIFEST = "manifest.json"
 EMBEDDINGS, LOCAL = "embeddings.safetensors", "local.safetensors"
 HEADS = "heads.safetensors"
-TWIN, TWIN_LOCAL = f"twin_{EMBEDDINGS}", f"twin_{LOCAL}"
+RESULTS = "results.json"
+WEIGHTS = "model.safetensors"
+TWIN, TWIN_LOCAL, TWIN_WEIGHTS = f"twin_{EMBEDDINGS}", f"twin_{LOCAL}", f"twin_{WEIGHTS}"
 BUNDLE_FILES = frozenset(
     {
-        "model.safetensors",
+        WEIGHTS,
         EMBEDDINGS,
         "config.json",
         "history.json",
@@ -35,9 +37,11 @@ BUNDLE_FILES = frozenset(
 )
 """What every bundle has beside its manifest."""
 
-OPTIONAL_FILES = frozenset({"profile.json", "audit.json", "seeds.json", LOCAL, HEADS, TWIN, TWIN_LOCAL})
-"""What a bundle may have beyond that: the log's profile, the audit, the spread between seeds, a local channel, heads
-that predict more than the ranking, and a refit's twin."""
+OPTIONAL_FILES = frozenset(
+    {"profile.json", "audit.json", "seeds.json", RESULTS, LOCAL, HEADS, TWIN, TWIN_LOCAL, TWIN_WEIGHTS}
+)
+"""What a bundle may have beyond that: the log's profile, the audit, the spread between seeds, what the trainer itself
+measured, a local channel, heads that predict more than the ranking, and a refit's twin."""
 
 ADDED_FACTS: dict[str, Any] = {"refit": False}
 """Facts that bundles of earlier releases lack, with the value that stands for their absence; it is not digested."""

@@ -17,7 +17,7 @@ from evaluation.intervals import Interval
 from evaluation.record import EvaluationRecord
 from registry.decision import Decision, GateConfig
 from registry.gate import COMPARED_FILES, DEFAULTS, decide
-from registry.manifest import Manifest, read_manifest, verify_bundle
+from registry.manifest import RESULTS, Manifest, read_manifest, verify_bundle
 from registry.records import DECISION_TAG, MAX_WORDS, Entry, carry_out, decided_before, decision_of, reconcile, whoami
 from registry.store import CHAMPION, DIGEST_TAG, RunNumbers, Store, Version
 
@@ -115,7 +115,7 @@ def run_numbers(bundle: Path, manifest: Manifest, params: Mapping[str, Any]) -> 
     }
     shown = {key: str(value)[:MAX_PARAM_LENGTH] for key, value in flat({**config, **params}).items()}
     history = json.loads((bundle / "history.json").read_text(encoding="utf-8"))
-    return RunNumbers(shown, [*_by_epoch(history), *_summary(record)], tags)
+    return RunNumbers(shown, [*_by_epoch(history), *_tested(bundle), *_summary(record)], tags)
 
 
 def _ensure_version(store: Store, name: str, bundle: Path, manifest: Manifest, params: Mapping[str, Any]) -> Version:
@@ -202,6 +202,13 @@ def _by_epoch(history: list[dict[str, Any]]) -> list[tuple[str, float, int]]:
         for name, value in record.items()
         if name != "epoch" and isinstance(value, int | float) and math.isfinite(value)
     ]
+
+
+def _tested(bundle: Path) -> list[tuple[str, float, int]]:
+    """What the trainer itself measured at its end, also of its further tasks, as TensorBoard shows it."""
+    path = bundle / RESULTS
+    found = json.loads(path.read_text(encoding="utf-8"))["test"] if path.is_file() else {}
+    return [(_metric_name(f"test/{name}"), float(value), 0) for name, value in found.items() if math.isfinite(value)]
 
 
 def _summary(record: EvaluationRecord) -> list[tuple[str, float, int]]:

@@ -43,12 +43,16 @@ NameOption = Annotated[
 TrainerOption = Annotated[
     str | None,
     typer.Option(
-        "--trainer", metavar="NAME", help=f"{', '.join(TRAINERS)}, or package.module:Class. [default: advanced]"
+        "--trainer",
+        metavar="NAME",
+        help=f"{', '.join(TRAINERS)}, an installed one, or package.module:Class. [default: advanced]",
     ),
 ]
 ModelOption = Annotated[
     str | None,
-    typer.Option("--model", metavar="NAME", help="gat, lightgcn, mf, or package.module:Class. [default: gat]"),
+    typer.Option(
+        "--model", metavar="NAME", help="gat, lightgcn, mf, an installed one, or package.module:Class. [default: gat]"
+    ),
 ]
 EpochsOption = Annotated[int | None, typer.Option("--epochs", metavar="N", min=1, help="Epochs at most. [default: 20]")]
 PatienceOption = Annotated[

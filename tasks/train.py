@@ -28,7 +28,10 @@ def _train(
 ) -> Mapping[str, Any]:
     from data.graph import load_graph, node_counts
     from trainers.factory import create_trainer, trains_on_everything
+    from trainers.projector import project_songs
+    from trainers.saved import load_embeddings
 
+    curves = artifacts_folder() / "tensorboard" / name / folder.name[:8]  # the folder is named by the key
     whole = trains_on_everything(config["trainer"])
     readable = load_graph(graph_file(whole, training_graph, graph))
     trainer = create_trainer(
@@ -36,16 +39,17 @@ def _train(
         model_config={**config["model"], **node_counts(readable)},
         training_config=with_start(config["training"], start),
         output_dir=artifacts_folder() / "training" / name,
-        tensorboard_dir=artifacts_folder() / "tensorboard" / name / folder.name[:8],  # the folder is named by the key
+        tensorboard_dir=curves,
     )
     results = trainer.train(readable, num_epochs=config["num_epochs"])
     trainer.save_model(folder)
+    project_songs(curves, load_embeddings(folder), readable, vocabularies=graph)
     summary = {key: results[key] for key in ("best_epoch", "best_metric", "epochs_run", "stopped_early", "test")}
     write_json(folder / "results.json", {**summary, "trained_on_everything": whole})
     return {"model": trainer.model.config.architecture, "trainer": config["trainer"], **summary}
 
 
-TRAIN = Stage("train", 2, _train, code=("trainers.factory",))
+TRAIN = Stage("train", 2, _train, code=("trainers.factory", "trainers.projector"))
 
 
 def trained_on_everything(model: Path) -> bool:

@@ -22,7 +22,7 @@ Values = dict[str, Any]
 FROM_THE_GRAPH = {"num_users": 1, "num_songs": 1, "num_artists": 0}
 NOT_SEARCHED = {
     *("eval_k", "monitor", "num_eval_users", "val_ratio", "test_ratio", "seed"),  # another yardstick each time
-    *("architecture", "device", "resume"),
+    *("architecture", "device", "resume", "histograms"),
 }
 SIGNIFICANT_DIGITS = 3
 """Of a value from a range: a tuned config is read by people, and no result hangs on the fourth digit."""

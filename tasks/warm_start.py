@@ -14,7 +14,7 @@ from typing import Any
 from data.errors import InputError
 from data.project import project_root
 from registry.location import resolve_uri, without_credentials
-from registry.manifest import MANIFEST, read_manifest, verify_files
+from registry.manifest import MANIFEST, TWIN_WEIGHTS, read_manifest, verify_files
 from tasks.config import RunConfig
 from tasks.ref import Ref
 from tasks.stage import Stage
@@ -35,7 +35,8 @@ def _take(folder: Path, config: Mapping[str, Any], training_graph: Path) -> Mapp
             write_json(folder / "start.json", {"from": None})
             logger.info("There is no champion of '%s' yet, so the training starts from random weights.", config["name"])
             return {"from": "random weights"}
-        manifest, names = read_manifest(bundle), (*FILES, "seen.parquet")
+        manifest = read_manifest(bundle)
+        names = [*FILES, "seen.parquet", *({TWIN_WEIGHTS} & set(manifest.files))]
         verify_files(bundle, manifest, names)
         (folder / BUNDLE).mkdir()
         for name in (*names, MANIFEST):

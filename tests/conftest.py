@@ -7,7 +7,10 @@ randomness is in ``seed``.
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +29,7 @@ from data.split import SplitConfig
 from data.training_graph import split_graph
 from data.weights import WeightConfig
 
+CHECKOUT = Path(__file__).resolve().parents[1]
 FIRST_DAY = 20_000
 SECONDS_A_DAY = 86_400
 
@@ -168,3 +172,16 @@ def tiny_graph() -> HeteroData:
 def tiny_training_graph(make_training_graph: Callable[..., HeteroData]) -> HeteroData:
     """The same with random masks."""
     return make_training_graph()
+
+
+@pytest.fixture(scope="session")
+def installed_example(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that makes the trainer of ``examples/contrastive_loss`` known once it is on Python's path.
+
+    What an installation adds to the package, its entry points, is made by setuptools itself.
+    """
+    folder = tmp_path_factory.mktemp("installed") / "contrastive_loss"
+    shutil.copytree(CHECKOUT / "examples" / "contrastive_loss", folder, ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-c", "import setuptools; setuptools.setup()", "--quiet", "egg_info"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    return folder

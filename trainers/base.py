@@ -36,7 +36,7 @@ from trainers.refit import Twin, refuse_refit, require_all_for_training, with_al
 from trainers.results import EpochListener, EpochRecord, TrainingResults
 from trainers.sampling import batches, num_batches
 from trainers.saved import write_model
-from trainers.scalars import ScalarLog
+from trainers.tensorboard import TensorBoard
 from trainers.warm_start import EarlierModel, check_unseen, start_from
 
 logger = logging.getLogger(__name__)
@@ -85,6 +85,8 @@ class BaseTrainer(ABC):
     ) -> None:
         self.config = parse_keys(self.Config, training_config)
         self.output_dir, self.tensorboard_dir = Path(output_dir), tensorboard_dir
+        if self.config.histograms and tensorboard_dir is None:
+            raise InputError("histograms are for TensorBoard; name its folder with tensorboard_dir, or remove the key.")
         self.device = choose_device(self.config.device)
         self.model = create_model(model_config, stream_seed(self.config.seed, "init")).to(self.device)
         self.optimizer = self.create_optimizer()
@@ -273,16 +275,20 @@ class BaseTrainer(ABC):
             checkpoint = CheckpointFile(self.output_dir, self._fingerprint(graph))
             self._start(graph, checkpoint, num_epochs)
             self.progress = stack.enter_context(TrainingProgress(num_epochs, self.current_epoch + 1))
-            scalars = stack.enter_context(ScalarLog(self.tensorboard_dir, self.current_epoch))
-            self._run_epochs(graph, num_epochs, checkpoint, scalars)
-            return self._finish(graph, num_epochs, checkpoint)
+            board = stack.enter_context(TensorBoard(self.tensorboard_dir, self.current_epoch))
+            self._run_epochs(graph, num_epochs, checkpoint, board)
+            results = self._finish(graph, num_epochs, checkpoint)
+            board.result(self._described_config(), results)
+            return results
 
-    def _run_epochs(self, graph: HeteroData, num_epochs: int, checkpoint: CheckpointFile, scalars: ScalarLog) -> None:
+    def _run_epochs(self, graph: HeteroData, num_epochs: int, checkpoint: CheckpointFile, board: TensorBoard) -> None:
         while self.current_epoch < num_epochs and not self._stop:
             self.current_epoch += 1
             self._run_epoch(graph)
             checkpoint.save(self._state(num_epochs))
-            scalars.write(self.current_epoch, self.history[-1])
+            board.epoch(self.history[-1])
+            if self.config.histograms:
+                board.histograms(self.current_epoch, self.model)
             self.progress.epoch(self.current_epoch, self._headline())
 
     def _run_epoch(self, graph: HeteroData) -> None:
@@ -403,7 +409,7 @@ class BaseTrainer(ABC):
         return {
             "trainer": trainer_name(type(self)),
             "model_config": self.model.config.model_dump(mode="json"),
-            "training_config": self.config.model_dump(mode="json", exclude={"resume", "warm_start"}),
+            "training_config": self.config.model_dump(mode="json", exclude={"resume", "warm_start", "histograms"}),
         } | ({"warmed_from": self.earlier.digest} if self.earlier else {})
 
     # Output

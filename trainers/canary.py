@@ -51,7 +51,11 @@ class TrainerProbe(Probe):
         counts = {f"num_{kind}s": int(graph[kind].num_nodes) for kind in ("user", "song", "artist")}
         watched: Any = type("Watched", (_Watched, trainer_class(self.trainer)), {"__module__": __name__})
         with TemporaryDirectory() as folder, _quiet():
-            trainer = watched({**self.model_config, **counts}, self._less_work(counts["num_songs"]), folder)
+            trainer = watched(
+                model_config={**self.model_config, **counts},
+                training_config=self._less_work(counts["num_songs"]),
+                output_dir=folder,
+            )
             trainer.train(graph, num_epochs=EPOCHS)
         return trainer.witness.digests(trainer)
 
@@ -59,7 +63,7 @@ class TrainerProbe(Probe):
         """The run's training_config on a small graph: fewer pairs a step and users to evaluate, on the CPU."""
         given = parse_training_config(self.trainer, self.training_config)
         less: dict[str, Any] = {"batch_size": min(given.batch_size, BATCH_SIZE), "num_eval_users": EVAL_USERS}
-        less |= {"device": "cpu", "resume": False}
+        less |= {"device": "cpu", "resume": False, "histograms": False}
         if given.eval_k > num_songs:
             less |= {"eval_k": num_songs, "monitor": None}
         return {**self.training_config, **less}
@@ -88,8 +92,8 @@ class _Witness:
 class _Watched(BaseTrainer):
     """Stands before the trainer's own class, and tells a witness what passes by. It never stops early."""
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(self, **arguments: Any) -> None:  # by name, since a trainer of somebody's may take nothing else
+        super().__init__(**arguments)
         self.witness = _Witness()
 
     def train_epoch(self, graph: HeteroData) -> dict[str, float]:

@@ -63,6 +63,9 @@ class TrainingConfig(Config):
     monitor: str | None = Field(None, min_length=1)
     """Metric to watch, greater is better; absent means the trainer's own, ``recall@{eval_k}`` where it has one."""
 
+    histograms: bool = False
+    """Show TensorBoard each parameter's values and its last gradient after each epoch."""
+
     @model_validator(mode="after")
     def _bpr_takes_one_negative(self) -> Self:
         if self.loss == "bpr" and "num_negatives" in self.model_fields_set:

@@ -23,6 +23,9 @@ TRAINERS = {
     "multitask": "trainers.multitask:MultiTaskTrainer",
     "online": "trainers.online:OnlineTrainer",
 }
+ENTRY_POINTS = "songgraph.trainers"
+"""Group of entry points by which an installed package gives a trainer of its own a short name."""
+
 _registered: dict[str, type] = {}
 T = TypeVar("T", bound=type)
 
@@ -37,7 +40,8 @@ def create_trainer(
     """A trainer by name.
 
     Args:
-        trainer_type: a name in ``TRAINERS``, a registered name, or ``package.module:Class``.
+        trainer_type: a name in ``TRAINERS``, a registered name, the name of an installed package's entry point, or
+            ``package.module:Class``.
         model_config, training_config, output_dir, tensorboard_dir: see ``BaseTrainer``.
 
     Raises:
@@ -69,7 +73,7 @@ def register_trainer(name: str) -> Callable[[T], T]:
 
 def trainer_path(name: str) -> str:
     """``module:Class`` of a trainer's name, without importing it; raises InputError for an unknown name."""
-    return _path_of(_registered[name]) if name in _registered else class_path("trainer", name, TRAINERS)
+    return _path_of(_registered[name]) if name in _registered else class_path("trainer", name, TRAINERS, ENTRY_POINTS)
 
 
 def trainer_class(name: str) -> type[BaseTrainer]:
@@ -80,7 +84,7 @@ def trainer_class(name: str) -> type[BaseTrainer]:
     if name in _registered:
         found = require_subclass("trainer", _registered[name], BaseTrainer)
     else:
-        found = find_class("trainer", name, TRAINERS, BaseTrainer)
+        found = find_class("trainer", name, TRAINERS, BaseTrainer, ENTRY_POINTS)
     return found
 
 

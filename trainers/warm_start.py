@@ -27,7 +27,7 @@ from data.errors import InputError
 from data.graph import NODE_TYPES, has_masks, update_digest
 from data.vocabulary import rows_of
 from evaluation.audit.result import Check
-from evaluation.audit.warm_start import check_warm_start
+from evaluation.audit.warm_start import TWIN_WEIGHTS, check_warm_start
 from models.base import RecommenderModel
 from trainers.fold_in import fold_in
 from trainers.saved import CONFIG, WEIGHTS
@@ -56,11 +56,12 @@ class EarlierModel:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """The model of a bundle; raises InputError where a file of it is missing or damaged."""
+        """The model of a bundle, or its twin where it was refitted; raises InputError for a missing or damaged file."""
         try:
             config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["model_config"]
             hashes = {kind: pq.read_table(folder / f"{kind}s.parquet")["id_hash"].to_numpy() for kind in NODE_TYPES}
-            weights = load_file(folder / WEIGHTS)
+            twin = folder / TWIN_WEIGHTS
+            weights = load_file(twin if twin.is_file() else folder / WEIGHTS)
         except (OSError, ValueError, LookupError, pa.ArrowException, SafetensorError) as error:
             raise InputError(
                 f"training_config.warm_start is '{folder}', which is not the folder of a sound bundle ({error}); "
@@ -95,7 +96,7 @@ def require_unseen(found: Check) -> None:
     if not found.passed:
         raise InputError(
             f"{found.says} Numbers of this training would be too good; start from a model of the same split "
-            "(the same salt and ratios, or an earlier cut) that was not refitted, or remove warm_start."
+            "(the same salt and ratios, or an earlier cut) that was not trained on everything, or remove warm_start."
         )
 
 

@@ -21,6 +21,9 @@ from evaluation.audit.result import Check, check
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
+TWIN_WEIGHTS = "twin_model.safetensors"
+"""Of a refitted model, the weights of its twin, which learned from the train pairs alone: what may be started from."""
+
 CHOSEN_BY = "val"
 """The part that a model did not learn from, but was chosen by."""
 
@@ -90,9 +93,13 @@ def check_seen_pairs(graph: HeteroData, seen: SeenPairs) -> Check:
 
 
 def saw_everything(source: Path) -> bool:
-    """Whether the weights of a bundle were trained on test pairs too: in-sample, or refitted on all listens."""
+    """Whether the weights that a bundle offers to start from were trained on test pairs too.
+
+    They are in-sample, or refitted on all listens without the twin's beside them.
+    """
     facts = _facts(source)
-    return bool(facts.get("in_sample") or facts.get("refit"))
+    refitted = facts.get("refit") and not (source / TWIN_WEIGHTS).is_file()
+    return bool(facts.get("in_sample") or refitted)
 
 
 def num_ancestors(source: Path) -> int:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from data.graph import LISTENS, load_graph
+from data.names import artists_by_song, names_of
 from evaluation.parts import part_edges
 from evaluation.record import EvaluationRecord, read_per_user
 from evaluation.report.blocks import Listener, Listeners, Section, Song
@@ -157,34 +158,14 @@ def _all_songs(heard: Iterable[Heard], recommended: Iterable[Sequence[int]]) -> 
 
 
 def _names(sources: Sources, songs: Sequence[int]) -> Names:
-    """Names of songs and their artists; ids where the log has no names."""
-    table = _rows(sources.graph / "songs.parquet", songs)
-    titles = (
-        pc.coalesce(table["track_name"], table["track_id"]) if "track_name" in table.column_names else table["track_id"]
-    )
-    return Names(dict(zip(songs, titles.to_pylist(), strict=True)), _artists(sources, songs))
-
-
-def _artists(sources: Sources, songs: Sequence[int]) -> dict[int, str]:
+    titles = names_of(sources.graph / "songs.parquet", "track", songs)
     by = pq.read_table(sources.listens / "song_artists.parquet", filters=[("song", "in", list(songs))])
-    table = _rows(sources.graph / "artists.parquet", by["artist"].to_pylist())
-    named = (
-        pc.coalesce(table["artist_name"], table["artist_id"])
-        if "artist_name" in table.column_names
-        else table["artist_id"]
-    )
-    found: dict[int, list[str]] = {}
-    for song, name in zip(by["song"].to_pylist(), named.to_pylist(), strict=True):
-        found.setdefault(song, []).append(name)
-    return {song: ", ".join(artists) for song, artists in found.items()}
-
-
-def _rows(vocabulary: Path, rows: Sequence[int]) -> pa.Table:
-    return pq.read_table(vocabulary).take(pa.array(rows, pa.int64()))
+    artists = names_of(sources.graph / "artists.parquet", "artist", by["artist"].to_pylist())
+    return Names(dict(zip(songs, titles, strict=True)), artists_by_song(by["song"].to_pylist(), artists))
 
 
 def _taken(vocabulary: Path, column: str, rows: Sequence[int]) -> list[str]:
-    ids: list[str] = _rows(vocabulary, rows)[column].to_pylist()
+    ids: list[str] = pq.read_table(vocabulary, columns=[column])[column].take(pa.array(rows, pa.int64())).to_pylist()
     return ids
 
 

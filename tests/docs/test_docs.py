@@ -30,10 +30,10 @@ from tasks.check import check_trainer
 from tasks.config import load_run_config
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/**/*.md")])
+PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "examples" / "README.md", *ROOT.glob("docs/**/*.md")])
 CONFIGS = sorted(ROOT.glob("configs/*.toml"))
 PACKAGES = ("flows", "tasks", "registry", "trainers", "evaluation", "models", "data")
-FOLDERS = (*PACKAGES, "configs", "docs", "tests", "benchmarks")
+FOLDERS = (*PACKAGES, "configs", "docs", "tests", "benchmarks", "examples")
 WRITTEN_BY_RUNS = ("artifacts/", "data/graph.pt")
 DOCUMENTED_CLASSES = {
     "tasks.config:RunConfig",
@@ -54,6 +54,8 @@ DOCUMENTED_CLASSES = {
     "trainers.meta:MetaConfig",
     "trainers.adversarial:AdversarialConfig",
     "trainers.federated:FederatedConfig",
+    "examples.rare_songs:RareSongsConfig",
+    "songgraph_contrastive_loss:ContrastiveConfig",
     "registry.gate:GateConfig",
     "evaluation.baselines.popular:RecentPopularity",
     "evaluation.baselines.item_knn:CosineItemKNN",
@@ -82,6 +84,13 @@ def code_lines(page: Path) -> list[str]:
 
 def ids(paths: list[Path]) -> list[str]:
     return [str(path.relative_to(ROOT)) for path in paths]
+
+
+@pytest.fixture(autouse=True)
+def examples_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The examples are no part of what is installed."""
+    monkeypatch.syspath_prepend(ROOT)
+    monkeypatch.syspath_prepend(ROOT / "examples" / "contrastive_loss")
 
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=ids(PAGES))

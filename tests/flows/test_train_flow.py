@@ -14,6 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import torch
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from data.errors import InputError
 from registry.history import promote
@@ -96,6 +100,31 @@ def test_a_run_that_starts_from_a_version_records_it_and_is_cached(trained: Any)
     first, second = manifest["facts"]["seen_splits"]
     assert first == second  # its own split, then that of version 1
     assert trained.run(training={"warm_start": "1"}).state == "Cached"
+
+
+def test_a_run_can_start_from_a_version_that_was_refitted(trained: Any) -> None:
+    refitted = trained.run(refit=True)
+    assert refitted.counts["register"]["version"] == 2
+    warm = trained.run(refit=True, training={"warm_start": "2"})
+    assert warm.state == "Completed"
+    assert warm.counts["start"]["from"] == "version 2"
+    twin = load_file(refitted.folders["train"] / "model.safetensors")
+    started = load_file(warm.folders["start"] / "bundle" / "twin_model.safetensors")
+    assert all(torch.equal(started[name], value) for name, value in twin.items())
+
+
+def test_tensorboard_and_mlflow_show_the_same_numbers(trained: Any) -> None:
+    (curves,) = (trained.home / "artifacts" / "tensorboard" / "songgraph").iterdir()
+    events = EventAccumulator(str(curves)).Reload()
+    run = Store()._client.get_run(trained.first.counts["register"]["run_id"])
+    by_epoch = {name for name in events.Tags()["scalars"] if not name.startswith("best/")}
+    assert {"loss", "lr", "recall@10", "test/recall@10"} <= by_epoch
+    for name in by_epoch:
+        assert run.data.metrics[name.replace("@", "_at_")] == pytest.approx(events.Scalars(name)[-1].value), name
+    content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    shown = HParamsPluginData.FromString(content).session_start_info.hparams
+    assert set(shown) <= set(run.data.params)
+    assert (curves / "projector_config.pbtxt").is_file()
 
 
 def test_which_champion_a_run_starts_from_is_decided_once_for_a_log(trained: Any) -> None:

@@ -18,8 +18,10 @@ from registry.manifest import (
     LOCAL,
     MANIFEST,
     OPTIONAL_FILES,
+    RESULTS,
     TWIN,
     TWIN_LOCAL,
+    TWIN_WEIGHTS,
     ScoreFiles,
     read_manifest,
     verify_bundle,
@@ -145,7 +147,9 @@ def write_optional(folder: Path) -> dict[str, Path]:
 
 def test_profile_audit_and_seeds_belong_to_the_bundle_where_there_are_any(make_parts, tmp_path: Path) -> None:
     manifest = assemble_bundle(tmp_path / "bundle", **{**make_parts(), **write_optional(tmp_path / "stages")})
-    assert set(manifest.files) == BUNDLE_FILES | (OPTIONAL_FILES - {HEADS, LOCAL, TWIN, TWIN_LOCAL})
+    assert set(manifest.files) == BUNDLE_FILES | (
+        OPTIONAL_FILES - {HEADS, LOCAL, RESULTS, TWIN, TWIN_LOCAL, TWIN_WEIGHTS}
+    )
     assert verify_bundle(tmp_path / "bundle") == manifest
     (tmp_path / "bundle" / "audit.json").write_text('{"passed": true}\n')
     with pytest.raises(InputError, match=r"refused: audit\.json is damaged or belongs to another bundle"):
@@ -173,6 +177,7 @@ def test_heads_are_those_of_the_published_weights(make_parts, tmp_path: Path) ->
 
 def test_a_refitted_model_is_published_and_its_twin_kept(make_parts, tmp_path: Path) -> None:
     parts, refit = make_parts(quality=1.0), make_parts(quality=2.0)["model"]
+    save_file({"weight": torch.zeros(2)}, parts["model"] / "model.safetensors")
     facts = assemble_bundle(tmp_path / "bundle", **parts, refit=refit).facts
     assert (facts.refit, facts.in_sample) == (True, False)
     assert facts.seen_splits[0] == parts["split"]
@@ -180,6 +185,7 @@ def test_a_refitted_model_is_published_and_its_twin_kept(make_parts, tmp_path: P
     twin = (tmp_path / "bundle" / TWIN).read_bytes()
     assert published == (refit / "embeddings.safetensors").read_bytes()
     assert twin == (parts["model"] / "embeddings.safetensors").read_bytes()
+    assert (tmp_path / "bundle" / TWIN_WEIGHTS).read_bytes() == (parts["model"] / "model.safetensors").read_bytes()
     assert Recommender.load(tmp_path / "bundle").recommend("u03", 4)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from data.errors import InputError
 from data.graph import BY, LISTENS
@@ -177,14 +176,6 @@ def test_one_trainer_can_train_twice(make_trainer, tiny_graph):
     trainer = make_trainer("simple")
     first = trainer.train(tiny_graph, 2)["history"]
     assert trainer.train(tiny_graph, 2)["history"] == first
-
-
-def test_curves_go_to_tensorboard(model_config, training_config, tiny_graph, tmp_path):
-    folders = {"output_dir": tmp_path / "out", "tensorboard_dir": tmp_path / "curves"}
-    SimpleTrainer(model_config, training_config, **folders).train(tiny_graph, 3)
-    events = EventAccumulator(str(tmp_path / "curves")).Reload()
-    assert [event.step for event in events.Scalars("loss")] == [1, 2, 3]
-    assert "in_sample_recall@5" in events.Tags()["scalars"]
 
 
 @pytest.mark.parametrize(

@@ -1,24 +1,40 @@
-"""What every trainer of the factory's table owes its users."""
+"""What every trainer owes its users: those of the factory's table, and the examples."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 import torch
 
+from data.errors import InputError
 from trainers.factory import TRAINERS, trainer_class
 from trainers.progress import TrainingProgress
 
+CHECKOUT = Path(__file__).resolve().parents[2]
 FURTHER_FILES = {"multitask": ("heads.safetensors",)}
 """What a trainer saves beyond what all save."""
 MODELS = {"federated": {"local": False}}
 """What a trainer needs of the model beside what all are tested with."""
 
 
-@pytest.fixture(params=sorted(TRAINERS))
+EXAMPLES = ["examples.rare_songs:RareSongsTrainer", "contrastive"]
+
+
+@pytest.fixture(params=[*sorted(TRAINERS), *EXAMPLES])
 def name(request) -> str:
     if request.param == "federated":
         request.getfixturevalue("flower")
+    if request.param in EXAMPLES:
+        request.getfixturevalue("examples_at_hand")
     return request.param
+
+
+@pytest.fixture
+def examples_at_hand(installed_example, monkeypatch) -> None:
+    """As for somebody who works in the project's folder and has installed the other one."""
+    monkeypatch.syspath_prepend(CHECKOUT)
+    monkeypatch.syspath_prepend(installed_example)
 
 
 @pytest.fixture
@@ -162,6 +178,21 @@ def test_the_input_graph_is_not_changed(name, make_trainer, tiny_graph, tiny_tra
         before = graph_digest(graph)
         make_trainer(name).train(graph, 1)
         assert graph_digest(graph) == before
+
+
+def test_a_loss_that_is_no_number_is_refused_with_epoch_and_batch(
+    name, model_config, training_config, tiny_graph, tmp_path
+):
+    class Broken(trainer_class(name)):
+        def on_epoch_start(self):
+            super().on_epoch_start()
+            if self.current_epoch == 2:
+                with torch.no_grad():
+                    self.model.table.fill_(float("nan"))
+
+    trainer = build(Broken, model_config, training_config, tmp_path)
+    with pytest.raises(InputError, match=r"The loss is nan in epoch 2, .*batch 1.*; lower lr or raise temperature"):
+        trainer.train(tiny_graph, 3)
 
 
 def test_progress_is_of_the_kind_that_logs_without_a_terminal(make_trainer, tiny_graph, caplog):

@@ -108,6 +108,7 @@ def test_defaults_are_the_guides():
         "seed": 0,
         "device": "auto",
         "resume": True,
+        "histograms": False,
         "warm_start": None,
         "loss": "softmax",
         "temperature": 0.1,
@@ -124,3 +125,41 @@ def test_defaults_are_the_guides():
         "lr_factor": 0.5,
         "lr_patience": 3,
     }
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """``install("first", "swift = pkg.module:Swift")``: as if a package with that entry point were installed."""
+
+    def add(package, entry_point, group="songgraph.trainers"):
+        metadata = tmp_path / f"{package}-1.0.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+        (metadata / "entry_points.txt").write_text(f"[{group}]\n{entry_point}\n")
+        monkeypatch.syspath_prepend(tmp_path)
+
+    return add
+
+
+def test_an_installed_package_brings_a_name(install):
+    install("swift", "swift = trainers.simple:SimpleTrainer")
+    assert trainer_path("swift") == "trainers.simple:SimpleTrainer"
+    assert trainer_class("swift").__name__ == "SimpleTrainer"
+
+
+def test_no_package_takes_a_name_of_ours(install):
+    install("rude", "advanced = trainers.simple:SimpleTrainer")
+    assert trainer_class("advanced") is AdvancedTrainer
+
+
+def test_a_name_that_two_packages_bring_is_nobodys(install):
+    install("first", "swift = first:Trainer")
+    install("second", "swift = second:Trainer")
+    with pytest.raises(InputError, match=r"several installed packages, as .*:Trainer and .*:Trainer; name one of them"):
+        trainer_path("swift")
+
+
+def test_the_names_of_installed_packages_are_listed(install):
+    install("swift", "swift = trainers.simple:SimpleTrainer")
+    with pytest.raises(InputError, match="Did you mean 'swift'"):
+        trainer_path("swft")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch_geometric.data import HeteroData
 
 from data.errors import InputError
@@ -149,8 +150,18 @@ def test_a_model_of_another_split_is_refused(bundle, make_trainer, tiny_graph, t
 @pytest.mark.parametrize("fact", ["refit", "in_sample"])
 def test_a_model_that_was_trained_on_everything_is_refused(fact, bundle, make_trainer, tiny_training_graph, tmp_path):
     trainer = make_trainer("advanced", tmp_path / "out", warm_start=str(bundle(**{fact: True})))
-    with pytest.raises(InputError, match="that was not refitted, or remove warm_start"):
+    with pytest.raises(InputError, match="that was not trained on everything, or remove warm_start"):
         trainer.train(tiny_training_graph, 1)
+
+
+def test_of_a_refitted_model_the_twin_is_started_from(bundle, make_trainer, tiny_training_graph, tmp_path) -> None:
+    folder = bundle(refit=True)
+    twin = {name: value + 1 for name, value in load_file(folder / "model.safetensors").items()}
+    save_file(twin, folder / "twin_model.safetensors")
+    trainer = make_trainer("advanced", tmp_path / "out", warm_start=str(folder))
+    trainer.train(tiny_training_graph, 1)
+    assert trainer.earlier is not None
+    assert all(torch.equal(trainer.earlier.weights[name], value) for name, value in twin.items())
 
 
 def test_simple_which_holds_nothing_out_may_start_from_any(bundle, make_trainer, tiny_graph, tmp_path) -> None:

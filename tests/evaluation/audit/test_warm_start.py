@@ -19,7 +19,7 @@ from data.graph import LISTENS
 from data.split import SplitConfig
 from data.training_graph import split_graph
 from evaluation.audit.auditor import audit_graph
-from evaluation.audit.warm_start import check_warm_start
+from evaluation.audit.warm_start import TWIN_WEIGHTS, check_warm_start
 
 
 @pytest.fixture
@@ -77,6 +77,12 @@ def test_a_model_of_another_split_has_seen_held_out_pairs(made, other, bundle, r
 def test_a_model_that_was_trained_on_everything_has_seen_its_test_pairs(made, bundle, fact: str) -> None:
     found = check_warm_start(made.graph, bundle(made.graph, **{fact: True}))
     assert found.found == int((~made.graph[LISTENS].train_mask).sum())
+
+
+def test_of_a_refitted_model_the_twin_counts_where_it_is_there(made, bundle) -> None:
+    folder = bundle(made.graph, refit=True)
+    (folder / TWIN_WEIGHTS).touch()
+    assert check_warm_start(made.graph, folder).passed
 
 
 def test_a_log_that_grew_keeps_held_out_pairs_held_out(make, bundle, make_listens, make_graph) -> None:

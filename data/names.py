@@ -1,0 +1,27 @@
+"""Names of songs and artists for people to read, from the vocabularies beside a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+
+def names_of(vocabulary: Path, kind: Literal["track", "artist"], rows: Sequence[int]) -> list[str]:
+    """Names of some rows of ``songs.parquet`` or ``artists.parquet``; ids where the log has no names."""
+    table = pq.read_table(vocabulary).take(pa.array(rows, pa.int64()))
+    ids, name = table[f"{kind}_id"], f"{kind}_name"
+    found: list[str] = (pc.coalesce(table[name], ids) if name in table.column_names else ids).to_pylist()
+    return found
+
+
+def artists_by_song(songs: Iterable[int], artists: Iterable[str]) -> dict[int, str]:
+    """Of pairs of a song and the name of one of its artists: each song's artists, joined by commas."""
+    found: dict[int, list[str]] = {}
+    for song, artist in zip(songs, artists, strict=True):
+        found.setdefault(song, []).append(artist)
+    return {song: ", ".join(names) for song, names in found.items()}

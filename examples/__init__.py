@@ -1,0 +1,1 @@
+"""Trainers from outside the project, to copy and change."""
