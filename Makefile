@@ -45,11 +45,14 @@ check: install ## Format, lint, types, and the direction of imports
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-test: install ## All tests
-	$(PYTHON) -m pytest
+# processes beside each other, whose torch threads would wait for each other by spinning
+PYTEST := OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
+
+test: install federated ## All tests, those of the trainer `federated` with Flower too
+	$(PYTEST)
 
 test-fast: install ## The tests that are not marked slow
-	$(PYTHON) -m pytest -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 worker deploy: export PREFECT_API_URL ?= $(SERVER_API)
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from machine import CHECKOUT
 from torch_geometric.data import HeteroData
 
@@ -13,7 +17,7 @@ from data.events.ingest import ingest
 from data.events.sources import find_files
 from data.graph import build_graph
 from data.split import SplitConfig
-from data.synthetic.log import SyntheticConfig, write_log
+from data.synthetic.log import SyntheticConfig, event_tables, write_log
 from data.training_graph import split_graph
 from evaluation.audit.auditor import read_listens
 from tasks.config import RunConfig, load_run_config
@@ -39,6 +43,16 @@ def made_up(log: SyntheticConfig, folder: Path) -> MadeUp:
     """Make a log in a folder and build its graph."""
     write_log(log, folder / "log")
     return built(folder / "log" / "*.parquet", folder)
+
+
+def without_last_days(days: int, folder: Path) -> MadeUp:
+    """The log of ``make train`` as it was some days before its end."""
+    events = pa.concat_tables(event_tables(SyntheticConfig()))
+    until = pc.max(events["played_at"]).as_py() - timedelta(days=days)
+    heard = pc.less_equal(events["played_at"], pa.scalar(until, events.schema.field("played_at").type))
+    folder.mkdir(parents=True)
+    pq.write_table(events.filter(heard), folder / "events.parquet")
+    return built(folder / "events.parquet", folder)
 
 
 def built(events: Path, folder: Path) -> MadeUp:

@@ -9,22 +9,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from claims.claim import Claim
-from claims.made_up import built, usual_run
+from claims.made_up import usual_run, without_last_days
 from data.graph import node_counts
 from data.split import SplitConfig
-from data.synthetic.log import SyntheticConfig, event_tables
 from data.vocabulary import rows_of
 from evaluation.evaluate import Evaluation, evaluate
 from evaluation.ranking import Score
@@ -95,17 +90,7 @@ def against_left(online: Sequence[Side], left: Sequence[Side], cost: float) -> C
 
 def nights(folder: Path) -> list[HeteroData]:
     """The training graph of the night before the first update, and of each of the nights that follow."""
-    events = pa.concat_tables(event_tables(SyntheticConfig()))
-    last = pc.max(events["played_at"]).as_py()
-    return [night(events, last - timedelta(days=NIGHTS - number), folder / str(number)) for number in range(NIGHTS + 1)]
-
-
-def night(events: pa.Table, until: datetime, folder: Path) -> HeteroData:
-    """The training graph of the log up to a time."""
-    folder.mkdir(parents=True)
-    heard = pc.less_equal(events["played_at"], pa.scalar(until, events.schema.field("played_at").type))
-    pq.write_table(events.filter(heard), folder / "events.parquet")
-    return built(folder / "events.parquet", folder).split(SPLIT)
+    return [without_last_days(NIGHTS - number, folder / str(number)).split(SPLIT) for number in range(NIGHTS + 1)]
 
 
 def through_the_nights(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,8 @@ def test_improves_on_its_start(name, model_config, training_config, tiny_graph, 
     after = trainer.ranking_metrics(tiny_graph, "train")
     assert after["in_sample_recall@5"] > before["in_sample_recall@5"]
     assert len(results["history"]) == results["epochs_run"]
+    numbers = [value for record in (*results["history"], results["test"]) for value in record.values()]
+    assert all(math.isfinite(value) for value in numbers)
 
 
 def test_hooks_are_called_in_order(name, model_config, training_config, tiny_graph, tmp_path):
