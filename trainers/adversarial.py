@@ -1,4 +1,4 @@
-"""For models that must hold under attack: on their vectors, and on the log that they learn from."""
+"""For models that must hold under attack: on the log that they learn from, and on their vectors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class AdversarialConfig(AdvancedConfig):
     adversarial_weight: NonNegativeFloat = 0.0
     """Weight of the loss at perturbed vectors; 0 switches adversarial ranking off."""
 
-    adversarial_start: NonNegativeInt = 10
+    adversarial_start: NonNegativeInt = 15
     """Epochs of ordinary training before that loss is added; the best epoch is one of those after, and patience is
     counted from there."""
 
@@ -73,9 +73,9 @@ class AdversarialTrainer(AdvancedTrainer):
         return self.config.adversarial_start if self.config.adversarial_weight else 0
 
     def train(self, graph: HeteroData, num_epochs: int) -> TrainingResults:
-        """As ``BaseTrainer.train``; warns where the training ends before adversarial ranking begins."""
+        """As ``BaseTrainer.train``; says so where the training ends before adversarial ranking begins."""
         if 0 < num_epochs <= self.ordinary_epochs:
-            logger.warning(
+            logger.info(  # no warning: the short trainings of an audit would give one each time
                 "adversarial_start is %d and there are %d epochs, so nothing is trained against perturbation; "
                 "lower it or give more epochs.",
                 self.config.adversarial_start,

@@ -166,7 +166,7 @@ def robustness(trained: Trained) -> dict[str, np.ndarray]:
 def perturbations(trainer: BaseTrainer, vectors: Embeddings) -> dict[str, tuple[Embeddings, float]]:
     """Directions and lengths by the names of their columns."""
     directions = {"uphill": uphill(trainer, vectors), "noise": noise(vectors, trainer.config.seed)}
-    own = float(root_mean_square(vectors))
+    own = root_mean_square(vectors).item()
     relative = {
         f"{kind} {length}": (direction, length * own) for kind, direction in directions.items() for length in LENGTHS
     }

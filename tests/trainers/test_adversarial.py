@@ -185,10 +185,10 @@ def test_goes_on_where_ordinary_training_was_stopped(train_on, clean):
 
 
 def test_says_when_nothing_will_be_trained_against_perturbation(train_on, clean, caplog):
-    with caplog.at_level("WARNING", logger="trainers.adversarial"):
+    with caplog.at_level("INFO", logger="trainers.adversarial"):
         train_on(clean, **APR_ALONE, adversarial_start=2)
         train_on(clean, **APR_ALONE, adversarial_start=1)
-        train_on(clean)
+        train_on(clean, max_distrusted=0)
     assert caplog.messages == [
         "adversarial_start is 2 and there are 2 epochs, so nothing is trained against perturbation; lower it or give "
         "more epochs."
