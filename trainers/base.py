@@ -221,10 +221,10 @@ class BaseTrainer(ABC):
 
     @torch.no_grad()
     def embeddings(self, graph: HeteroData) -> Embeddings:
-        """The model's vectors as they are now, from train edges only, on the CPU."""
+        """The model's vectors as they are now, from train edges only, on the CPU; later training leaves them alone."""
         self.model.eval()
         user, song = self.model.encode(self._seen_of(graph))
-        return Embeddings(user.cpu(), song.cpu())
+        return Embeddings(*(rows.detach().cpu().clone() for rows in (user, song)))  # of `mf` they are the table itself
 
     # The loop
 

@@ -24,8 +24,9 @@ class AdversarialObjective(PairObjective):
         loss = l(Z) + adversarial_weight l(Z + delta),    delta = epsilon sqrt(N) g / |g|,
 
     where N vectors have a gradient. So a vector is moved by epsilon in the root mean square, and most where the loss is
-    most sensitive. To move each row as far as any other, as He et al. do with the three rows of a pair, is another
-    thing when all songs compete: songs that hardly matter would all come near at once.
+    most sensitive. With ``loss = "bpr"`` each of them is moved by epsilon, as by He et al.: the rows of g are scaled to
+    one length first. To do so where all songs compete is another thing: songs that hardly matter would all come near
+    at once.
 
     What is moved are the encoded vectors and not the weights behind them, so any model can be trained like this, and a
     step costs one more loss but not one more encoding. The loss of a local channel is left as it is: it takes the
@@ -36,6 +37,9 @@ class AdversarialObjective(PairObjective):
 
     Args:
         config: also ``epsilon`` and ``adversarial_weight`` are read.
+
+    Attributes:
+        weight: of the second term, for the steps to come; without one nothing is perturbed.
     """
 
     def __init__(self, config: AdversarialConfig) -> None:
@@ -50,6 +54,8 @@ class AdversarialObjective(PairObjective):
         if not self.weight:
             return loss
         uphill = gradient(loss, embeddings, retain_graph=True)
+        if self.config.loss == "bpr":
+            uphill = with_unit_rows(uphill)
         perturbed = moved(embeddings, uphill, self.epsilon, on_sphere=model.config.similarity == "cosine")
         return loss + self.weight * super().ranking_loss(model, graph, perturbed, step)
 
@@ -57,6 +63,11 @@ class AdversarialObjective(PairObjective):
 def gradient(loss: Tensor, embeddings: Embeddings | SomeEmbeddings, retain_graph: bool = False) -> Embeddings:
     """Gradient of a loss at the vectors it is of, in the shapes of their user and song."""
     return Embeddings(*torch.autograd.grad(loss, _vectors(embeddings), retain_graph=retain_graph))
+
+
+def with_unit_rows(direction: Embeddings) -> Embeddings:
+    """The direction with each row scaled to length 1; a row of zeros stays."""
+    return Embeddings(*(F.normalize(rows, dim=1, eps=torch.finfo(torch.float32).tiny) for rows in direction))
 
 
 def moved(
@@ -68,16 +79,16 @@ def moved(
         direction: in the shapes of the vectors' user and song; only where it points counts.
         on_sphere: scale the results to length 1, for vectors that had it.
     """
-    scale = length / _root_mean_square(direction).clamp(min=torch.finfo(torch.float32).tiny)
+    scale = length / root_mean_square(direction).clamp(min=torch.finfo(torch.float32).tiny)
     pairs = zip(_vectors(embeddings), direction, strict=True)
     rows = (vectors + scale * along for vectors, along in pairs)
     result = Embeddings(*(F.normalize(row, dim=1) if on_sphere else row for row in rows))
     return result if isinstance(embeddings, Embeddings) else embeddings._replace(vectors=result)
 
 
-def _root_mean_square(direction: Embeddings) -> Tensor:
-    """Of the lengths of the rows that point anywhere, so that users who are not in a batch do not count."""
-    squares = torch.cat(tuple(direction)).square().sum(1)
+def root_mean_square(rows: Embeddings) -> Tensor:
+    """Of the lengths of the rows, without those that are zero: users who are not in a batch do not count."""
+    squares = torch.cat(tuple(rows)).square().sum(1)
     return (squares.sum() / squares.count_nonzero().clamp(min=1)).sqrt()
 
 

@@ -16,13 +16,14 @@ from models.base import Embeddings, SomeEmbeddings
 from models.factory import create_model
 from trainers.factory import create_trainer
 from trainers.objective import PairObjective, Step
-from trainers.perturbation import AdversarialObjective, gradient, moved
+from trainers.perturbation import AdversarialObjective, gradient, moved, with_unit_rows
 from trainers.refit import chosen_history
 from trainers.sampling import train_pairs
 from trainers.trust import FEWEST_LISTENERS, NOBODY, _Audiences, _matrix, distrust, without_listens_of
 
 USERS, SONGS, FAKES, PUSHED = 300, 150, 20, 149
-OFF = {"adversarial_weight": 0, "max_distrusted": 0}
+AT_ONCE = {"adversarial_weight": 0.5, "adversarial_start": 0}
+APR_ALONE = {"adversarial_weight": 0.5, "max_distrusted": 0}
 
 
 def with_fakes(table: pa.Table, fakes: int = FAKES) -> pa.Table:
@@ -58,11 +59,11 @@ def clean(make_graph, honest_table):
 def train_on(training_config, tmp_path):
     """``train_on(graph, **keys)``: an adversarial trainer after two epochs, and its results."""
 
-    def train(graph, name="adversarial", **training):
+    def train(graph, name="adversarial", epochs=2, **training):
         counts = {f"num_{kind}s": graph[kind].num_nodes for kind in ("user", "song", "artist")}
         config = {**training_config, "batch_size": 512, **training}
         trainer = create_trainer(name, {**counts, "embedding_dim": 16}, config, tmp_path / name)
-        return trainer, trainer.train(graph, 2)
+        return trainer, trainer.train(graph, epochs)
 
     return train
 
@@ -110,19 +111,35 @@ def test_some_vectors_stay_numbered_as_they_were():
     assert after.of_users(torch.tensor([10, 0])).shape == (2, 4)
 
 
+def test_rows_of_a_direction_become_as_long_as_each_other():
+    direction = random_vectors()
+    direction.song[4] = 0
+    scaled = with_unit_rows(Embeddings(*(rows * 1e-20 for rows in direction)))
+    lengths = torch.cat(tuple(scaled)).norm(dim=1)
+    assert lengths[6 + 4] == 0
+    assert torch.allclose(lengths[lengths > 0], torch.ones(14))
+
+
+def a_step(config, model_config, graph):
+    """Objective, model, vectors and step of all train pairs, with thirty songs or one a pair to compete."""
+    model = create_model({**model_config, "local": False}, seed=0)
+    pairs = train_pairs(message_graph(graph))
+    negatives = torch.arange(30) if config.loss == "softmax" else torch.arange(pairs.shape[1]) % 30
+    return AdversarialObjective(config), model, model.encode(graph), Step(pairs, negatives, None)
+
+
 @pytest.mark.parametrize("loss", ["softmax", "bpr"])
 def test_the_loss_is_the_plain_one_and_a_greater_one_beside_it(loss, make_trainer, model_config, tiny_graph):
     config = make_trainer("adversarial", loss=loss, epsilon=0.2, adversarial_weight=0.25).config
-    model = create_model({**model_config, "local": False}, seed=0)
-    pairs = train_pairs(message_graph(tiny_graph))
-    negatives = torch.arange(30) if loss == "softmax" else torch.arange(pairs.shape[1]) % 30
-    step, vectors = Step(pairs, negatives, None), model.encode(tiny_graph)
+    objective, model, vectors, step = a_step(config, model_config, tiny_graph)
     plain = PairObjective(config).ranking_loss(model, tiny_graph, vectors, step)
-    perturbed = moved(vectors, gradient(plain, vectors, retain_graph=True), 0.2, on_sphere=True)
+    uphill = gradient(plain, vectors, retain_graph=True)
+    perturbed = moved(vectors, with_unit_rows(uphill) if loss == "bpr" else uphill, 0.2, on_sphere=True)
     harder = PairObjective(config).ranking_loss(model, tiny_graph, perturbed, step)
-    both = AdversarialObjective(config).ranking_loss(model, tiny_graph, vectors, step)
     assert harder > plain
-    assert both.item() == pytest.approx((plain + 0.25 * harder).item())
+    assert objective.ranking_loss(model, tiny_graph, vectors, step).item() == pytest.approx(
+        (plain + 0.25 * harder).item()
+    )
 
 
 @pytest.mark.parametrize("architecture", ["gat", "lightgcn", "mf"])
@@ -132,18 +149,58 @@ def test_trains_any_model_with_any_loss(architecture, training, model_config, tr
         pytest.skip("mf has no neighbourhoods")
     keys = {key: value for key, value in model_config.items() if key != "heads" or architecture == "gat"}
     trained = {}
-    for name in ("advanced", "adversarial"):
-        config = {**training_config, **training}
+    for name, own in (("advanced", {}), ("adversarial", AT_ONCE)):
+        config = {**training_config, **training, **own}
         trainer = create_trainer(name, {**keys, "architecture": architecture}, config, tmp_path / name)
         assert np.isfinite(trainer.train(tiny_graph, 2)["history"][-1]["loss"])
         trained[name] = weights(trainer)
     assert not same(*trained.values())
 
 
-def test_is_advanced_with_both_abilities_off(train_on, poisoned):
-    ours, theirs = train_on(poisoned, **OFF), train_on(poisoned, "advanced")
+def test_is_advanced_without_trust_unless_more_is_asked_for(train_on, poisoned):
+    ours, theirs = train_on(poisoned, max_distrusted=0), train_on(poisoned, "advanced")
     assert same(weights(ours[0]), weights(theirs[0]))
     assert ours[1]["test"] == theirs[1]["test"]
+
+
+def test_begins_with_ordinary_training(train_on, clean):
+    ordinary = train_on(clean, "advanced", epochs=3)[1]["history"]
+    ours = train_on(clean, epochs=3, **APR_ALONE, adversarial_start=2)[1]["history"]
+    assert [record["loss"] for record in ours[:2]] == [record["loss"] for record in ordinary[:2]]
+    assert ours[2]["loss"] > 1.2 * ordinary[2]["loss"]
+
+
+def test_the_best_epoch_is_one_after_ordinary_training(train_on, clean):
+    results = train_on(clean, epochs=9, **APR_ALONE, adversarial_start=4, patience=1, lr=1e-9)[1]
+    assert (results["best_epoch"], results["epochs_run"]) == (5, 6)
+
+
+def test_goes_on_where_ordinary_training_was_stopped(train_on, clean):
+    keys = {**APR_ALONE, "adversarial_start": 2}
+    train_on(clean, epochs=2, **keys)
+    resumed = train_on(clean, epochs=4, **keys)
+    anew = train_on(clean, epochs=4, resume=False, **keys)
+    assert same(weights(resumed[0]), weights(anew[0]))
+    assert resumed[1]["best_epoch"] == anew[1]["best_epoch"] > 2
+
+
+def test_says_when_nothing_will_be_trained_against_perturbation(train_on, clean, caplog):
+    with caplog.at_level("INFO", logger="trainers.adversarial"):
+        train_on(clean, **APR_ALONE, adversarial_start=2)
+        train_on(clean, **APR_ALONE, adversarial_start=1)
+        train_on(clean, max_distrusted=0)
+    assert caplog.messages == [
+        "adversarial_start is 2 and there are 2 epochs, so nothing is trained against perturbation; lower it or give "
+        "more epochs."
+    ]
+
+
+def test_a_refit_begins_with_ordinary_training_too(train_on, clean, tmp_path):
+    trainer, results = train_on(clean, epochs=4, **APR_ALONE, adversarial_start=2)
+    refit = type(trainer)(trainer.model.config.model_dump(), trainer.config.model_dump(), tmp_path / "refit")
+    losses = [record["loss"] for record in refit.refit(clean, results["history"])["history"]]
+    assert losses[1] < losses[0]
+    assert losses[2] > 1.2 * losses[1]
 
 
 # Whom to trust
@@ -252,7 +309,15 @@ def test_a_refit_distrusts_too(train_on, poisoned, training_config, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "keys", [{"epsilon": 0}, {"adversarial_weight": -1}, {"max_distrusted": 0.5}, {"suspicion": 0}, {"trust": True}]
+    "keys",
+    [
+        {"epsilon": 0},
+        {"adversarial_weight": -1},
+        {"adversarial_start": -1},
+        {"max_distrusted": 0.5},
+        {"suspicion": 0},
+        {"trust": True},
+    ],
 )
 def test_keys_that_make_no_sense_are_refused(make_trainer, keys):
     with pytest.raises(InputError, match=next(iter(keys))):

@@ -172,6 +172,17 @@ def test_a_continued_run_equals_one_that_went_through(make_trainer, tiny_graph, 
     assert torch.equal(continued.model.table, through.model.table)
 
 
+def test_vectors_that_were_taken_stay_as_they_were(model_config, training_config, tiny_graph, tmp_path):
+    sizes = {key: value for key, value in model_config.items() if key != "heads"}
+    trainer = SimpleTrainer({**sizes, "architecture": "mf", "similarity": "dot"}, training_config, tmp_path)
+    trainer.train(tiny_graph, 1)
+    taken = trainer.embeddings(tiny_graph)
+    before = taken.song.clone()
+    trainer.train(tiny_graph, 3)
+    assert torch.equal(taken.song, before)
+    assert not taken.song.requires_grad
+
+
 def test_one_trainer_can_train_twice(make_trainer, tiny_graph):
     trainer = make_trainer("simple")
     first = trainer.train(tiny_graph, 2)["history"]
