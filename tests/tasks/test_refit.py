@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from torch_geometric.data import HeteroData
 
@@ -34,6 +36,9 @@ def graphs(tmp_path: Path, tiny_graph: HeteroData, tiny_training_graph: HeteroDa
         (tmp_path / name).mkdir()
         save_graph(graph, tmp_path / name / f"{name}.pt")
         refs.append(Ref(str(tmp_path / name), name))
+    for file, column, kind in (("songs", "track_id", "song"), ("artists", "artist_id", "artist")):
+        ids = [str(number) for number in range(int(tiny_graph[kind].num_nodes))]
+        pq.write_table(pa.table({column: ids}), tmp_path / "graph" / f"{file}.parquet")
     return refs[0], refs[1]
 
 
