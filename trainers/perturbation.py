@@ -67,7 +67,9 @@ def gradient(loss: Tensor, embeddings: Embeddings | SomeEmbeddings, retain_graph
 
 def with_unit_rows(direction: Embeddings) -> Embeddings:
     """The direction with each row scaled to length 1; a row of zeros stays."""
-    return Embeddings(*(F.normalize(rows, dim=1, eps=torch.finfo(torch.float32).tiny) for rows in direction))
+    # first by their greatest entry: the square of what a gradient may be is less than a float can tell from 0
+    largest = (rows.abs().amax(1, keepdim=True).clamp(min=torch.finfo(rows.dtype).tiny) for rows in direction)
+    return Embeddings(*(F.normalize(rows / most, dim=1) for rows, most in zip(direction, largest, strict=True)))
 
 
 def moved(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,8 @@ def test_the_committed_table_is_that_of_the_committed_numbers(script: Any) -> No
     known = json.loads(claims.RESULTS.read_text(encoding="utf-8"))
     assert claims.RESULTS.with_suffix(".md").read_text(encoding="utf-8") == claims.page(known)
     assert set(known) == set(claims.CLAIMS)
-    assert all(found["rows"] for found in known.values())
+    assert all(found["rows"] and found["commit"] and found["machine"] for found in known.values())
+    assert re.search(r"/(home|work|tmp|root|Users)/", json.dumps(known)) is None
 
 
 def test_epochs_are_counted_until_the_mean_curve_is_near_where_it_ends(script: Any) -> None:
