@@ -82,11 +82,11 @@ def assemble_bundle(
         for name in names:
             _copy(origin / name, folder / name)
     _copy_optional(folder, {"profile.json": profile, "audit.json": audit, "seeds.json": seeds})
+    _copy_optional(folder, {name: _optional(refit or model, name) for name in (LOCAL, HEADS)})
     _copy_optional(folder, {RESULTS: _optional(model, RESULTS)})
     if refit:
-        _copy_optional(folder, {TWIN: model / EMBEDDINGS, TWIN_WEIGHTS: model / WEIGHTS})
-    _copy_optional(folder, {name: _optional(refit or model, name) for name in (LOCAL, HEADS)})
-    _copy_optional(folder, {TWIN_LOCAL: _optional(model, LOCAL) if refit else None})
+        twin = {TWIN: model / EMBEDDINGS, TWIN_WEIGHTS: model / WEIGHTS, TWIN_LOCAL: _optional(model, LOCAL)}
+        _copy_optional(folder, twin)
     pq.write_table(seen_table(graph), folder / "seen.parquet")
     pq.write_table(song_artist_table(graph), folder / "song_artists.parquet")
     _check_counts(folder, graph)

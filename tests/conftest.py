@@ -185,3 +185,17 @@ def installed_example(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "-c", "import setuptools; setuptools.setup()", "--quiet", "egg_info"]
     subprocess.run(command, cwd=folder, check=True, capture_output=True)
     return folder
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """``install("first", "swift = pkg.module:Swift")``: as if a package with that entry point were installed."""
+
+    def add(package: str, entry_point: str, group: str = "songgraph.trainers") -> None:
+        metadata = tmp_path / f"{package}-1.0.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+        (metadata / "entry_points.txt").write_text(f"[{group}]\n{entry_point}\n")
+        monkeypatch.syspath_prepend(tmp_path)
+
+    return add

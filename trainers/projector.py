@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from data.graph import BY
@@ -32,7 +34,7 @@ def project_songs(folder: Path, embeddings: Embeddings, graph: HeteroData, vocab
     shown = listeners.argsort(descending=True, stable=True)[:MOST_SHOWN]
     songs = shown.tolist()
     titles = names_of(vocabularies / "songs.parquet", "track", songs)
-    artists = _artists(graph, vocabularies, set(songs))
+    artists = _artists(graph, vocabularies, shown)
     labels = [
         [_one_line(title), _one_line(artists.get(song, "")), count]
         for song, title, count in zip(songs, titles, listeners[shown].tolist(), strict=True)
@@ -42,10 +44,10 @@ def project_songs(folder: Path, embeddings: Embeddings, graph: HeteroData, vocab
         writer.add_embedding(embeddings.song[shown], labels, tag="songs", metadata_header=header)
 
 
-def _artists(graph: HeteroData, vocabularies: Path, songs: set[int]) -> dict[int, str]:
-    pairs = [(song, artist) for song, artist in graph[BY].edge_index.T.tolist() if song in songs]
-    names = names_of(vocabularies / "artists.parquet", "artist", [artist for _, artist in pairs])
-    return artists_by_song((song for song, _ in pairs), names)
+def _artists(graph: HeteroData, vocabularies: Path, songs: Tensor) -> dict[int, str]:
+    by = graph[BY].edge_index
+    song, artist = by[:, torch.isin(by[0], songs)].tolist()
+    return artists_by_song(song, names_of(vocabularies / "artists.parquet", "artist", artist))
 
 
 def _one_line(text: str) -> str:

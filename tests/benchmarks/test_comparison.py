@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 import os
@@ -23,13 +22,6 @@ from trainers.advanced import AdvancedTrainer
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 QUOTED = re.compile(r"<!-- (?P<path>benchmarks/results/[\w-]+\.md) -->\n(?P<table>(?:\|.*\n)+)")
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Imports a script of ``benchmarks/`` by name."""
-    monkeypatch.syspath_prepend(CHECKOUT / "benchmarks")
-    return importlib.import_module
 
 
 @pytest.fixture

@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
-
-CHECKOUT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Imports a script of ``benchmarks/`` by name."""
-    monkeypatch.syspath_prepend(CHECKOUT / "benchmarks")
-    return importlib.import_module
 
 
 def test_rows_of_one_trainer_replace_its_own_and_leave_the_others(script: Any, tmp_path: Path) -> None:

@@ -58,11 +58,7 @@ def test_model_path_names_the_class():
     assert model_path({"architecture": "lightgcn"}) == "models.lightgcn:LightGCN"
 
 
-def test_an_installed_package_brings_a_name(tmp_path, monkeypatch):
-    metadata = tmp_path / "plain-1.0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: plain\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text("[songgraph.models]\nplain = models.mf:MF\n")
-    monkeypatch.syspath_prepend(tmp_path)
+def test_an_installed_package_brings_a_name(install):
+    install("plain", "plain = models.mf:MF", group="songgraph.models")
     assert model_path({"architecture": "plain"}) == "models.mf:MF"
     assert type(create_model({"architecture": "plain", "num_users": 2, "num_songs": 2})).__name__ == "MF"

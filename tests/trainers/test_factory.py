@@ -127,20 +127,6 @@ def test_defaults_are_the_guides():
     }
 
 
-@pytest.fixture
-def install(tmp_path, monkeypatch):
-    """``install("first", "swift = pkg.module:Swift")``: as if a package with that entry point were installed."""
-
-    def add(package, entry_point, group="songgraph.trainers"):
-        metadata = tmp_path / f"{package}-1.0.dist-info"
-        metadata.mkdir()
-        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
-        (metadata / "entry_points.txt").write_text(f"[{group}]\n{entry_point}\n")
-        monkeypatch.syspath_prepend(tmp_path)
-
-    return add
-
-
 def test_an_installed_package_brings_a_name(install):
     install("swift", "swift = trainers.simple:SimpleTrainer")
     assert trainer_path("swift") == "trainers.simple:SimpleTrainer"
