@@ -22,8 +22,8 @@ from rows import ROWS, TRAINED, compared
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
+from data.code.lookup import find_class
 from data.graph import LISTENS, load_graph, node_counts
-from data.lookup import find_class
 from evaluation.baselines.factory import create_baseline
 from evaluation.evaluate import Evaluation, evaluate
 from evaluation.parts import Part, part_edges, sample_users

@@ -8,8 +8,8 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
+from data.code.digests import PACKAGES
 from data.machine import cores, memory
-from tasks.digest import PACKAGES
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 GIB = 2**30

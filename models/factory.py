@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from data.lookup import class_path, find_class
+from data.code.lookup import class_path, find_class
 
 if TYPE_CHECKING:
     from models.base import ModelConfig, RecommenderModel

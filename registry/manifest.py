@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, Self
 from pydantic import Field, ValidationError
 
 from data.config import Config
+from data.digest import sha256_of_file
 from data.errors import InputError
 
 MANIFEST = "manifest.json"
@@ -163,12 +164,6 @@ def read_manifest(folder: Path) -> Manifest:
     if manifest.digest != manifest.expected_digest():
         raise _refused(folder, f"{MANIFEST} is damaged: its digest does not match its content")
     return manifest
-
-
-def sha256_of_file(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _refused(folder: Path, problem: str) -> InputError:

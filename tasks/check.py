@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from data.code.imports import has_source
 from data.errors import InputError
 from models.factory import model_path
 from registry.location import resolve_uri
 from tasks.config import RunConfig
-from tasks.outside import has_source
 from trainers.factory import trainer_path
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from data.digest import sha256_of_file, sha256_of_json
 from data.errors import InputError
-from tasks.digest import sha256_of_file, sha256_of_json
 from tasks.ref import Files
 from tasks.store import write_json
 

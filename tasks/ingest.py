@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from data.digest import sha256_of_json
 from data.errors import InputError
 from data.events.config import IngestConfig
 from data.events.sources import find_files, track_artist_files
 from data.project import artifacts_folder
 from tasks.config import RunConfig
-from tasks.digest import sha256_of_json
 from tasks.file_digests import digest_files
 from tasks.ref import Files, Ref
 from tasks.stage import Stage

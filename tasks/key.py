@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import Any
 
+from data.code.digests import code_digests
 from data.config import flat
-from tasks.digest import as_json, code_digests, sha256_of_json
+from data.digest import sha256_of_json
 
 LIBRARIES = ("torch", "torch-geometric")
 
@@ -33,7 +35,7 @@ def key_parts(
         **{f"code {module}": digest for module, digest in code_digests(code).items()},
         **{f"library {name}": version(name) for name in LIBRARIES},
     }
-    return as_json(parts)  # as they will be read back, so that they can be compared
+    return json.loads(json.dumps(parts, default=str))  # as they will be read back, so that they can be compared
 
 
 def key_of(parts: KeyParts) -> str:

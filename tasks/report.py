@@ -11,9 +11,9 @@ from typing import Any
 
 from prefect.artifacts import create_link_artifact
 
+from data.digest import sha256_of_file, sha256_of_json
 from data.project import artifacts_folder
 from tasks.config import RunConfig
-from tasks.digest import sha256_of_file, sha256_of_json
 from tasks.ref import Ref
 from tasks.stage import Stage
 

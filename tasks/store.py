@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from tasks.digest import sha256_of_file, sha256_of_json
+from data.digest import sha256_of_file, sha256_of_json
 from tasks.key import KeyParts
 from tasks.ref import Ref
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from prefect import Flow, Task
 
+from data.code.digests import PACKAGES, code_digests
 from evaluation.baselines.factory import BASELINES
 from models.factory import MODELS
-from tasks.digest import PACKAGES, code_digests
 from tasks.stage import Stage
 from trainers.factory import TRAINERS
 
@@ -29,6 +29,7 @@ STAGES = {
 }  # fmt: skip
 
 NOT_IN_A_RESULT = {
+    "data.digest": "digests, which are part of the key themselves",
     "data.errors": "text of errors",
     "data.project": "where things are",
     "registry.location": "where the registry is; its address is part of the config",

@@ -2,70 +2,44 @@
 
 from __future__ import annotations
 
-import ast
-import hashlib
-import json
 import logging
 import pickle
-import sys
 import zipfile
 from collections.abc import Iterable, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from data.code.digests import class_digests
+from data.digest import sha256_of_json
 from data.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
-PROJECT_CODE = ("models", "trainers")
+FORMAT = 2
 # torch.load refuses what its safe default does not know with an UnpicklingError; nothing is pickled here
 DAMAGE = (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile)
 
 
 def fingerprint(config: Mapping[str, Any], graph: str, classes: Iterable[type]) -> str:
-    """What decides the weights, in 16 hex digits: config, digest of the graph, and the code.
+    """Return 16 hex digits over all that decides the weights: the config, the graph, and the code.
 
-    The number of epochs is not part of it, so that a run can be continued with more of them.
+    The number of epochs does not count, so that a run can be continued with more of them.
+
+    Args:
+        config: plain values.
+        graph: digest of the graph.
+        classes: the trainer and the model; the code behind them counts as it does in a stage's key.
     """
     parts = {
         "format": FORMAT,
         "config": config,
         "graph": graph,
-        "code": code_digest(classes),
+        "code": class_digests(classes),
         "torch": torch.__version__,
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def code_digest(classes: Iterable[type]) -> str:
-    """SHA-256 over the syntax (not the comments) of models, trainers and the modules of ``classes`` elsewhere."""
-    digest = hashlib.sha256()
-    for path in sorted(_project_files() | _files_of(classes)):
-        digest.update(_syntax_digest(path.read_bytes()))
-    return digest.hexdigest()
-
-
-@cache
-def _syntax_digest(source: bytes) -> bytes:
-    """Computed once a process and source: to parse all of ours takes some 0.2 s, longer than a small training."""
-    return hashlib.sha256(ast.dump(ast.parse(source)).encode()).digest()
-
-
-def _project_files() -> set[Path]:
-    root = Path(__file__).resolve().parent.parent
-    return {path for package in PROJECT_CODE for path in (root / package).glob("*.py")}
-
-
-def _files_of(classes: Iterable[type]) -> set[Path]:
-    """Source files of the classes and of those they inherit from, up to the first that torch or Python brings."""
-    modules = {base.__module__ for found in classes for base in found.__mro__}
-    own = (sys.modules[name] for name in modules if name.split(".")[0] not in ("torch", "builtins", "abc"))
-    files = (getattr(module, "__file__", None) for module in own)
-    return {Path(name).resolve() for name in files if name and name.endswith(".py")}
+    return sha256_of_json(parts)[:16]
 
 
 class CheckpointFile:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from data.code.lookup import class_path, find_class, require_subclass
 from data.errors import InputError
-from data.lookup import class_path, find_class, require_subclass
 
 if TYPE_CHECKING:
     from trainers.base import BaseTrainer

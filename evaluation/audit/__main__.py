@@ -66,7 +66,7 @@ def _audit(path: Path, listens: Path | None, trainer: str, model: str, warmed_fr
 
 
 def _probe(trainer: str, model: str, seed: int) -> Any:
-    from data.lookup import find_class
+    from data.code.lookup import find_class
     from evaluation.audit.canary import Probe
 
     return find_class("probe", PROBE, {}, Probe)(trainer, {"architecture": model}, {"seed": seed})

@@ -19,10 +19,10 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
+from data.code import digests
 from data.errors import InputError
 from registry.history import promote
 from registry.store import Store
-from tasks import digest, outside
 
 BASELINES = ["popularity", "recent-popularity", "item-knn-cosine", "item-knn-bm25"]
 AFTER_SPLIT = ["audit", "train", "baseline-popularity", "evaluate", "register", "report"]
@@ -158,14 +158,12 @@ def test_a_start_from_a_model_of_another_split_is_refused_before_training(traine
 @pytest.fixture
 def edit_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
     """Let a module's source have further lines, as the digest of the code sees it."""
-    source_file, digest_of = outside.source_file, digest._module_digest
+    source_file = digests.source_file
 
     def edit(module: str, lines: str) -> None:
         edited = tmp_path / f"{module}.py"
         edited.write_text(source_file(module).read_text(encoding="utf-8") + lines, encoding="utf-8")
-        monkeypatch.setattr(outside, "source_file", lambda name: edited if name == module else source_file(name))
-        again = digest_of.__wrapped__(module)
-        monkeypatch.setattr(digest, "_module_digest", lambda name: again if name == module else digest_of(name))
+        monkeypatch.setattr(digests, "source_file", lambda name: edited if name == module else source_file(name))
 
     return edit
 

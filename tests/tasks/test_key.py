@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks import digest
-from tasks.digest import code_digests
+from data.code.digests import code_digests
 from tasks.key import in_short, key_of, key_parts, what_changed
 
 
@@ -60,7 +59,6 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def write(text: str) -> dict[str, str]:
         (tmp_path / "their_trainer.py").write_text(text)
         importlib.invalidate_caches()
-        digest._module_digest.cache_clear()
         return code_digests(["their_trainer"])
 
     return write

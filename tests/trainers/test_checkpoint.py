@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from data.code import digests
 from data.errors import InputError
 from data.graph import save_graph
 from trainers.checkpoint import CheckpointFile, fingerprint
@@ -105,14 +106,76 @@ def test_fingerprint_follows_config_graph_and_code():
 
 
 def test_code_of_a_class_outside_the_project_counts_but_not_its_comments(tmp_path, monkeypatch):
-    def digest(name, text):
-        (tmp_path / f"{name}.py").write_text(text)
-        monkeypatch.syspath_prepend(tmp_path)
-        return fingerprint({}, "graph", [__import__(name).Own])
+    monkeypatch.syspath_prepend(tmp_path)
 
-    plain = digest("plain_trainer", "class Own:\n    x = 1\n")
-    assert plain == digest("commented_trainer", "class Own:\n    x = 1  # said\n")
-    assert plain != digest("changed_trainer", "class Own:\n    x = 2\n")
+    def digest(text):
+        (tmp_path / "own_trainer.py").write_text(text)
+        monkeypatch.delitem(sys.modules, "own_trainer", raising=False)
+        importlib.invalidate_caches()
+        return fingerprint({}, "graph", [importlib.import_module("own_trainer").Own])
+
+    plain = digest("class Own:\n    x = 1\n")
+    assert plain == digest('class Own:\n    """Why."""\n\n    x = 1  # how\n')
+    assert plain != digest("class Own:\n    x = 12\n")
+
+
+@pytest.fixture
+def edit(tmp_path, monkeypatch):
+    """Let a module of the project have another source, as the digest of the code sees it."""
+    source_file = digests.source_file
+
+    def write(module: str, old: str, new: str) -> None:
+        edited = tmp_path / f"{module}.py"
+        edited.write_text(source_file(module).read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+        monkeypatch.setattr(digests, "source_file", lambda name: edited if name == module else source_file(name))
+
+    return write
+
+
+@pytest.fixture
+def cut_off(make_trainer, tiny_graph, monkeypatch):
+    """Train until the process is cut off in epoch 3 of 4; a new trainer may go on."""
+    trainer = make_trainer("advanced")
+    with monkeypatch.context() as patch:
+        patch.setattr(type(trainer), "train_epoch", _cut_off_in(3, type(trainer).train_epoch))
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train(tiny_graph, 4)
+    return make_trainer("advanced")
+
+
+def _cut_off_in(epoch, train_epoch):
+    def run(trainer, graph):
+        if trainer.current_epoch == epoch:
+            raise KeyboardInterrupt
+        return train_epoch(trainer, graph)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new"),
+    [
+        ("data.graph", "weight", "weigth"),
+        ("evaluation.ranking", "return", "return  0,"),
+        ("models.aggregation", "+", "-"),
+    ],
+)
+def test_a_changed_line_of_any_module_that_is_reached_starts_anew_and_says_so(
+    cut_off, tiny_graph, edit, caplog, module, old, new
+):
+    edit(module, old, new)
+    with caplog.at_level("INFO"):
+        cut_off.train(tiny_graph, 4)
+    assert "is of another config, graph or code; it is left alone." in caplog.text
+    assert "Resuming" not in caplog.text
+
+
+def test_a_changed_docstring_or_comment_goes_on(cut_off, tiny_graph, edit, caplog):
+    edit("data.graph", '"""The graph of users', '"""A graph of users')
+    edit("trainers.federated_leak", "import", "# why\nimport")
+    with caplog.at_level("INFO"):
+        assert len(cut_off.train(tiny_graph, 4)["history"]) == 4
+    assert "Resuming after epoch 2 of 4." in caplog.messages
 
 
 MODULE = """

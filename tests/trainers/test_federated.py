@@ -13,11 +13,11 @@ import torch
 from scipy.optimize import brentq
 from scipy.stats import norm as normal
 
+from data.code.digests import code_digests
 from data.errors import InputError
 from data.graph import BY, LISTENS, message_graph, node_counts
 from evaluation.audit.canary import run_canary
 from models.factory import create_model
-from tasks.digest import code_digests
 from trainers import federated_process
 from trainers.canary import TrainerProbe
 from trainers.factory import create_trainer, trainer_class
