@@ -30,7 +30,7 @@ $(FLOWER)/installed: constraints-federated.txt
 	test -x $(FLOWER)/bin/python || python3 -m venv $(FLOWER)
 	$(FLOWER)/bin/python -m pip install --quiet --constraint constraints-federated.txt torch==2.13.0
 	$(FLOWER)/bin/python -m pip install --quiet --constraint constraints-federated.txt \
-		'flwr[simulation,dp]' torch-geometric numba numpy pyarrow pydantic rich safetensors scipy
+		'flwr[simulation,dp]' torch-geometric lazy-loader numba numpy pyarrow pydantic rich safetensors scipy
 	touch $@
 
 train: install ## Run the main job (CONFIG=configs/synthetic.toml)

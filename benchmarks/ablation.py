@@ -22,11 +22,11 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from data.graph import load_graph, node_counts, set_by
-from evaluation.evaluate import evaluate
-from evaluation.seeds import Run, across_seeds, difference, is_difference
+from evaluation.evaluation import evaluate
+from evaluation.statistics.seed_comparison import Run, across_seeds, difference, is_difference
 from models.base import Embeddings
 from models.gat import GAT, GATConfig
-from tasks.config import RunConfig, load_run_config
+from tasks.run_config import RunConfig, load_run_config
 from trainers.advanced import AdvancedTrainer
 from trainers.objective import PairObjective
 

@@ -29,9 +29,9 @@ from data.events.ingest import ingest
 from data.graph import EDGE_TYPES, NODE_TYPES, build_graph, load_graph, message_graph, save_graph
 from data.synthetic.log import write_log
 from data.training_graph import split_graph
-from models.adjacency import adjacency
 from models.gat import DegreeAttention
-from tasks.config import RunConfig, load_run_config
+from models.graph.adjacency import adjacency
+from tasks.run_config import RunConfig, load_run_config
 
 DIM, HEADS, LAYERS = 64, 4, 2
 CORES = (1, 2)

@@ -29,8 +29,8 @@ from standings import Row, markdown, picture, report, table
 
 from data.machine import threads
 from data.project import artifacts_folder
-from tasks.config import RunConfig, load_run_config
-from tasks.evaluate import DEFAULT_K
+from tasks.run_config import RunConfig, load_run_config
+from tasks.stages.evaluate import DEFAULT_K
 
 REAL, MADE_UP = "configs/lastfm-tracks.toml", "configs/synthetic-medium.toml"
 OURS, PATIENT = "gat", 10

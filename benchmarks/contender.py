@@ -24,13 +24,13 @@ from torch_geometric.data import HeteroData
 
 from data.code.lookup import find_class
 from data.graph import LISTENS, load_graph, node_counts
-from evaluation.baselines.factory import create_baseline
-from evaluation.evaluate import Evaluation, evaluate
+from evaluation.baselines.choices import create_baseline
+from evaluation.evaluation import Evaluation, evaluate
 from evaluation.parts import Part, part_edges, sample_users
 from evaluation.ranking import Score
 from models.base import RecommenderModel
 from models.factory import MODELS, create_model
-from tasks.config import RunConfig, load_run_config
+from tasks.run_config import RunConfig, load_run_config
 from trainers.advanced import AdvancedTrainer
 from trainers.factory import parse_training_config
 

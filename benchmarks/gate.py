@@ -24,8 +24,8 @@ from safetensors.torch import load_file, save_file
 from scipy.stats import binomtest
 from torch_geometric.data import HeteroData
 
-from data.events.config import IngestConfig
 from data.events.ingest import ingest
+from data.events.ingest_config import IngestConfig
 from data.events.sources import find_files
 from data.graph import build_graph, load_graph, node_counts, save_graph
 from data.profile import graph_profile
@@ -33,17 +33,17 @@ from data.split import SplitConfig
 from data.synthetic.log import SyntheticConfig, write_log
 from data.training_graph import split_graph
 from evaluation.audit.auditor import audit_graph, read_listens
-from evaluation.evaluate import evaluate
-from evaluation.intervals import mean
+from evaluation.evaluation import evaluate
 from evaluation.record import EvaluationRecord, read_per_user
-from evaluation.results import write_results
+from evaluation.result_files import write_results
+from evaluation.statistics.intervals import mean
 from evaluation.vector_scores import VectorScores
-from registry.bundle import assemble_bundle
-from registry.decision import Decision
-from registry.gate import decide
-from registry.manifest import Manifest, read_manifest
+from registry.bundle.assemble import assemble_bundle
+from registry.bundle.manifest import Manifest, read_manifest
+from registry.gate.decide import decide
+from registry.gate.gate_config import Decision
 from trainers.factory import create_trainer
-from trainers.saved import load_score
+from trainers.loop.model_files import load_score
 
 K = 50
 METRIC = f"recall@{K}"

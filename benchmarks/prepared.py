@@ -7,15 +7,15 @@ from pathlib import Path
 from child import environment, measure
 
 from data.errors import InputError
-from tasks.config import load_run_config
+from tasks.run_config import load_run_config
 
 STAGES = """
 import sys
 from prefect import flow
-from tasks.config import load_run_config
-from tasks.graph import build_graph
-from tasks.ingest import find_log, ingest
-from tasks.split import split
+from tasks.run_config import load_run_config
+from tasks.stages.graph import build_graph
+from tasks.stages.ingest import find_log, ingest
+from tasks.stages.split import split
 
 @flow(name="prepared", persist_result=True, result_serializer="json")
 def prepared(config):

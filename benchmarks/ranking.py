@@ -27,8 +27,8 @@ from torch_geometric.data import HeteroData
 from data.graph import BY, LISTENS, REV_BY, REV_LISTENS, has_masks, load_graph, message_graph, save_graph
 from evaluation.ranking import rank
 from evaluation.vector_scores import VectorScores
-from models.history import history
-from models.local import LocalChannel
+from models.item_paths.listened import history
+from models.item_paths.local_channel import LocalChannel
 
 DIM, K = 64, 20
 THREADS = (1, 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evaluation.baselines.factory import BASELINES
+from evaluation.baselines.choices import BASELINES
 
 TRAINED = {"gat": "gat", "pyg-gat": "stock_gat:StockGAT", "lightgcn": "lightgcn", "mf": "mf"}
 """Rows that are trained, and their architecture."""

@@ -1,13 +1,5 @@
 """Full ranking, metrics, intervals and baselines."""
 
-from data.lazy import lazy_names
+import lazy_loader
 
-_MODULES = {
-    "Evaluation": "evaluation.evaluate",
-    "EvaluationRecord": "evaluation.record",
-    "rank": "evaluation.ranking",
-    "ranking_metrics": "evaluation.metrics",
-    "popularity": "evaluation.baselines",
-}
-__all__ = list(_MODULES)
-__getattr__ = lazy_names(__name__, _MODULES)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -10,13 +10,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from evaluation.intervals import mean
-from evaluation.metrics import ranking_metrics
+from evaluation.metrics.accuracy import ranking_metrics
 from evaluation.ranking import Ranked, rank
+from evaluation.statistics.intervals import mean
 from evaluation.vector_scores import VectorScores
 from models.few_shot import FewShot, KnownSongs, mean_of_songs
-from models.local_scores import LocalScores
-from models.paths import Neighbors
+from models.item_paths.local_scores import LocalScores
+from models.item_paths.paths import Neighbors
 
 
 class NewUsers:

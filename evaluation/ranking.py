@@ -10,7 +10,7 @@ from torch import Tensor
 
 from data.errors import InputError
 from evaluation.vector_scores import Hidden
-from models.top_songs import Found
+from models.kernels.top_songs import Found
 
 Score = Callable[[Tensor], Tensor]
 """Users (B,) int64 in, finite scores (B, S) of every song out."""

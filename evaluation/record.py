@@ -16,7 +16,7 @@ from pydantic import Field
 
 from data.config import Record
 from data.errors import InputError
-from evaluation.intervals import Interval
+from evaluation.statistics.intervals import Interval
 
 IN_SAMPLE = "in_sample_"
 """Prefix of the names of metrics over listens that training has seen."""

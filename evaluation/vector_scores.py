@@ -1,9 +1,9 @@
 """Scores of vectors, alone or with a local channel, and the best songs by them without exact scores of all.
 
-The exact score of a pair is a sum in float64 on a grid (``evaluation.fixed_point``). A float32 product of the same
+The exact score of a pair is a sum in float64 on a grid (``evaluation.exact_products``). A float32 product of the same
 vectors takes half the time and is off by a bound that is known beforehand (N. J. Higham, "Accuracy and Stability of
 Numerical Algorithms", 2002, section 3.1: at most D u / (1 - D u) times the product of absolute values, in any order of
-the sum). So only songs that are within the bound of the k-th best are scored exactly; see ``models.top_songs``.
+the sum). So only songs that are within the bound of the k-th best are scored exactly; see ``models.kernels.top_songs``.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from evaluation.fixed_point import on_song_grid, on_user_grid
-from models.compiled import in_balanced_parts
-from models.local_scores import LocalScores
-from models.top_songs import Found, Gates, Vectors, Wanted, best_by_local, best_by_vectors
+from evaluation.exact_products import on_song_grid, on_user_grid
+from models.item_paths.local_scores import LocalScores
+from models.kernels.compiled import in_balanced_parts
+from models.kernels.top_songs import Found, Gates, Vectors, Wanted, best_by_local, best_by_vectors
 
 Array = npt.NDArray[Any]
 

@@ -10,9 +10,9 @@ from prefect.client.schemas.objects import State
 from flows.command_line import command
 from flows.outcome import finished
 from flows.quiet import bad_input_in_a_sentence
-from tasks.config import load_run_config
-from tasks.graph import build_graph, publish_latest
-from tasks.ingest import find_log, ingest
+from tasks.run_config import load_run_config
+from tasks.stages.graph import build_graph, publish_latest
+from tasks.stages.ingest import find_log, ingest
 
 
 @flow(name="build-graph", persist_result=True, result_serializer="json")

@@ -25,7 +25,6 @@ from data.errors import InputError
 from flows.quiet import leave_quietly, quiet_prefect
 from flows.summary import print_summary
 from tasks.check import refuse_early
-from tasks.config import load_run_config
 from tasks.options import (
     BaselinesOption,
     ConfigOption,
@@ -46,6 +45,7 @@ from tasks.options import (
     print_error,
     training_tables,
 )
+from tasks.run_config import load_run_config
 
 SERVER_OF_A_RUN = {
     PREFECT_SERVER_ANALYTICS_ENABLED: False,

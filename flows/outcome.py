@@ -7,9 +7,9 @@ from typing import Any
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from tasks.config import RunConfig
-from tasks.ref import Ref
-from tasks.store import read_manifest
+from tasks.cache.ref import Ref
+from tasks.cache.result_store import read_manifest
+from tasks.run_config import RunConfig
 
 
 def finished(run: RunConfig, *results: Ref | None) -> State:

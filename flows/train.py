@@ -10,19 +10,19 @@ from prefect.client.schemas.objects import State
 from flows.command_line import command
 from flows.outcome import finished
 from flows.quiet import bad_input_in_a_sentence
-from tasks.audit import audit
-from tasks.baselines import fit_baselines
-from tasks.config import load_run_config
-from tasks.evaluate import evaluate_models
-from tasks.graph import build_graph, publish_latest
-from tasks.ingest import find_log, ingest
-from tasks.refit import refit
-from tasks.register import register
-from tasks.report import publish_report, write_report
-from tasks.seeds import compare_seeds
-from tasks.split import split
-from tasks.train import train_models
-from tasks.warm_start import find_start
+from tasks.run_config import load_run_config
+from tasks.stages.audit import audit
+from tasks.stages.baselines import fit_baselines
+from tasks.stages.evaluate import evaluate_models
+from tasks.stages.graph import build_graph, publish_latest
+from tasks.stages.ingest import find_log, ingest
+from tasks.stages.refit import refit
+from tasks.stages.register import register
+from tasks.stages.report import publish_report, write_report
+from tasks.stages.seeds import compare_seeds
+from tasks.stages.split import split
+from tasks.stages.train import train_models
+from tasks.stages.warm_start import find_start
 
 
 @flow(name="train", persist_result=True, result_serializer="json")

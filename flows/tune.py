@@ -16,9 +16,6 @@ from flows.command_line import ending_in_a_sentence, own_server
 from flows.quiet import bad_input_in_a_sentence, leave_quietly, quiet_prefect
 from flows.tune_summary import print_search
 from tasks.check import refuse_early
-from tasks.config import load_run_config
-from tasks.graph import build_graph
-from tasks.ingest import find_log, ingest
 from tasks.options import (
     ConfigOption,
     EpochsOption,
@@ -35,7 +32,10 @@ from tasks.options import (
     overrides,
     training_tables,
 )
-from tasks.split import split
+from tasks.run_config import load_run_config
+from tasks.stages.graph import build_graph
+from tasks.stages.ingest import find_log, ingest
+from tasks.stages.split import split
 from tasks.tune import refuse_search, search
 from tasks.tune_graph import validation_graph
 from tasks.tune_winner import refuse_existing, source_tables, winner_path, write_winner

@@ -1,15 +1,5 @@
 """Tensors in, tensors out: models that embed users and songs."""
 
-from data.lazy import lazy_names
+import lazy_loader
 
-_MODULES = {
-    "create_model": "models.factory",
-    "RecommenderModel": "models.base",
-    "ModelConfig": "models.base",
-    "Embeddings": "models.base",
-    "GAT": "models.gat",
-    "LightGCN": "models.lightgcn",
-    "MF": "models.mf",
-}
-__all__ = list(_MODULES)
-__getattr__ = lazy_names(__name__, _MODULES)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -15,9 +15,9 @@ from data.config import Config
 from data.errors import InputError
 from data.graph import NODE_TYPES
 from data.search import Choices, Range
-from models.adjacency import adjacency
-from models.local import LocalChannel
-from models.neighborhood import Neighborhood, Sampler
+from models.graph.adjacency import adjacency
+from models.graph.neighborhood import Neighborhood, Sampler
+from models.item_paths.local_channel import LocalChannel
 
 
 class Embeddings(NamedTuple):

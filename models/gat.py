@@ -14,8 +14,9 @@ from torch_geometric.data import HeteroData
 from torch_geometric.nn import MessagePassing
 
 from data.search import Choices, Range
-from models.adjacency import RELATIONS, Adjacency, adjacency
-from models.aggregation import (
+from models.base import ModelConfig, TableModel
+from models.graph.adjacency import RELATIONS, Adjacency, adjacency
+from models.graph.aggregation import (
     AttentionParameters,
     EdgeFactors,
     ScoreRule,
@@ -24,9 +25,8 @@ from models.aggregation import (
     has_kernels,
     neighbor_sum,
 )
-from models.base import ModelConfig, TableModel
-from models.local import LocalChannel
-from models.neighborhood import Block, Neighborhood
+from models.graph.neighborhood import Block, Neighborhood
+from models.item_paths.local_channel import LocalChannel
 
 SCORE_RULE = ScoreRule(slope=0.2, low=-12.0, high=2.0)
 """An edge's log weight has bounds, so that one bad step cannot make a message explode or vanish for good."""
@@ -42,7 +42,8 @@ class GATConfig(ModelConfig):
     """Attention heads; each sees its own ``embedding_dim / heads`` channels."""
 
     local: bool = True
-    """Whether a song is also scored by the user's own songs that lead to it; see ``models.local.LocalChannel``."""
+    """Whether a song is also scored by the user's own songs that lead to it; see
+    ``models.item_paths.local_channel.LocalChannel``."""
 
     @field_validator("heads")
     @classmethod
@@ -72,8 +73,8 @@ class DegreeAttention(MessagePassing):
     SIGIR 2020 (the start, and no transforms).
 
     With ``fuse`` (PyG's own switch, on here) no tensor of edges x channels is ever made: on the CPU the weights are
-    computed while summing and never kept (``models.kernels``), elsewhere the sum is a sparse product a head. Without
-    it, PyG's gather and scatter compute the same in the open, as a reference.
+    computed while summing and never kept (``models.kernels.attention``), elsewhere the sum is a sparse product a
+    head. Without it, PyG's gather and scatter compute the same in the open, as a reference.
 
     Args:
         channels: D, length of a node's vector.

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from data.search import Range
-from models.adjacency import adjacency
-from models.aggregation import neighbor_sum
 from models.base import ModelConfig, TableModel
-from models.neighborhood import Block, Neighborhood
+from models.graph.adjacency import adjacency
+from models.graph.aggregation import neighbor_sum
+from models.graph.neighborhood import Block, Neighborhood
 
 
 class LightGCNConfig(ModelConfig):

@@ -1,11 +1,5 @@
 """Bundles, versions and the champion. ``registry.load("champion", name="songgraph")``."""
 
-from data.lazy import lazy_names
+import lazy_loader
 
-_MODULES = {
-    "load": "registry.loading",
-    "Recommender": "registry.recommender",
-    "exists": "registry.location",
-}
-__all__ = list(_MODULES)
-__getattr__ = lazy_names(__name__, _MODULES)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

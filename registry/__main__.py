@@ -11,8 +11,8 @@ from rich.filesize import decimal
 from rich.text import Text
 
 from data.errors import InputError
-from registry.records import Record, decision_of, reconcile_if_idle, records
-from registry.store import Store
+from registry.audit_log import Record, decision_of, reconcile_if_idle, records
+from registry.backend.store import Store
 from registry.views import decision_table, facts_table, metrics_table, paired_lines, records_table, versions_table
 
 app = typer.Typer(
@@ -72,8 +72,8 @@ def compare(
 ) -> None:
     """Show the numbers of two versions side by side, and what the gate finds on the same users."""
     from evaluation.record import EvaluationRecord
-    from registry.gate import decide
-    from registry.history import verified
+    from registry.champion import verified
+    from registry.gate.decide import decide
 
     store, console = Store(uri), Console()
     first, second = store.get(name, version), store.get(name, other)
@@ -99,7 +99,7 @@ def promote(
     uri: Uri = None,
 ) -> None:
     """Make a version champion; its whole bundle is verified first."""
-    from registry.history import promote as promote_version
+    from registry.champion import promote as promote_version
 
     _say_moved(promote_version(Store(uri), name, version, why, force), name)
 
@@ -115,7 +115,7 @@ def rollback(
     uri: Uri = None,
 ) -> None:
     """Make the former champion champion again; its whole bundle is verified first."""
-    from registry.history import rollback as roll_back
+    from registry.champion import rollback as roll_back
 
     _say_moved(roll_back(Store(uri), name, why, to), name)
 
@@ -128,7 +128,7 @@ def verify(
     uri: Uri = None,
 ) -> None:
     """Hash every file of every version, or of one, and score a sample of users again."""
-    from registry.verification import verify_version
+    from registry.bundle.verification import verify_version
 
     store, problems = Store(uri), []
     for model in _models(store, name or ("songgraph" if version else "")):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from registry.backend.store import Store
 from registry.recommender import Recommender
-from registry.store import Store
 
 
 def load(version: int | str = "champion", name: str = "songgraph", uri: str | None = None) -> Recommender:
@@ -12,7 +12,7 @@ def load(version: int | str = "champion", name: str = "songgraph", uri: str | No
     Args:
         version: a version's number, or an alias.
         name: the registered model's name.
-        uri: the registry's address, see ``registry.location.resolve_uri``.
+        uri: the registry's address, see ``registry.backend.location.resolve_uri``.
 
     Raises:
         InputError: there is no such registry, model, version or alias (what there is, is listed), or the bundle is

@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 from safetensors.numpy import load_file
 
 from data.errors import InputError
-from evaluation.fixed_point import on_song_grid, on_user_grid
-from registry.manifest import Manifest, ScoreFiles, verify_bundle
+from evaluation.exact_products import on_song_grid, on_user_grid
+from registry.bundle.manifest import Manifest, ScoreFiles, verify_bundle
 
 if TYPE_CHECKING:
-    from models.local_scores import LocalScores
+    from models.item_paths.local_scores import LocalScores
 
 SEEN = {"all": ("train", "val", "test", "left_out"), "train": ("train",), "none": ()}
 """Policy to the parts whose songs are hidden."""
@@ -122,7 +122,7 @@ class Recommender:
         if self._local is None:
             none: dict[str, Any] = {"popularity": 0.0, "because": [], "other_songs": 0.0}
             return {**self._record(song, similarity), "vectors": similarity, **none}
-        from models.explanation import explain
+        from models.item_paths.explanation import explain
 
         found = explain(self._local, user, song, similarity)
         because = [
@@ -201,7 +201,7 @@ def _best(scores: np.ndarray, open_songs: np.ndarray, k: int) -> np.ndarray:
 
 def _local_scores(path: Path) -> LocalScores:
     # Numba is not loaded for a model without a local channel
-    from models.local_scores import LocalScores
+    from models.item_paths.local_scores import LocalScores
 
     return LocalScores.load(path)
 

@@ -13,13 +13,13 @@ from typing import Any
 
 from data.config import flat
 from data.errors import InputError
-from evaluation.intervals import Interval
 from evaluation.record import EvaluationRecord
-from registry.decision import Decision, GateConfig
-from registry.gate import COMPARED_FILES, DEFAULTS, decide
-from registry.manifest import RESULTS, Manifest, read_manifest, verify_bundle
-from registry.records import DECISION_TAG, MAX_WORDS, Entry, carry_out, decided_before, decision_of, reconcile, whoami
-from registry.store import CHAMPION, DIGEST_TAG, RunNumbers, Store, Version
+from evaluation.statistics.intervals import Interval
+from registry.audit_log import DECISION_TAG, MAX_WORDS, Entry, carry_out, decided_before, decision_of, reconcile, whoami
+from registry.backend.store import CHAMPION, DIGEST_TAG, RunNumbers, Store, Version
+from registry.bundle.manifest import RESULTS, Manifest, read_manifest, verify_bundle
+from registry.gate.decide import COMPARED_FILES, DEFAULTS, decide
+from registry.gate.gate_config import Decision, GateConfig
 
 MAX_PARAM_LENGTH = 6000
 RECENT_VERSIONS = 5
@@ -64,7 +64,7 @@ def register(
     Args:
         bundle: a folder written by ``registry.bundle.assemble_bundle``.
         name: the registered model's name; models of different names do not compete.
-        uri: the registry's address, see ``registry.location.resolve_uri``.
+        uri: the registry's address, see ``registry.backend.location.resolve_uri``.
         params: what to show beside the configs in MLflow's UI; nested tables get dotted names.
         gate: margins and limits of the decision; None means the defaults.
 

@@ -6,9 +6,9 @@ import time
 from dataclasses import dataclass
 
 from data.errors import InputError
-from registry.history import champions
-from registry.records import FORCED_TAG, Entry, carry_out, decision_of, reconcile, records, whoami
-from registry.store import CHAMPION, DIGEST_TAG, Store, Version
+from registry.audit_log import FORCED_TAG, Entry, carry_out, decision_of, reconcile, records, whoami
+from registry.backend.store import CHAMPION, DIGEST_TAG, Store, Version
+from registry.champion import champions
 
 MS_PER_DAY = 24 * 60 * 60 * 1000
 

@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from rich import box
 from rich.table import Column, Table
 
-from evaluation.intervals import Interval
 from evaluation.record import EvaluationRecord
-from registry.decision import Decision
-from registry.records import FORCED_TAG, Record, decision_of
-from registry.store import CHAMPION, DIGEST_TAG, Version
+from evaluation.statistics.intervals import Interval
+from registry.audit_log import FORCED_TAG, Record, decision_of
+from registry.backend.store import CHAMPION, DIGEST_TAG, Version
+from registry.gate.gate_config import Decision
 
 
 def versions_table(name: str, versions: Sequence[Version], aliases: Mapping[str, int]) -> Table:

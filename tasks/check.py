@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from data.code.imports import has_source
+from data.code.imports import defining_module, has_source
 from data.errors import InputError
 from models.factory import model_path
-from registry.location import resolve_uri
-from tasks.config import RunConfig
+from registry.backend.location import resolve_uri
+from tasks.run_config import RunConfig
 from trainers.factory import trainer_path
 
 
@@ -33,13 +33,13 @@ def chosen_modules(run: RunConfig) -> tuple[str, ...]:
 
 
 def _module_of(what: str, path: str) -> str:
-    module = path.partition(":")[0]
+    module, _, name = path.partition(":")
     if not has_source(module):
         raise InputError(
             f"The {what} '{path}' cannot be found: there is no Python source of a module '{module}'; "
             "install it, or correct the name (package.module:Class)."
         )
-    return module
+    return defining_module(module, name)
 
 
 def check_trainer(run: RunConfig) -> None:

@@ -13,14 +13,10 @@ from rich.console import Console
 from rich.table import Table
 
 from data.errors import InputError
-from tasks.audit import audit
-from tasks.baselines import fit_baselines
+from tasks.cache.key import KeyParts
+from tasks.cache.ref import Files, Ref
+from tasks.cache.stage import Stage, executor
 from tasks.check import refuse_early
-from tasks.config import RunConfig, load_run_config
-from tasks.evaluate import evaluate_models
-from tasks.graph import build_graph
-from tasks.ingest import find_log, ingest
-from tasks.key import KeyParts
 from tasks.options import (
     BaselinesOption,
     ConfigOption,
@@ -40,15 +36,19 @@ from tasks.options import (
     print_error,
     training_tables,
 )
-from tasks.ref import Files, Ref
-from tasks.refit import refit
-from tasks.register import register
-from tasks.report import write_report
-from tasks.seeds import compare_seeds
-from tasks.split import split
-from tasks.stage import Stage, executor
-from tasks.train import train_models
-from tasks.warm_start import KEY, find_start
+from tasks.run_config import RunConfig, load_run_config
+from tasks.stages.audit import audit
+from tasks.stages.baselines import fit_baselines
+from tasks.stages.evaluate import evaluate_models
+from tasks.stages.graph import build_graph
+from tasks.stages.ingest import find_log, ingest
+from tasks.stages.refit import refit
+from tasks.stages.register import register
+from tasks.stages.report import write_report
+from tasks.stages.seeds import compare_seeds
+from tasks.stages.split import split
+from tasks.stages.train import train_models
+from tasks.stages.warm_start import KEY, find_start
 
 STAGES = (
     "ingest", "graph", "split", "start", "audit", "train", "baselines", "evaluate", "seeds", "refit", "register",

@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from data.project import artifacts_folder
-from tasks.store import MANIFEST, Store
+from tasks.cache.result_store import MANIFEST, Store
 
 MEGABYTE = 1_000_000
 

@@ -20,18 +20,18 @@ from prefect.futures import PrefectFuture, as_completed
 
 from data.errors import InputError
 from data.project import artifacts_folder
+from tasks.cache.key import KeyParts, in_short, key_of, key_parts, what_changed
+from tasks.cache.ref import Ref
+from tasks.cache.result_store import read_manifest, write_json
 from tasks.check import chosen_modules
-from tasks.config import RunConfig
-from tasks.key import KeyParts, in_short, key_of, key_parts, what_changed
-from tasks.ref import Ref
-from tasks.store import read_manifest, write_json
-from tasks.train import train_config
+from tasks.run_config import RunConfig
+from tasks.stages.train import train_config
+from tasks.stages.warm_start import KEY
 from tasks.tune_child import Children, Stopped, default_jobs, threads_of_a_trial
 from tasks.tune_graph import VALIDATION_GRAPH
 from tasks.tune_space import SearchSpace, search_space
 from tasks.tune_study import Candidate, SearchStudy, Tried, require_optuna
 from tasks.tune_trial import Hear, Job, Outcome
-from tasks.warm_start import KEY
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from data.machine import cores, threads
-from tasks.store import write_json
+from tasks.cache.result_store import write_json
 from tasks.tune_trial import JOB, Hear, Job, Outcome
 
 SHOWN_LINES = 20

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.config import RunConfig
-from tasks.ref import Ref
-from tasks.stage import Stage
+from tasks.cache.ref import Ref
+from tasks.cache.stage import Stage
+from tasks.run_config import RunConfig
 
 VALIDATION_GRAPH = "validation_graph.pt"
 

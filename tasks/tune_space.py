@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 from data.config import Config, unknown_name
 from data.errors import InputError
 from data.search import Choices, Space, space_of, spaces
-from tasks.config import RunConfig
+from tasks.run_config import RunConfig
 
 logger = logging.getLogger(__name__)
 

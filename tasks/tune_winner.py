@@ -12,7 +12,7 @@ from typing import Any
 
 from data.errors import InputError
 from data.project import project_root
-from tasks.config import RunConfig, Table, merged_tables
+from tasks.run_config import RunConfig, Table, merged_tables
 from tasks.tune_space import SearchSpace, Values
 from tasks.tune_study import SearchStudy
 

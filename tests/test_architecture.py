@@ -14,9 +14,9 @@ import pytest
 from prefect import Flow, Task
 
 from data.code.digests import PACKAGES, code_digests
-from evaluation.baselines.factory import BASELINES
+from evaluation.baselines.choices import BASELINES
 from models.factory import MODELS
-from tasks.stage import Stage
+from tasks.cache.stage import Stage
 from trainers.factory import TRAINERS
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -32,8 +32,8 @@ NOT_IN_A_RESULT = {
     "data.digest": "digests, which are part of the key themselves",
     "data.errors": "text of errors",
     "data.project": "where things are",
-    "registry.location": "where the registry is; its address is part of the config",
-    "evaluation.baselines.factory": "names of baselines; each one's module is part of its key",
+    "registry.backend.location": "where the registry is; its address is part of the config",
+    "evaluation.baselines.choices": "names of baselines; each one's module is part of its key",
     "models.factory": "names of models; the chosen one's module is part of the key",
 }
 """Modules that a stage's file may use outside of the stage's key, and why."""
@@ -41,10 +41,14 @@ NOT_IN_A_RESULT = {
 
 def stages() -> list[tuple[str, Stage]]:
     """All stages, each behind the module that it is in, also those in a table."""
-    modules = [f"tasks.{path.stem}" for path in (CHECKOUT / "tasks").glob("*.py") if path.stem != "__init__"]
+    modules = [module_of(path) for path in (CHECKOUT / "tasks").rglob("*.py") if path.stem != "__init__"]
     found = [(module, value) for module in modules for value in vars(importlib.import_module(module)).values()]
     tables = [(module, list(value.values()) if isinstance(value, dict) else [value]) for module, value in found]
     return [(module, value) for module, values in tables for value in values if isinstance(value, Stage)]
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(CHECKOUT).with_suffix("").parts)
 
 
 @pytest.mark.slow
@@ -66,7 +70,7 @@ def test_a_stages_key_covers_the_library_modules_that_it_uses(module: str, stage
 
 
 def test_a_forgotten_entry_would_be_noticed() -> None:
-    assert "data.graph" in library_imports("tasks.split")
+    assert "data.graph" in library_imports("tasks.stages.split")
     assert "data.graph" not in code_digests(("data.split",))
 
 
@@ -93,8 +97,8 @@ def test_every_task_and_flow_keeps_its_result_as_json() -> None:
 
 def prefect_objects() -> Iterator[Flow | Task]:
     for path in SOURCES:
-        if path.parent.name in ("flows", "tasks") and path.stem != "__init__":
-            module = importlib.import_module(f"{path.parent.name}.{path.stem}")
+        if path.relative_to(CHECKOUT).parts[0] in ("flows", "tasks") and path.stem != "__init__":
+            module = importlib.import_module(module_of(path))
             yield from (value for value in vars(module).values() if isinstance(value, Flow | Task))
 
 

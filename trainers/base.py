@@ -18,26 +18,26 @@ from torch_geometric.data import HeteroData
 
 from data.errors import InputError
 from data.graph import LISTENS, graph_digest, message_graph
-from evaluation.evaluate import evaluate
+from evaluation.evaluation import evaluate
 from evaluation.ranking import Score, check_k
 from evaluation.vector_scores import VectorScores
 from models.base import Embeddings
 from models.factory import create_model
-from models.history import history
-from models.local_scores import LocalScores
-from trainers.best import Best
-from trainers.checkpoint import CheckpointFile, fingerprint
+from models.item_paths.listened import history
+from models.item_paths.local_scores import LocalScores
 from trainers.config import TrainingConfig, parse_keys
 from trainers.factory import trainer_name
+from trainers.loop.best_epoch import Best
+from trainers.loop.checkpoint import CheckpointFile, fingerprint
+from trainers.loop.model_files import write_model
+from trainers.loop.progress import TrainingProgress
+from trainers.loop.random_streams import global_state, own_global_stream, restore_global_state, stream, stream_seed
+from trainers.loop.tensorboard import TensorBoard
+from trainers.loop.training_results import EpochListener, EpochRecord, TrainingResults
 from trainers.objective import PairObjective, check_fan_out
-from trainers.progress import TrainingProgress
-from trainers.randomness import global_state, own_global_stream, restore_global_state, stream, stream_seed
 from trainers.refit import Twin, refuse_refit, require_all_for_training, with_all_for_training
-from trainers.results import EpochListener, EpochRecord, TrainingResults
 from trainers.sampling import batches, num_batches
-from trainers.saved import write_model
-from trainers.tensorboard import TensorBoard
-from trainers.warm_start import EarlierModel, check_unseen, start_from
+from trainers.warm_start.transfer import EarlierModel, check_unseen, start_from
 
 logger = logging.getLogger(__name__)
 

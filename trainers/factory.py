@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 TRAINERS = {
     "simple": "trainers.simple:SimpleTrainer",
     "advanced": "trainers.advanced:AdvancedTrainer",
-    "adversarial": "trainers.adversarial:AdversarialTrainer",
+    "adversarial": "trainers.adversarial.adversarial_trainer:AdversarialTrainer",
     "curriculum": "trainers.curriculum:CurriculumTrainer",
-    "federated": "trainers.federated:FederatedTrainer",
-    "meta": "trainers.meta:MetaTrainer",
-    "multitask": "trainers.multitask:MultiTaskTrainer",
+    "federated": "trainers.federated.federated_trainer:FederatedTrainer",
+    "meta": "trainers.meta.meta_trainer:MetaTrainer",
+    "multitask": "trainers.multitask.multitask_trainer:MultiTaskTrainer",
     "online": "trainers.online:OnlineTrainer",
 }
 ENTRY_POINTS = "songgraph.trainers"

@@ -12,10 +12,10 @@ from torch_geometric.data import HeteroData
 
 from data.errors import InputError
 from models.base import Embeddings, RecommenderModel, SomeEmbeddings
-from models.neighborhood import Sampler
-from models.paths import Neighbors
-from models.per_graph import PerGraph
-from trainers.channels import Calibration, Draw, channel_loss
+from models.graph.neighborhood import Sampler
+from models.graph.per_graph import PerGraph
+from models.item_paths.paths import Neighbors
+from trainers.calibration import Calibration, Draw, channel_loss
 from trainers.config import TrainingConfig
 from trainers.losses import Candidates, Positives, bpr, sampled_softmax
 from trainers.sampling import KnownPairs, known_columns, sample_songs, train_pairs
@@ -76,7 +76,7 @@ class PairObjective:
 
     The edges of a batch's own pairs carry no messages while its loss is computed: at evaluation a pair's edge is not
     there either. A model with a local channel learns what its channels are worth beside that, on pairs that its
-    vectors do not learn from; see ``trainers.channels``.
+    vectors do not learn from; see ``trainers.calibration``.
 
     Args:
         config: ``loss``, ``temperature``, ``num_negatives``, ``l2``, ``calibration_ratio`` and ``fan_out`` are

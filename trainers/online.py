@@ -20,14 +20,14 @@ from data.errors import InputError
 from data.graph import node_counts
 from data.vocabulary import id_hash
 from evaluation.audit.pairs import GraphPairs, contains
-from evaluation.audit.warm_start import SeenPairs, check_seen_pairs, num_ancestors
+from evaluation.audit.seen_pairs import SeenPairs, check_seen_pairs, num_ancestors
 from models.factory import create_model
 from trainers.advanced import AdvancedConfig, AdvancedTrainer
 from trainers.config import TrainingConfig
-from trainers.randomness import stream_seed
-from trainers.results import TrainingResults
+from trainers.loop.random_streams import stream_seed
+from trainers.loop.training_results import TrainingResults
 from trainers.sampling import train_pairs
-from trainers.warm_start import EarlierModel, require_unseen
+from trainers.warm_start.transfer import EarlierModel, require_unseen
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class OnlineTrainer(AdvancedTrainer):
     """Goes on from an earlier model with the pairs that it has not learned from, in a fraction of a full training.
 
     Users, songs and artists keep their vectors by their ids, new ones start between their neighbours, and those that
-    are gone lose theirs (``trainers.warm_start``). An epoch goes over the new pairs and as many old ones as
+    are gone lose theirs (``trainers.warm_start.transfer``). An epoch goes over the new pairs and as many old ones as
     ``replay_ratio`` says, drawn from all that are still in the log; messages pass over all train pairs, so everything
     that a model computes from the graph itself is of tonight. Patience, scheduler and the best epoch's weights are
     those of ``AdvancedTrainer``.

@@ -17,7 +17,7 @@ from torch_geometric.data import HeteroData
 
 from data.errors import InputError
 from data.graph import LISTENS, MASKS, has_masks
-from trainers.results import EpochRecord
+from trainers.loop.training_results import EpochRecord
 
 if TYPE_CHECKING:
     from trainers.base import BaseTrainer

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from torch_geometric.data import HeteroData
 
 from data.graph import LISTENS, message_graph
-from models.paths import Neighbors
+from models.item_paths.paths import Neighbors
 
 MANY = 2**62
 """Numbers that a draw is from before it is taken modulo the songs: by so much it fails to be uniform."""

@@ -18,21 +18,21 @@ from claims.claim import Claim
 from claims.made_up import made_up
 from claims.shilling import attacked
 from data.graph import LISTENS, message_graph, node_counts
-from evaluation.evaluate import evaluate
-from evaluation.intervals import Interval
+from evaluation.evaluation import evaluate
 from evaluation.ranking import rank
-from evaluation.seeds import Run, across_seeds, difference
+from evaluation.statistics.intervals import Interval
+from evaluation.statistics.seed_comparison import Run, across_seeds, difference
 from evaluation.vector_scores import VectorScores
 from models.base import Embeddings
-from tasks.config import RunConfig, load_run_config
-from trainers.adversarial import AdversarialConfig
+from tasks.run_config import RunConfig, load_run_config
+from trainers.adversarial.adversarial_trainer import AdversarialConfig
+from trainers.adversarial.fake_users import distrust
+from trainers.adversarial.perturbation import gradient, moved, root_mean_square, with_unit_rows
 from trainers.base import BaseTrainer
 from trainers.factory import create_trainer
+from trainers.loop.random_streams import stream
 from trainers.objective import PairObjective, Step
-from trainers.perturbation import gradient, moved, root_mean_square, with_unit_rows
-from trainers.randomness import stream
 from trainers.sampling import KnownPairs, train_pairs
-from trainers.trust import distrust
 
 K = 10
 RECALL, NDCG = f"recall@{K}", f"ndcg@{K}"

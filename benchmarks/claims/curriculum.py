@@ -17,9 +17,9 @@ from torch_geometric.data import HeteroData
 from claims.claim import Claim
 from claims.made_up import usual_graph, usual_run
 from data.graph import node_counts
-from evaluation.evaluate import evaluate
-from evaluation.seeds import Run, difference, said
-from tasks.config import RunConfig
+from evaluation.evaluation import evaluate
+from evaluation.statistics.seed_comparison import Run, difference, said
+from tasks.run_config import RunConfig
 from trainers.factory import create_trainer
 
 K = 10

@@ -19,13 +19,13 @@ from claims.claim import Claim
 from claims.made_up import made_up, usual_run
 from data.graph import LISTENS, message_graph, node_counts
 from data.synthetic.log import SyntheticConfig
-from evaluation.evaluate import Evaluation, evaluate
-from evaluation.seeds import AcrossSeeds, across_seeds, difference
+from evaluation.evaluation import Evaluation, evaluate
+from evaluation.statistics.seed_comparison import AcrossSeeds, across_seeds, difference
 from trainers.base import BaseTrainer
 from trainers.factory import create_trainer
-from trainers.federated_client import CATALOGUE, Client, graph_of, groups_of_users, split_parameters
-from trainers.federated_config import FederatedConfig
-from trainers.federated_leak import leak
+from trainers.federated.client import CATALOGUE, Client, graph_of, groups_of_users, split_parameters
+from trainers.federated.federated_config import FederatedConfig
+from trainers.federated.update_leak import leak
 
 K = 10
 METRIC = f"recall@{K}"

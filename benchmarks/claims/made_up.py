@@ -12,15 +12,15 @@ import pyarrow.parquet as pq
 from machine import CHECKOUT
 from torch_geometric.data import HeteroData
 
-from data.events.config import IngestConfig
 from data.events.ingest import ingest
+from data.events.ingest_config import IngestConfig
 from data.events.sources import find_files
 from data.graph import build_graph
 from data.split import SplitConfig
 from data.synthetic.log import SyntheticConfig, event_tables, write_log
 from data.training_graph import split_graph
 from evaluation.audit.auditor import read_listens
-from tasks.config import RunConfig, load_run_config
+from tasks.run_config import RunConfig, load_run_config
 
 
 class MadeUp(NamedTuple):

@@ -22,13 +22,13 @@ from data.listens import Listens
 from data.split import SplitConfig, pair_draw
 from data.training_graph import split_graph
 from data.weights import WeightConfig
-from evaluation.metrics import ranking_metrics
+from evaluation.metrics.accuracy import ranking_metrics
 from evaluation.new_users import NewUsers
 from evaluation.ranking import rank
-from evaluation.seeds import AcrossSeeds, across_seeds
+from evaluation.statistics.seed_comparison import AcrossSeeds, across_seeds
 from models.factory import create_model
 from models.few_shot import KnownSongs, mean_of_songs
-from tasks.config import RunConfig
+from tasks.run_config import RunConfig
 from trainers.base import BaseTrainer
 from trainers.factory import create_trainer
 

@@ -18,15 +18,15 @@ from torch_geometric.data import HeteroData
 from claims.claim import Claim
 from claims.made_up import made_up, usual_run
 from data.graph import LISTENS, node_counts
-from evaluation.evaluate import evaluate
-from evaluation.intervals import Interval
-from evaluation.seeds import Run, across_seeds, difference, said
-from tasks.config import RunConfig
+from evaluation.evaluation import evaluate
+from evaluation.statistics.intervals import Interval
+from evaluation.statistics.seed_comparison import Run, across_seeds, difference, said
+from tasks.run_config import RunConfig
 from trainers.advanced import AdvancedTrainer
-from trainers.multitask import MultiTaskTrainer
+from trainers.multitask.label_metrics import ItemMeans, Labelled, auc, calibration_error
+from trainers.multitask.labels import train_targets
+from trainers.multitask.multitask_trainer import MultiTaskTrainer
 from trainers.sampling import train_pairs
-from trainers.task_labels import train_targets
-from trainers.task_metrics import ItemMeans, Labelled, auc, calibration_error
 
 K = 10
 RECALL = f"recall@{K}"

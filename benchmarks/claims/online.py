@@ -21,10 +21,10 @@ from claims.made_up import usual_run, without_last_days
 from data.graph import node_counts
 from data.split import SplitConfig
 from data.vocabulary import rows_of
-from evaluation.evaluate import Evaluation, evaluate
+from evaluation.evaluation import Evaluation, evaluate
 from evaluation.ranking import Score
-from evaluation.seeds import Run, across_seeds, difference, said
-from tasks.config import RunConfig
+from evaluation.statistics.seed_comparison import Run, across_seeds, difference, said
+from tasks.run_config import RunConfig
 from trainers.advanced import AdvancedTrainer
 from trainers.base import BaseTrainer
 from trainers.online import OnlineTrainer

@@ -23,8 +23,8 @@ from claims.claim import Claim
 from claims.made_up import usual_run, without_last_days
 from data.graph import NODE_TYPES, node_counts
 from data.split import SplitConfig
-from registry.seen import seen_table
-from tasks.config import RunConfig
+from registry.bundle.seen_tables import seen_table
+from tasks.run_config import RunConfig
 from trainers.base import BaseTrainer
 from trainers.factory import create_trainer
 

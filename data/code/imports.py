@@ -49,10 +49,16 @@ def reexported(names: Collection[str], packages: Iterable[str]) -> set[str]:
     """
     modules: set[str] = set()
     for package in packages:
-        if package in names:
+        if package in names and source_file(package).with_suffix(".pyi").exists():
             public = {f"{package}.{name}": target for name, target in _lazy_names(package).items()}
             modules |= {public[name] for name in public if name in names} or set(public.values())
     return modules
+
+
+def defining_module(module: str, name: str) -> str:
+    """Return the module that defines ``name``, which ``module``, a package of ours, may re-export."""
+    stub = source_file(module).with_suffix(".pyi")
+    return _lazy_names(module).get(name, module) if stub.exists() else module
 
 
 def syntax_tree(module: str) -> ast.Module:
@@ -120,11 +126,10 @@ def _origin(node: ast.ImportFrom, module: str) -> str:
 
 
 def _lazy_names(package: str) -> dict[str, str]:
-    """The table of public names in the root of one of our packages (see ``data.lazy``)."""
-    for node in syntax_tree(package).body:
-        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["_MODULES"]:
-            return dict(ast.literal_eval(node.value))
-    return {}
+    """Return the public names of one of our packages and the modules that define them, as its stub lists them."""
+    tree = ast.parse(source_file(package).with_suffix(".pyi").read_bytes())
+    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    return {alias.name: f"{package}.{node.module}" for node in imports for alias in node.names}
 
 
 def _editable_spec(name: str) -> importlib.machinery.ModuleSpec | None:

@@ -13,9 +13,9 @@ import duckdb
 from data.cutoff import Cut, day_to_date
 from data.errors import InputError
 from data.events import listen_tables
-from data.events.config import IngestConfig
 from data.events.database import database, run_interruptibly
 from data.events.filters import CORE_RULES, ROW_RULES, charge_to_core_rules, drop_outside_core, log_cut, row_rule
+from data.events.ingest_config import IngestConfig
 from data.events.merging import has, merge_duplicates, number_ids, refuse_two_parts
 from data.events.rejects import count_rejected, refuse_gaps, require_few_rejected, write_rejects
 from data.events.schema import EVENTS, TRACK_ARTISTS

@@ -1,12 +1,5 @@
 """The leakage audit: refuses to train where anything held out can be reached. ``python -m evaluation.audit``."""
 
-from data.lazy import lazy_names
+import lazy_loader
 
-_MODULES = {
-    "Audit": "evaluation.audit.result",
-    "audit_graph": "evaluation.audit.auditor",
-    "check_warm_start": "evaluation.audit.warm_start",
-    "run_canary": "evaluation.audit.canary",
-}
-__all__ = list(_MODULES)
-__getattr__ = lazy_names(__name__, _MODULES)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -13,7 +13,7 @@ from rich.table import Column, Table
 from data.errors import InputError
 from evaluation.audit.result import Audit, Canary
 
-PROBE = "trainers.canary:TrainerProbe"
+PROBE = "trainers.leakage_probe:TrainerProbe"
 """Found by name, since evaluation knows no trainers."""
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
@@ -67,7 +67,7 @@ def _audit(path: Path, listens: Path | None, trainer: str, model: str, warmed_fr
 
 def _probe(trainer: str, model: str, seed: int) -> Any:
     from data.code.lookup import find_class
-    from evaluation.audit.canary import Probe
+    from evaluation.audit.planting import Probe
 
     return find_class("probe", PROBE, {}, Probe)(trainer, {"architecture": model}, {"seed": seed})
 

@@ -14,7 +14,6 @@ from data.graph import LISTENS, has_masks, message_graph
 from data.listens import Listens
 from data.training_graph import EDGE_ATTRIBUTES
 from evaluation.audit.attributes import check_train_attributes
-from evaluation.audit.canary import Probe, run_canary
 from evaluation.audit.derived_edges import check_derived_edges, unexplained_edge_types
 from evaluation.audit.edges import (
     check_held_out_attributes,
@@ -31,8 +30,9 @@ from evaluation.audit.edges import (
 )
 from evaluation.audit.node_counts import check_node_counts, node_origins
 from evaluation.audit.pairs import GraphPairs
+from evaluation.audit.planting import Probe, run_canary
 from evaluation.audit.result import Audit, Canary, Check
-from evaluation.audit.warm_start import check_warm_start, unknown_of
+from evaluation.audit.seen_pairs import check_warm_start, unknown_of
 from evaluation.parts import split_identity
 
 WITHOUT_MASKS = (
@@ -66,7 +66,7 @@ def audit_graph(
     Args:
         graph: a training graph, or a graph without masks, of which little can be said.
         listens: the rows (user, song, day) that the graph was built from; with them every attribute is computed anew.
-        probe: trains for the canary; see ``evaluation.audit.canary``.
+        probe: trains for the canary; see ``evaluation.audit.planting``.
         warmed_from: the bundle of a model whose weights the training starts from.
         seed: of the canary.
 

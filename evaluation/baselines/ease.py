@@ -13,7 +13,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from evaluation.baselines.base import Baseline
+from evaluation.baselines.baseline import Baseline
 from evaluation.baselines.matrix import train_matrix
 from evaluation.ranking import Score
 

@@ -9,7 +9,7 @@ from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 from torch_geometric.data import HeteroData
 
-from evaluation.baselines.base import Baseline
+from evaluation.baselines.baseline import Baseline
 from evaluation.baselines.matrix import train_matrix
 from evaluation.ranking import Score
 from evaluation.vector_scores import VectorScores

@@ -10,7 +10,7 @@ from pydantic import Field
 from scipy.sparse import csr_matrix
 from torch_geometric.data import HeteroData
 
-from evaluation.baselines.base import Baseline
+from evaluation.baselines.baseline import Baseline
 from evaluation.baselines.matrix import listens_times, train_matrix
 from evaluation.ranking import Score
 

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from evaluation.baselines.base import Baseline
+from evaluation.baselines.baseline import Baseline
 from evaluation.baselines.matrix import train_values
 from evaluation.parts import part_edges
 from evaluation.ranking import Score

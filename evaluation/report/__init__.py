@@ -1,7 +1,5 @@
 """One self-contained HTML file about one run."""
 
-from data.lazy import lazy_names
+import lazy_loader
 
-_MODULES = {"Sources": "evaluation.report.sources", "write_report": "evaluation.report.page"}
-__all__ = list(_MODULES)
-__getattr__ = lazy_names(__name__, _MODULES)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

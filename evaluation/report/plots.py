@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from evaluation.intervals import Interval
 from evaluation.report.svg import HEIGHT, INK, MUTED, SERIES, inline, panel
+from evaluation.statistics.intervals import Interval
 
 ROW = 24.0
 """Points that a row of a plot of intervals takes."""

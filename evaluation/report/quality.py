@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evaluation.intervals import Interval
 from evaluation.record import IN_SAMPLE, EvaluationRecord
 from evaluation.report.blocks import Block, Cell, Figures, Section, Table, number
 from evaluation.report.headline import model_name, ranked_baselines
@@ -15,6 +14,7 @@ from evaluation.report.plots import Dot, Line, intervals, lines
 from evaluation.report.readings import section
 from evaluation.report.sources import Sources, read_json
 from evaluation.report.words import as_interval, count, decimal, ends, gap, gap_kind, signed, signed_ends, with_ends
+from evaluation.statistics.intervals import Interval
 
 MAX_EPOCHS_DRAWN = 400
 ACCURACY = {"recall", "ndcg", "precision", "mrr", "map", "hit_rate"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from evaluation.intervals import Interval
+from evaluation.statistics.intervals import Interval
 
 MINUS = "\N{MINUS SIGN}"
 

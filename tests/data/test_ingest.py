@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.cutoff import CutConfig, temporal_cut
-from data.events.config import IngestConfig
 from data.events.ingest import ingest
+from data.events.ingest_config import IngestConfig
 from data.vocabulary import id_hash
 
 DAY_0 = datetime(2026, 1, 1, 12, tzinfo=UTC)

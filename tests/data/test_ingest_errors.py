@@ -16,9 +16,9 @@ import pytest
 
 from data.config import Config
 from data.errors import InputError
-from data.events.config import IngestConfig
 from data.events.database import database, run_interruptibly, write_parquet
 from data.events.ingest import ingest
+from data.events.ingest_config import IngestConfig
 
 HEADER = "user_id,track_id,played_at,ms_played,duration_ms,plays,skipped,split"
 GOOD = "u1,t1,2026-01-01,1,1,1,true,train"

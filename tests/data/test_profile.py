@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import InputError
-from data.events.config import IngestConfig
 from data.events.ingest import ingest
+from data.events.ingest_config import IngestConfig
 from data.graph import LISTENS, build_graph
 from data.profile import degree_profile, graph_profile
 

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.errors import InputError
-from data.events.config import IngestConfig
 from data.events.ingest import ingest
+from data.events.ingest_config import IngestConfig
 from data.events.sources import FORMATS, find_files, format_of
 
 EVENTS = [

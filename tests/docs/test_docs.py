@@ -27,7 +27,7 @@ from data.config import Config
 from data.graph import save_graph
 from data.search import spaces
 from tasks.check import check_trainer
-from tasks.config import load_run_config
+from tasks.run_config import load_run_config
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "examples" / "README.md", *ROOT.glob("docs/**/*.md")])
@@ -36,10 +36,10 @@ PACKAGES = ("flows", "tasks", "registry", "trainers", "evaluation", "models", "d
 FOLDERS = (*PACKAGES, "configs", "docs", "tests", "benchmarks", "examples")
 WRITTEN_BY_RUNS = ("artifacts/", "data/graph.pt")
 DOCUMENTED_CLASSES = {
-    "tasks.config:RunConfig",
-    "tasks.config:EvaluationConfig",
+    "tasks.run_config:RunConfig",
+    "tasks.run_config:EvaluationConfig",
     "tasks.tune_config:TuneConfig",
-    "data.events.config:IngestConfig",
+    "data.events.ingest_config:IngestConfig",
     "data.synthetic.log:SyntheticConfig",
     "data.weights:WeightConfig",
     "data.split:SplitConfig",
@@ -50,13 +50,13 @@ DOCUMENTED_CLASSES = {
     "trainers.advanced:AdvancedConfig",
     "trainers.curriculum:CurriculumConfig",
     "trainers.online:OnlineConfig",
-    "trainers.multitask:MultiTaskConfig",
-    "trainers.meta:MetaConfig",
-    "trainers.adversarial:AdversarialConfig",
-    "trainers.federated:FederatedConfig",
+    "trainers.multitask.multitask_trainer:MultiTaskConfig",
+    "trainers.meta.meta_trainer:MetaConfig",
+    "trainers.adversarial.adversarial_trainer:AdversarialConfig",
+    "trainers.federated.federated_trainer:FederatedConfig",
     "examples.rare_songs:RareSongsConfig",
     "songgraph_contrastive_loss:ContrastiveConfig",
-    "registry.gate:GateConfig",
+    "registry.gate.gate_config:GateConfig",
     "evaluation.baselines.popular:RecentPopularity",
     "evaluation.baselines.item_knn:CosineItemKNN",
     "evaluation.baselines.item_knn:BM25ItemKNN",
@@ -157,7 +157,7 @@ def test_every_key_that_is_set_exists(page: Path) -> None:
         for setting in (word for flag, word in pairwise(arguments) if flag == "--set"):
             table, _, key = setting.partition("=")[0].rpartition(".")
             assert key in documented, (module, setting)
-            assert not table or table in class_of("tasks.config:RunConfig").model_fields, (module, setting)
+            assert not table or table in class_of("tasks.run_config:RunConfig").model_fields, (module, setting)
 
 
 @every_page

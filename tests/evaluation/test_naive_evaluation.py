@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch_geometric.data import HeteroData
 
-from evaluation.evaluate import evaluate
+from evaluation.evaluation import evaluate
 
 TRAIN, VAL, TEST = 0, 1, 2
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from data.errors import InputError
 from evaluation.ranking import Ranked, Ranking, rank
 from evaluation.vector_scores import Hidden, VectorScores
-from models.local_scores import LocalScores, Relation
-from models.paths import Neighbors, Paths
+from models.item_paths.local_scores import LocalScores, Relation
+from models.item_paths.paths import Neighbors, Paths
 
 whenever_compiled = settings(deadline=None)  # the first example may have to wait for the compiler
 

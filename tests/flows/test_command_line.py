@@ -156,8 +156,8 @@ from flows.build_graph import build
 from flows.command_line import command
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-import tasks.stage
-compute = tasks.stage._compute
+import tasks.cache.stage
+compute = tasks.cache.stage._compute
 
 def within_limits(*arguments):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -167,7 +167,7 @@ def within_limits(*arguments):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
-tasks.stage._compute = within_limits
+tasks.cache.stage._compute = within_limits
 command(build)
 """
 

@@ -18,7 +18,7 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.utilities.importtools import import_object
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from tasks.config import load_run_config
+from tasks.run_config import load_run_config
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 FILE = yaml.safe_load((CHECKOUT / "prefect.yaml").read_text(encoding="utf-8"))

@@ -14,9 +14,9 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
 from data.errors import InputError
-from tasks.config import RunConfig
-from tasks.ref import Ref
-from tasks.stage import Stage, run_stage
+from tasks.cache.ref import Ref
+from tasks.cache.stage import Stage, run_stage
+from tasks.run_config import RunConfig
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from data.code import digests
 from data.errors import InputError
-from registry.history import promote
-from registry.store import Store
+from registry.backend.store import Store
+from registry.champion import promote
 
 BASELINES = ["popularity", "recent-popularity", "item-knn-cosine", "item-knn-bm25"]
 AFTER_SPLIT = ["audit", "train", "baseline-popularity", "evaluate", "register", "report"]

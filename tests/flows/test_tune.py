@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from flows.train import train
 from flows.tune import application
-from tasks.config import load_run_config
+from tasks.run_config import load_run_config
 from tasks.tune_trial import train as train_here
 from trainers.advanced import AdvancedTrainer
 

@@ -7,9 +7,9 @@ import torch
 
 from data.errors import InputError
 from data.graph import LISTENS, message_graph
-from models.adjacency import RELATIONS, adjacency
 from models.factory import create_model
 from models.gat import DegreeAttention
+from models.graph.adjacency import RELATIONS, adjacency
 
 CPU = torch.device("cpu")
 

@@ -16,12 +16,12 @@ import torch
 from safetensors.torch import save_file
 from torch_geometric.data import HeteroData
 
-from evaluation.results import write_results
+from evaluation.result_files import write_results
 from evaluation.vector_scores import VectorScores
-from models.local_scores import LocalScores, Relation
-from models.paths import Neighbors, Paths
-from registry.bundle import assemble_bundle
-from registry.gate import GateConfig
+from models.item_paths.local_scores import LocalScores, Relation
+from models.item_paths.paths import Neighbors, Paths
+from registry.bundle.assemble import assemble_bundle
+from registry.gate.gate_config import GateConfig
 
 NUM_USERS, NUM_SONGS, NUM_ARTISTS = 40, 30, 4
 

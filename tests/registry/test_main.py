@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 
 from data.errors import InputError
 from registry.__main__ import app
-from registry.records import records
+from registry.audit_log import records
+from registry.backend.store import Store
 from registry.register import attach, register
-from registry.store import Store
 
 
 def lines(*arguments: str) -> str:

@@ -15,11 +15,11 @@ from torch_geometric.data import HeteroData
 
 from data.errors import InputError
 from evaluation.vector_scores import VectorScores
-from models.local_scores import LocalScores
-from registry.bundle import assemble_bundle
-from registry.manifest import verify_bundle
+from models.item_paths.local_scores import LocalScores
+from registry.bundle.assemble import assemble_bundle
+from registry.bundle.manifest import verify_bundle
+from registry.bundle.seen_tables import KNOWN
 from registry.recommender import SEEN, Recommender, _best
-from registry.seen import KNOWN
 
 
 def listened(bundle: Path, user: int, parts: tuple[str, ...] = ("train", "val", "test")) -> set[str]:
@@ -76,7 +76,7 @@ def test_agrees_with_the_evaluation_of_a_model_with_a_local_channel(
     with_local: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch, share: float
 ) -> None:
     """Whether one user's edges are counted or those of all songs."""
-    monkeypatch.setattr("models.local_scores.ALL_EDGES_FROM", share)
+    monkeypatch.setattr("models.item_paths.local_scores.ALL_EDGES_FROM", share)
     assert recommended(with_local) == lists_of(with_local)
     assert lists_of(with_local) != lists_of(bundle)
 

@@ -12,12 +12,12 @@ import pytest
 
 import registry.register
 from data.errors import InputError
-from registry.bundle import assemble_bundle
-from registry.decision import GateConfig
+from registry.backend.location import exists
+from registry.backend.store import Store
+from registry.bundle.assemble import assemble_bundle
+from registry.gate.gate_config import GateConfig
 from registry.loading import load
-from registry.location import exists
 from registry.register import decision_of, register
-from registry.store import Store
 
 
 def test_a_registered_model_is_loaded_and_answers(make_bundle, uri: str) -> None:
@@ -227,7 +227,7 @@ def test_whether_a_version_exists_is_known_without_mlflow(make_bundle, uri: str)
     assert exists("music", 1, uri, run_id=Store(uri).get("music", 1).run_id)
     assert not exists("music", 1, uri, run_id="of a registry that was deleted")
     code = (
-        f"import sys; from registry.location import exists; assert exists('music', 1, {uri!r});"
+        f"import sys; from registry.backend.location import exists; assert exists('music', 1, {uri!r});"
         "sys.exit('mlflow' in sys.modules or 'torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tasks.config import RunConfig
-from tasks.key import key_of
-from tasks.ref import Ref
-from tasks.stage import Executor, Stage, executor
+from tasks.cache.key import key_of
+from tasks.cache.ref import Ref
+from tasks.cache.stage import Executor, Stage, executor
+from tasks.run_config import RunConfig
 
 
 @pytest.fixture(scope="session")

@@ -11,18 +11,18 @@ from typing import Any
 import pytest
 
 from tasks import explain as explaining
-from tasks.audit import audit
-from tasks.baselines import fit_baselines
-from tasks.config import RunConfig, load_run_config
-from tasks.evaluate import evaluate
+from tasks.cache.key import key_of
+from tasks.cache.ref import Ref
+from tasks.cache.stage import executor
 from tasks.explain import Verdict, explain
-from tasks.graph import build_graph
-from tasks.ingest import find_log, ingest
-from tasks.key import key_of
-from tasks.ref import Ref
-from tasks.split import split
-from tasks.stage import executor
-from tasks.train import train_model
+from tasks.run_config import RunConfig, load_run_config
+from tasks.stages.audit import audit
+from tasks.stages.baselines import fit_baselines
+from tasks.stages.evaluate import evaluate
+from tasks.stages.graph import build_graph
+from tasks.stages.ingest import find_log, ingest
+from tasks.stages.split import split
+from tasks.stages.train import train_model
 
 BEFORE_TRAIN = ["synthesize", "ingest", "graph", "split", "audit", "train"]
 STAGES = [*BEFORE_TRAIN, "baselines", "evaluate", "register", "report"]

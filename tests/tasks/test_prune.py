@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tasks.cache.result_store import Store
 from tasks.prune import delete_result, main, old_checkpoints, old_results
-from tasks.store import Store
 
 
 def publish(store: Store, key: str, age: int, run: str = "songgraph") -> Path:

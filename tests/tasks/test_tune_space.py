@@ -16,7 +16,7 @@ from models.base import ModelConfig
 from models.gat import GATConfig
 from models.lightgcn import LightGCNConfig
 from models.mf import MFConfig
-from tasks.config import load_run_config
+from tasks.run_config import load_run_config
 from tasks.tune_space import SearchedKey, SearchSpace, search_space
 from trainers.advanced import AdvancedConfig, AdvancedTrainer
 from trainers.config import TrainingConfig

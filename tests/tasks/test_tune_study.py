@@ -16,7 +16,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import Trial
 
 from data.errors import InputError
-from tasks.config import load_run_config
+from tasks.run_config import load_run_config
 from tasks.tune_config import TuneConfig
 from tasks.tune_space import search_space
 from tasks.tune_study import Candidate, SearchStudy, Tried, require_optuna

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import InputError
-from tasks.config import load_run_config
+from tasks.run_config import load_run_config
 from tasks.tune_space import search_space
 from tasks.tune_study import SearchStudy
 from tasks.tune_trial import Outcome

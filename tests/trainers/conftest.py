@@ -14,10 +14,10 @@ from torch_geometric.data import HeteroData
 
 from data.errors import InputError
 from data.graph import NODE_TYPES, node_counts
-from registry.seen import seen_table
+from registry.bundle.seen_tables import seen_table
 from trainers.base import BaseTrainer
 from trainers.factory import create_trainer
-from trainers.federated_process import flower_python
+from trainers.federated.flower_process import flower_python
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ from models.factory import create_model
 from trainers.advanced import AdvancedTrainer
 from trainers.base import BaseTrainer
 from trainers.factory import trainer_class
+from trainers.loop.model_files import load_embeddings
+from trainers.loop.random_streams import own_global_stream, stream, stream_seed
 from trainers.objective import PairObjective
-from trainers.randomness import own_global_stream, stream, stream_seed
 from trainers.refit import Twin, chosen_history
 from trainers.sampling import batches, train_pairs
-from trainers.saved import load_embeddings
 
 FALLING = {"lr_patience": 0, "lr_factor": 0.5, "patience": 3}
 RATES = [{"epoch": epoch, "lr": rate} for epoch, rate in enumerate((0.02, 0.02, 0.005), 1)]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.graph import LISTENS
-from models.paths import Neighbors
+from models.item_paths.paths import Neighbors
 from trainers.sampling import KnownPairs, batches, known_columns, num_batches, sample_songs, train_pairs
 
 

@@ -19,8 +19,8 @@ from data.split import SplitConfig
 from data.training_graph import EDGE_ATTRIBUTES, split_graph
 from evaluation.audit import auditor
 from evaluation.audit.auditor import IN_SAMPLE, NO_LISTENS, NO_TRAINER, WITHOUT_MASKS, audit_graph
-from evaluation.audit.canary import Probe
 from evaluation.audit.node_counts import origin
+from evaluation.audit.planting import Probe
 
 STRATEGIES = ("random", "leave_last_out", "temporal", "temporal with a gap", "temporal by ratio", "column")
 ALL, TRAIN = "all", "train"

@@ -10,7 +10,7 @@ import torch
 from torch_geometric.data import HeteroData
 
 from data.graph import LISTENS
-from evaluation.baselines.factory import create_baseline
+from evaluation.baselines.choices import create_baseline
 from evaluation.ranking import Score
 
 

@@ -11,7 +11,7 @@ from torch_geometric.data import HeteroData
 
 from data.graph import LISTENS
 from evaluation.baselines import ease
-from evaluation.baselines.factory import create_baseline
+from evaluation.baselines.choices import create_baseline
 
 DAY = 86_400
 

@@ -12,15 +12,15 @@ import pytest
 import torch
 from torch_geometric.data import HeteroData
 
-from data.events.config import IngestConfig
 from data.events.ingest import ingest
+from data.events.ingest_config import IngestConfig
 from data.graph import build_graph, save_graph
 from data.profile import graph_profile
 from data.split import SplitConfig
 from data.training_graph import split_graph
-from evaluation.baselines import popularity
+from evaluation.baselines.popular import popularity
 from evaluation.report.sources import Sources
-from evaluation.results import write_results
+from evaluation.result_files import write_results
 from evaluation.vector_scores import VectorScores
 
 USERS, SONGS, ARTISTS, EVENTS, K = 40, 60, 7, 1200, 10

@@ -5,9 +5,9 @@ from __future__ import annotations
 import matplotlib as mpl
 import pytest
 
-from evaluation.intervals import Interval
 from evaluation.report.plots import Dot, Line, histogram, intervals, lines, shares
 from evaluation.report.svg import SERIES
+from evaluation.statistics.intervals import Interval
 
 DRAW = {
     "lines": lambda name: lines(name, [Line("a", [1, 2, 4], [1, 2, 3], [0, 1, 2], [2, 3, 4])], "k", log_x=True, mark=2),

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 import registry.register
-from registry.decision import Decision
-from registry.manifest import Manifest, read_manifest
+from registry.backend.store import Store
+from registry.bundle.manifest import Manifest, read_manifest
+from registry.gate.gate_config import Decision
 from registry.register import Registered, register
-from registry.store import Store
 
 Decided = Callable[..., Registered]
 

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import InputError
-from registry.history import champions, promote, records, rollback
+from registry.audit_log import Record, decision_of, extended
+from registry.backend.store import Store
+from registry.champion import champions, promote, records, rollback
 from registry.loading import load
-from registry.records import Record, decision_of, extended
-from registry.store import Store
 
 
 def champion(store: Store) -> int | None:
@@ -39,7 +39,7 @@ def test_every_decision_is_a_record_with_its_numbers(decided, store: Store) -> N
 
 
 def test_a_long_decision_is_kept_whole(decided, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("registry.records.MAX_WORDS", 7)
+    monkeypatch.setattr("registry.audit_log.MAX_WORDS", 7)
     decided(1)
     assert records(store, "music")[0].decision == decision_of(store.get("music", 1))
 

@@ -64,10 +64,10 @@ def prepare(decided: Any, action: str) -> None:
 
 
 def act(action: str, uri: str, bundle: Path) -> None:
-    from registry.history import promote, rollback
+    from registry.backend.store import Store
+    from registry.champion import promote, rollback
     from registry.register import register
     from registry.retention import prune
-    from registry.store import Store
 
     if action in REGISTERING:
         register(bundle, "music", uri)
@@ -167,9 +167,9 @@ CHANGES = ("INSERT", "UPDATE", "DELETE")
 
 def check_after_kill(action: str, uri: str) -> None:
     """Before anybody has repaired anything."""
-    from registry.history import records
+    from registry.backend.store import Store
+    from registry.champion import records
     from registry.loading import load
-    from registry.store import Store
 
     store = Store(uri)
     champion = store.aliases("music").get("champion")
@@ -186,9 +186,9 @@ def check_after_kill(action: str, uri: str) -> None:
 
 def check_after_next_run(action: str, uri: str, bundle: Path) -> None:
     """A look at the list closes the records by the truth; the same command again does what was left to do, once."""
-    from registry.history import records
-    from registry.records import reconcile_if_idle
-    from registry.store import Store
+    from registry.audit_log import reconcile_if_idle
+    from registry.backend.store import Store
+    from registry.champion import records
 
     store = Store(uri)
     before, versions = store.aliases("music").get("champion"), store.numbers("music")
@@ -207,7 +207,7 @@ def check_after_next_run(action: str, uri: str, bundle: Path) -> None:
 
 
 def again(action: str, uri: str, bundle: Path, before: int | None, store: Any) -> None:
-    from registry.history import records
+    from registry.champion import records
     from registry.loading import load
 
     goal = {"register the first": 1, "register": 4, "hold": 2, "force": 2, "rollback": 1, "prune": 3}[action]
@@ -234,11 +234,11 @@ def main() -> None:
     from sqlalchemy import event
     from sqlalchemy.engine import Engine
 
-    import registry.history
+    import registry.champion
     import registry.loading
     import registry.register
     import registry.retention
-    from registry.decision import Decision
+    from registry.gate.gate_config import Decision
 
     # what a killed process has written is there, whether or not it has reached the disk
     event.listen(Engine, "connect", lambda link, _: link.execute("PRAGMA synchronous = OFF"))

@@ -5,10 +5,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data.errors import InputError
-from registry.history import promote, records, rollback
+from registry.backend.store import Store, Version
+from registry.champion import promote, records, rollback
 from registry.loading import load
 from registry.retention import prune, removable
-from registry.store import Store, Version
 
 
 def numbers(removed: list) -> list[int]:

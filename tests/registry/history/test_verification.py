@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from registry.bundle import assemble_bundle
-from registry.manifest import Manifest, read_manifest
+from registry.backend.store import Store
+from registry.bundle.assemble import assemble_bundle
+from registry.bundle.manifest import Manifest, read_manifest
+from registry.bundle.verification import verify_version
 from registry.register import register
-from registry.store import Store
-from registry.verification import verify_version
 
 
 @pytest.mark.parametrize("choices", [{}, {"trainer": "simple"}, {"similarity": 0.5}])

@@ -1,0 +1,11 @@
+from .config import Config as Config
+from .errors import InputError as InputError
+from .events.ingest_config import IngestConfig as IngestConfig
+from .graph import build_graph as build_graph
+from .graph import load_graph as load_graph
+from .graph import message_graph as message_graph
+from .graph import save_graph as save_graph
+from .split import SplitConfig as SplitConfig
+from .synthetic.log import SyntheticConfig as SyntheticConfig
+from .synthetic.log import write_log as write_log
+from .training_graph import split_graph as split_graph

@@ -1,0 +1,1 @@
+"""Message passing: adjacency, sums over neighbours, sampled neighbourhoods."""

@@ -1,0 +1,3 @@
+from .backend.location import exists as exists
+from .loading import load as load
+from .recommender import Recommender as Recommender

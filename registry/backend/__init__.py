@@ -1,0 +1,1 @@
+"""MLflow behind the registry: runs, versions, where they are, and who may write."""

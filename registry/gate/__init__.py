@@ -1,0 +1,1 @@
+"""The gate: decides if a new model takes the champion's place."""

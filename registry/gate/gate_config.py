@@ -1,0 +1,125 @@
+"""The gate's configuration and what it decides, as they are written in a run's config and kept with a version."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from data.config import Config
+from evaluation.statistics.intervals import Interval
+
+Outcome = Literal["promote", "hold", "reject"]
+
+
+class GateConfig(Config):
+    """When a new model takes the champion's place; the rule is in ``registry.gate.decide``."""
+
+    margin: float = Field(0.02, gt=0, lt=1)
+    """A model counts as not worse when less than this share of the champion's value can be lost."""
+    detectable_loss: float = Field(0.05, gt=0, lt=1)
+    """Share of the champion's value whose loss the comparison has to find; it says how many users are enough."""
+    power: float = Field(0.9, gt=0.5, lt=1)
+    """Probability with which such a loss has to be found."""
+    guardrail_margin: float = Field(0.1, gt=0, lt=1)
+    """Share of the champion's coverage, tail recall, cold users' recall or diversity that may be lost."""
+    max_volume_loss: float = Field(0.2, ge=0, le=1)
+    """Largest share by which plays, pairs or users may lie below the median of the last versions."""
+    max_volume_gain: float = Field(1.0, ge=0)
+    """Largest share by which they may lie above it."""
+    max_rejected_gain: float = Field(0.005, ge=0, le=1)
+    """How far the share of rejected rows may lie above the median of the last versions."""
+    max_new_songs: float = Field(0.3, ge=0, le=1)
+    """Largest share of the songs that the champion does not know."""
+    max_lost_songs: float = Field(0.1, ge=0, le=1)
+    """Largest share of the champion's songs that are gone."""
+
+    @model_validator(mode="after")
+    def _loss_is_beyond_margin(self) -> Self:
+        if self.detectable_loss <= self.margin:
+            raise ValueError(
+                f"detectable_loss {self.detectable_loss} has to be above margin {self.margin}; "
+                "a loss within the margin is never looked for"
+            )
+        return self
+
+
+class Guardrail(Config):
+    """A quantity that must not fall while the watched metric rises."""
+
+    name: str
+    """coverage, tail recall, cold users' recall or artist diversity."""
+    users: int
+    """Users it was measured on; 0 where there are none, and then it was skipped."""
+    challenger: float | None = None
+    """The challenger's value."""
+    champion: float | None = None
+    """The champion's value."""
+    difference: Interval | None = None
+    """Challenger minus champion, with bounds at the level that is corrected for the number of guardrails."""
+    p: float | None = None
+    """Probability of so great a loss if no more than the margin was lost in truth, corrected after Holm."""
+    passed: bool = True
+    """False where more than the margin is clearly lost."""
+    says: str = ""
+    """The same in a sentence."""
+
+
+class DataCheck(Config):
+    """A look at the log that a model was made from, beside those of the last versions."""
+
+    name: str
+    """What was looked at."""
+    passed: bool
+    """Whether it lies within its limit."""
+    says: str
+    """What was found and what is allowed, in a sentence."""
+
+
+class Decision(Config):
+    """What was decided about a version, from which numbers, and why; it is stored with the version for ever."""
+
+    outcome: Outcome
+    """promote: it becomes champion; reject: it is worse; hold: neither could be shown, or something forbids it."""
+    reason: str
+    """Why, in a sentence that starts with Promoted, Held or Rejected."""
+    reasons: tuple[str, ...] = ()
+    """Everything that was found, with numbers; what decided comes first."""
+    metric: str
+    """The metric that decided."""
+    users: int
+    """Users on whom the model was measured."""
+    better: bool = False
+    """Whether it is better than the champion, above the noise between seeds; else a promoted model is not worse."""
+    against_popularity: Interval | None = None
+    """Model minus popularity, paired by user."""
+    champion: int | None = None
+    """The champion's version at the time; none where there was none."""
+    compared_users: int | None = None
+    """Users on whom the two were compared; who is unknown to one of them counts, as a miss."""
+    challenger_value: float | None = None
+    """The model's metric on those users."""
+    champion_value: float | None = None
+    """The champion's metric on those users."""
+    against_champion: Interval | None = None
+    """Model minus champion on those users, paired; its ends are the one-sided 2.5 % bounds."""
+    margin: float | None = None
+    """What may be lost, in the metric's unit."""
+    common_users: int | None = None
+    """Users that both know."""
+    on_common: Interval | None = None
+    """Model minus champion on users and songs that both know."""
+    needed_users: int | None = None
+    """Users that the gate's power calculation asks for."""
+    noise: float | None = None
+    """What a difference has to exceed to lie above the noise between seeds; none where it was not measured."""
+    guardrails: tuple[Guardrail, ...] = ()
+    """Coverage, tail, cold and diversity."""
+    data_checks: tuple[DataCheck, ...] = ()
+    """Volume, rejects, new and lost songs."""
+    twins: bool = False
+    """Whether twins, trained without the held-out listens, were compared in place of refitted models."""
+    forced: str | None = None
+    """The reason of the person who promoted it against or without the gate."""
+    compared: dict[str, str] = Field(default_factory=dict)
+    """Digests of the bundles that were compared, by role."""

@@ -1,0 +1,84 @@
+"""How loops are compiled and shared out: what is written out operation by operation stays so, whoever compiles it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.kernels.compiled import OPTIONS, balanced, exact, inner
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+
+
+def tiny_after_huge(x: Any) -> Any:
+    """0 for 1 in float32, which is lost in 1e8; 1 once the sum may be put in another order."""
+    return (x + np.float32(1e8)) - np.float32(1e8)
+
+
+def first_called_by_a_fast_loop(function: Callable[[Any], Any]) -> float:
+    @numba.njit(**OPTIONS)
+    def loop(values: Any) -> Any:
+        for n in range(len(values)):
+            values[n] = function(values[n])
+
+    values = np.ones(16, dtype=np.float32)
+    loop(values)
+    return float(values[0])
+
+
+def test_operations_of_an_exact_function_stay_as_written_in_a_loop_that_may_reorder_its_own() -> None:
+    assert first_called_by_a_fast_loop(exact(tiny_after_huge)) == 0
+
+
+def test_operations_of_an_inner_function_may_be_reordered() -> None:
+    """Else the test above would pass whatever `exact` does."""
+    assert first_called_by_a_fast_loop(inner(tiny_after_huge)) == 1
+
+
+@given(st.lists(st.integers(0, 9)), st.integers(1, 8))
+def test_parts_cover_the_work(cost: list[int], parts: int) -> None:
+    bounds = balanced(np.array(cost, dtype=np.int64), parts)
+    assert len(bounds) <= parts + 1
+    assert (bounds[0], bounds[-1]) == (0, len(cost))
+    assert (np.diff(bounds) > 0).all()
+
+
+LOOP = """
+import numpy as np
+from models.kernels.compiled import kernel
+from models.kernels.fast_math import exp
+
+@kernel
+def run(first, last, out):
+    out[0] = exp(out[0])
+"""
+CALL = "import loop, numpy; out = numpy.ones(1, numpy.float32); loop.run(0, 1, out); print(out[0])"
+
+
+@pytest.mark.slow
+def test_a_change_of_what_kernels_share_reaches_those_that_are_compiled_already(tmp_path: Path) -> None:
+    for name in ("models", "data"):
+        shutil.copytree(CHECKOUT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "loop.py").write_text(LOOP)
+
+    def printed() -> str:
+        command = [sys.executable, "-c", CALL]
+        variables = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        ended = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=True)
+        return ended.stdout.strip()
+
+    assert printed() == printed() == "2.7182817"
+    changed = tmp_path / "models" / "elementary.py"
+    changed.write_text(changed.read_text().replace("ONE, HALF = np.float32(1.0)", "ONE, HALF = np.float32(2.0)"))
+    assert printed() == "4.7182817"

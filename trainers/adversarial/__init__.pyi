@@ -1,0 +1,1 @@
+from .adversarial_trainer import AdversarialTrainer as AdversarialTrainer

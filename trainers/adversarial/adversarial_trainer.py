@@ -1,0 +1,118 @@
+"""For models that must hold under attack: on the log that they learn from, and on their vectors."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, ClassVar
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
+from torch_geometric.data import HeteroData
+
+from data.graph import message_graph
+from trainers.advanced import AdvancedConfig, AdvancedTrainer
+from trainers.adversarial.fake_users import NOBODY, Distrust, distrust, without_listens_of
+from trainers.adversarial.perturbation import AdversarialObjective
+from trainers.config import TrainingConfig
+from trainers.loop.best_epoch import Best
+from trainers.loop.training_results import TrainingResults
+
+logger = logging.getLogger(__name__)
+
+
+class AdversarialConfig(AdvancedConfig):
+    """Keys of ``adversarial``: two abilities, each of which can be switched off."""
+
+    adversarial_weight: NonNegativeFloat = 0.0
+    """Weight of the loss at perturbed vectors; 0 switches adversarial ranking off."""
+
+    adversarial_start: NonNegativeInt = 15
+    """Epochs of ordinary training before that loss is added; the best epoch is one of those after, and patience is
+    counted from there."""
+
+    epsilon: PositiveFloat = 1.0
+    """How far vectors are moved: each with bpr, in the root mean square with softmax. Under cosine similarity they have
+    length 1, and are scaled back to it."""
+
+    max_distrusted: float = Field(0.02, ge=0, lt=0.5)
+    """Share of the users that may be distrusted at most, however suspicious more of them are; 0 switches trust off."""
+
+    suspicion: PositiveFloat = 5.0
+    """Standard deviations above the usual from which on the agreement among a song's listeners is suspicious."""
+
+
+class AdversarialTrainer(AdvancedTrainer):
+    """``AdvancedTrainer`` without the listens of fake users and, if asked, with vectors trained against perturbation.
+
+    The first looks for users who push a song together, see ``trainers.adversarial.fake_users``; their listens are
+    neither learned from
+    nor read when songs are scored. The listens that metrics are of stay the same, those of distrusted users included,
+    so numbers can be compared with those of other trainers. How many users are distrusted is logged, and is a metric
+    of every epoch.
+
+    The second is adversarial personalised ranking, see ``trainers.adversarial.perturbation``. It begins after some
+    epochs of
+    ordinary training, as He et al. begin with a trained model: vectors that are still shorter than a perturbation have
+    nothing to defend, and training against it would leave them so. Of the epochs before, none is the best.
+
+    Args: see ``BaseTrainer``; ``training_config`` takes the keys of ``AdversarialConfig`` too.
+
+    Attributes:
+        distrust: whom the last ``train`` distrusted, and for which songs; nobody before the first one.
+    """
+
+    Config: ClassVar[type[TrainingConfig]] = AdversarialConfig
+    config: AdversarialConfig
+    objective: AdversarialObjective
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.objective = AdversarialObjective(self.config)
+        self.distrust: Distrust = NOBODY
+
+    @property
+    def ordinary_epochs(self) -> int:
+        """Epochs before adversarial ranking begins; 0 where it never does."""
+        return self.config.adversarial_start if self.config.adversarial_weight else 0
+
+    def train(self, graph: HeteroData, num_epochs: int) -> TrainingResults:
+        """As ``BaseTrainer.train``; says so where the training ends before adversarial ranking begins."""
+        if 0 < num_epochs <= self.ordinary_epochs:
+            logger.info(  # no warning: the short trainings of an audit would give one each time
+                "adversarial_start is %d and there are %d epochs, so nothing is trained against perturbation; "
+                "lower it or give more epochs.",
+                self.config.adversarial_start,
+                num_epochs,
+            )
+        return super().train(graph, num_epochs)
+
+    def on_epoch_start(self) -> None:
+        """Adds the loss at perturbed vectors, and forgets the best epoch so far, once ordinary training is over."""
+        ordinary = self.ordinary_epochs
+        self.objective.weight = self.config.adversarial_weight if self.current_epoch > ordinary else 0.0
+        if self.current_epoch == ordinary + 1:
+            self.best = Best()
+
+    def out_of_patience(self) -> bool:
+        """As ``AdvancedTrainer``, but counted after ordinary training only."""
+        return self.current_epoch > self.ordinary_epochs and super().out_of_patience()
+
+    def prepare(self, graph: HeteroData) -> HeteroData:
+        """The graph with masks; decides whom to distrust, from its train edges alone."""
+        graph = super().prepare(graph)
+        self.distrust = distrust(message_graph(graph), self.config.max_distrusted, self.config.suspicion)
+        if self.config.max_distrusted:
+            logger.info(
+                "%d of %d users are distrusted, for %d song(s): their listens are not learned from.",
+                len(self.distrust.users),
+                int(graph["user"].num_nodes),
+                len(self.distrust.songs),
+            )
+        return graph
+
+    def learned_graph(self, graph: HeteroData) -> HeteroData:
+        """The train edges of the trusted users."""
+        return without_listens_of(self.distrust.users, graph)
+
+    def train_epoch(self, graph: HeteroData) -> dict[str, float]:
+        """One pass over the trusted train pairs: ``{"loss": ..., "distrusted_users": ...}``."""
+        return {**super().train_epoch(graph), "distrusted_users": len(self.distrust.users)}

@@ -1,0 +1,1 @@
+from .federated_trainer import FederatedTrainer as FederatedTrainer

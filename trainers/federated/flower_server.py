@@ -1,0 +1,231 @@
+"""Flower's side of a federated training; it runs in Flower's own environment and is imported nowhere else.
+
+The training starts it with ``python -c "from trainers.federated.flower_server import main; main()" FOLDER`` and
+writes one
+line of JSON for each epoch to its standard input; the end of the input is the end of the federation, however the
+training ended. Everything between server and clients is a Flower message: shared parameters and their weight.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import FedAvg, FedAvgM, FedProx
+from flwr.supercore.task_identity import TaskIdentity
+
+from data.errors import InputError
+from data.machine import cores
+from trainers.federated.client import Client
+from trainers.federated.federated_config import FederatedConfig
+from trainers.federated.privacy import epsilons
+from trainers.federated.shared_folder import Answer, Ask, ClientDisk, Exchange, Job, Kept
+from trainers.loop.random_streams import stream
+
+OFFLINE, REFUSED = 900, 901
+"""Codes of the errors that a client answers with, beside Flower's own: it dropped out; it cannot train."""
+
+SERVER = 1
+"""The server's node; clients are the nodes after it, where there is no other numbering."""
+
+
+def main() -> None:
+    """Run the federation that lies in the folder named on the command line."""
+    exchange = Exchange(Path(sys.argv[1]))
+    torch.set_num_threads(1)  # a client's work is small, and Ray gives each one a core
+    try:
+        run(exchange, Job.read(exchange.job))
+    except Exception as error:
+        sentence = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        exchange.failed.write_text(sentence, encoding="utf-8")
+        raise
+
+
+def run(exchange: Exchange, job: Job) -> None:
+    """Start Flower where ``runtime`` says."""
+    server, clients = server_app(exchange, job), client_app(exchange.folder, job.config())
+    if job.config().runtime == "ray":
+        from flwr.simulation import run_simulation  # slow to import
+
+        own_files = {"num_cpus": cores(), "_temp_dir": str(exchange.folder / "ray")}
+        resources = {"client_resources": {"num_cpus": 1, "num_gpus": 0}, "init_args": own_files}
+        run_simulation(server, clients, job.num_clients, backend_config=resources)
+    else:
+        grid = InProcessGrid(clients, job.num_clients)
+        server(grid, Context(0, SERVER, {}, RecordDict(), {}))
+
+
+# The clients
+
+
+def client_app(folder: Path, config: FederatedConfig) -> ClientApp:
+    """The app that runs at each client."""
+
+    def drop_out(message: Message, context: Context, answer: Any) -> Message:
+        """A Flower mod: some clients answer nothing in a round, as if switched off."""
+        draw = stream(config.seed, f"offline {_number(context)} round {_round(message)}")
+        if float(torch.rand((), generator=draw)) < config.offline_rate:
+            return Message(Error(OFFLINE, "offline"), reply_to=message)
+        return answer(message, context)
+
+    app = ClientApp(mods=[drop_out])
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        try:
+            return Message(_trained(folder, _number(context), message), reply_to=message)
+        except InputError as error:
+            return Message(Error(REFUSED, str(error)), reply_to=message)
+
+    return app
+
+
+def _trained(folder: Path, number: int, message: Message) -> RecordDict:
+    """One round at one client; the content of the answer is all that leaves it."""
+    disk, client = ClientDisk(folder, number), _client(folder, number)
+    client.users = disk.kept().users
+    shared = message.content["arrays"].to_torch_state_dict()
+    sent = client.train(shared, float(message.content["config"]["lr"]), _round(message))
+    disk.keep(Kept(client.users, client.loss, _round(message)))
+    weight = MetricRecord({"num-examples": sent.weight, "client": number})
+    return RecordDict({"arrays": ArrayRecord(sent.shared), "metrics": weight})
+
+
+@cache
+def _client(folder: Path, number: int) -> Client:
+    """A client with its graph, read once a process; its vectors are on its disk, since Ray moves clients about."""
+    job = Job.read(Exchange(folder).job)
+    return Client(number, job.model_config_of_all, job.config(), ClientDisk(folder, number).graph())
+
+
+def _number(context: Context) -> int:
+    return int(context.node_config["partition-id"])
+
+
+def _round(message: Message) -> int:
+    """The round, counted over the whole training; Flower counts within an epoch."""
+    config = message.content["config"]
+    return int(config["rounds-before"]) + int(config["server-round"])
+
+
+# The server
+
+
+def server_app(exchange: Exchange, job: Job) -> ServerApp:
+    """The app that runs at the server: one run of Flower's strategy for each epoch that is asked for."""
+    app, config = ServerApp(), job.config()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        for ask in _asks():
+            strategy = create_strategy(config, job.num_clients)
+            start, given = exchange.asked(), ConfigRecord({"lr": ask.lr, "rounds-before": ask.rounds_before})
+            result = strategy.start(grid, ArrayRecord(start), config.rounds_per_epoch, train_config=given)
+            privacy = epsilons(config, [*ask.answered_before, *strategy.answered])
+            shared = result.arrays.to_torch_state_dict() if any(strategy.answered) else start
+            exchange.write_answer(Answer(answered=strategy.answered, privacy=privacy), shared)
+
+    return app
+
+
+def _asks() -> Iterator[Ask]:
+    for line in sys.stdin:
+        yield Ask.model_validate_json(line)
+
+
+def create_strategy(config: FederatedConfig, num_clients: int) -> Any:
+    """Flower's FedAvg (with a server learning rate) or FedProx, over all clients in each round."""
+    sizes = {"min_train_nodes": num_clients, "min_available_nodes": num_clients, "fraction_evaluate": 0.0}
+    if config.strategy == "fedprox":
+        return OrderedFedProx(**sizes, proximal_mu=config.proximal_mu)
+    return OrderedFedAvg(**sizes, server_learning_rate=config.server_lr)
+
+
+class InOrder(FedAvg):
+    """Averages in the order of the clients, since a sum of floats depends on it, and counts who answered.
+
+    Attributes:
+        answered: how many clients answered in each round.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, train_metrics_aggr_fn=lambda replies, weight: MetricRecord())
+        self.answered: list[int] = []
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """See Flower's ``Strategy``; raises InputError with the sentence of a client that cannot train."""
+        replies = list(replies)
+        for reply in replies:
+            if reply.has_error() and reply.error.code != OFFLINE:
+                raise InputError(str(reply.error.reason))
+        heard = [reply for reply in replies if not reply.has_error()]
+        self.answered.append(len(heard))
+        return super().aggregate_train(server_round, sorted(heard, key=_sender))
+
+
+class OrderedFedAvg(InOrder, FedAvgM):
+    """Flower's FedAvg with a server learning rate and no momentum."""
+
+
+class OrderedFedProx(InOrder, FedProx):
+    """Flower's FedProx."""
+
+
+def _sender(reply: Message) -> int:
+    return int(reply.content["metrics"]["client"])
+
+
+class InProcessGrid(Grid):
+    """Carries Flower's messages to clients in the same process, one after another: nothing to start or to wait for.
+
+    For simulations that are small beside the half minute in which Ray starts.
+    """
+
+    def __init__(self, clients: ClientApp, count: int) -> None:
+        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, SERVER
+        nodes = {SERVER + 1 + number: {"partition-id": number, "num-partitions": count} for number in range(count)}
+        self.contexts = {node: Context(1, node, own, RecordDict(), {}) for node, own in nodes.items()}
+        self.clients = clients
+        self._replies: dict[str, Message] = {}
+
+    def set_run(self, run: Any) -> None:
+        """There is one run only."""
+
+    @property
+    def run(self) -> Any:
+        """There is one run only."""
+        raise NotImplementedError
+
+    def create_message(self, *arguments: Any, **options: Any) -> Message:
+        """As Flower does it; deprecated there."""
+        return Message(*arguments, **options)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """The clients."""
+        return list(self.contexts)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Deliver messages, and keep the answers."""
+        started = time.time_ns()
+        for place, message in enumerate(messages):
+            key = f"{started}-{place}"
+            self._replies[key] = self.clients(message, self.contexts[message.metadata.dst_node_id])
+            yield key
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """The answers."""
+        return [self._replies.pop(key) for key in message_ids]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        """Both; nothing is ever late."""
+        return self.pull_messages(self.push_messages(messages))

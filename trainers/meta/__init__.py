@@ -1,0 +1,5 @@
+"""Learns to make the vector of a new user from a few songs."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

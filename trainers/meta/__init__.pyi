@@ -1,0 +1,1 @@
+from .meta_trainer import MetaTrainer as MetaTrainer

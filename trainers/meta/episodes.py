@@ -1,0 +1,77 @@
+"""Episodes: train users taken for new ones, some of their train songs known and the others to be found."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from models.few_shot import KnownSongs
+from models.item_paths.paths import Neighbors
+
+
+class Episode(NamedTuple):
+    """B users at once.
+
+    ``users`` (B,), ascending; ``known`` of each; the songs to be found as pairs: ``rows`` (Q,), each pair's place
+    among the users, rising, and ``songs`` (Q,).
+    """
+
+    users: Tensor
+    known: KnownSongs
+    rows: Tensor
+    songs: Tensor
+
+    @classmethod
+    def draw(cls, listens: Neighbors, users: Tensor, most_known: int, generator: Generator) -> Episode:
+        """Split each user's songs at random: 1 to ``most_known`` are known, uniformly, and at least one is not.
+
+        Args:
+            listens: each user's train songs.
+            users: (B,), each with at least two songs.
+        """
+        users = users.sort().values
+        shuffled, counts = _shuffled_rows(listens, users, generator)
+        drawn = torch.randint(1, most_known + 1, (len(users),), generator=generator)
+        known = torch.minimum(drawn, counts - 1)
+        places = torch.arange(shuffled.shape[1])
+        hidden = (places >= known[:, None]) & (places < counts[:, None])
+        rows, columns = hidden.nonzero(as_tuple=True)
+        return cls(users, _known(shuffled, known), rows, shuffled[rows, columns])
+
+
+def known_songs(listens: Neighbors, users: Tensor, most_known: int, generator: Generator) -> KnownSongs:
+    """1 to ``most_known`` songs of each of users (B,), at random, as many as there are; each user has one."""
+    shuffled, counts = _shuffled_rows(listens, users, generator)
+    drawn = torch.randint(1, most_known + 1, (len(users),), generator=generator)
+    return _known(shuffled, torch.minimum(drawn, counts))
+
+
+def fold_of_users(degree: Tensor, users: Tensor, share: float, generator: Generator) -> Tensor:
+    """Some of the users (B,) at random, ascending, whose train songs are at most a share of all; at least one user.
+
+    Args:
+        degree: (U,) number of train songs of each user of the graph.
+    """
+    order = users[torch.randperm(len(users), generator=generator)]
+    fitting = int((degree[order].cumsum(0) <= share * degree.sum()).sum())
+    return order[: max(1, fitting)].sort().values
+
+
+def _known(shuffled: Tensor, counts: Tensor) -> KnownSongs:
+    """The first of each row (B, L), ``counts`` (B,) of them."""
+    songs = shuffled[:, : int(counts.max())]
+    given = torch.arange(songs.shape[1]) < counts[:, None]
+    return KnownSongs(songs.masked_fill(~given, 0), given)
+
+
+def _shuffled_rows(listens: Neighbors, users: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Songs of each user in random order, padded (B, L), and how many there are (B,)."""
+    rows = listens.rows(users.numpy())
+    counts = torch.from_numpy(rows.degree)
+    given = torch.arange(int(counts.max())) < counts[:, None]  # (B, L)
+    songs = torch.zeros(given.shape, dtype=torch.int64)
+    songs[given] = torch.from_numpy(rows.node).long()
+    order = torch.rand(given.shape, generator=generator).masked_fill(~given, 2.0).argsort(1)
+    return songs.gather(1, order), counts

@@ -1,0 +1,5 @@
+"""Ranking learned together with what else the log says of a listen."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,1 @@
+from .multitask_trainer import MultiTaskTrainer as MultiTaskTrainer

@@ -1,0 +1,88 @@
+"""The ranking's loss and those of the tasks, from the same vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import HeteroData
+
+from models.base import Embeddings, RecommenderModel, SomeEmbeddings
+from trainers.config import TrainingConfig
+from trainers.multitask.heads import TaskHeads
+from trainers.multitask.labels import Labels
+from trainers.objective import PairObjective, Step
+
+
+class TaskWeights(nn.Module):
+    """What each task's loss adds to that of the ranking.
+
+    Learned weights follow Kendall, Gal and Cipolla, "Multi-task learning using uncertainty to weigh losses", CVPR 2018:
+    a task of loss L and log variance s adds exp(-s) L + s / 2, so that one which cannot be predicted well weighs
+    less. Unlike there the ranking keeps the weight 1: it may not be traded for the others.
+
+    Args:
+        fixed: weight of each task.
+        learned: whether those are only where training starts.
+    """
+
+    def __init__(self, fixed: Mapping[str, float], learned: bool) -> None:
+        super().__init__()
+        self.fixed = dict(fixed)
+        self.log_variance = nn.ParameterDict({name: torch.zeros(()) for name in fixed} if learned else {})
+
+    def weighted(self, task: str, loss: Tensor) -> Tensor:
+        """The weighted loss of a task."""
+        if task not in self.log_variance:
+            return self.fixed[task] * loss
+        log_variance: Tensor = self.log_variance[task]
+        return (-log_variance).exp() * loss + log_variance / 2
+
+
+class Kept(NamedTuple):
+    """The calibration pairs by use, each (2, K): to correct heads, to watch them, and to measure them at the end."""
+
+    correct: Tensor
+    watch: Tensor
+    measure: Tensor
+
+
+class TaskObjective(PairObjective):
+    """The loss of the ranking plus that of every task on the same pairs, from the same vectors.
+
+    The weight of a pair's edge tells of plays and completion, so the edge carries no message while the pair's labels
+    are learned; that is so in ``PairObjective`` already. The calibration pairs are kept from every model here, not only
+    from one with a local channel: no vector, no head's base and no message of a step learns of them.
+    """
+
+    def __init__(
+        self, config: TrainingConfig, heads: TaskHeads, weights: TaskWeights, labels: Mapping[str, Labels]
+    ) -> None:
+        super().__init__(config)
+        self.heads, self.weights, self.labels = heads, weights, labels
+
+    def keeps(self, model: RecommenderModel) -> bool:
+        """Always: heads are corrected and measured on pairs that the vectors have not learned from."""
+        return True
+
+    def kept(self, graph: HeteroData) -> Kept:
+        """Half of the calibration pairs, which are in random order, and two quarters."""
+        pairs = self.calibration.pairs(graph)
+        return Kept(pairs[:, ::2], pairs[:, 1::4], pairs[:, 3::4])
+
+    def learned(self, model: RecommenderModel, graph: HeteroData) -> Tensor:
+        """(2, P) the train pairs that vectors and heads learn from."""
+        return self._learned_from(model, graph).pairs
+
+    def _vector_loss(
+        self, model: RecommenderModel, graph: HeteroData, embeddings: Embeddings | SomeEmbeddings, step: Step
+    ) -> Tensor:
+        ranking = super()._vector_loss(model, graph, embeddings, step)
+        num_learned = self.learned(model, graph).shape[1]
+        losses = (
+            self.weights.weighted(name, head.loss(embeddings, self.labels[name].of(step.pairs), num_learned))
+            for name, head in self.heads.items()
+        )
+        return torch.stack([ranking, *losses]).sum()

@@ -1,0 +1,212 @@
+"""Ranking together with what else the log says of a listen: how much of it was heard, skips, repetitions, artists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from pydantic import Field, PositiveFloat, field_validator, model_validator
+from torch import Tensor
+from torch.optim import Optimizer
+from torch_geometric.data import HeteroData
+
+from data.config import unknown_name
+from data.errors import InputError
+from data.graph import NODE_TYPES
+from models.base import Embeddings
+from trainers.advanced import AdvancedConfig, AdvancedTrainer
+from trainers.config import TrainingConfig
+from trainers.loop.checkpoint import CheckpointFile
+from trainers.loop.random_streams import stream
+from trainers.loop.training_results import TrainingResults
+from trainers.multitask.heads import TaskHeads
+from trainers.multitask.label_metrics import ItemMeans, task_metrics
+from trainers.multitask.labels import TASKS, Labels, check_columns, check_targets
+from trainers.multitask.multitask_objective import TaskObjective, TaskWeights
+from trainers.multitask.predictor import TaskPredictor, save_heads
+
+
+class MultiTaskConfig(AdvancedConfig):
+    """Keys of ``multitask``."""
+
+    tasks: tuple[str, ...] = Field(tuple(TASKS), min_length=1)
+    """What to predict beside the ranking: any of completion, skip, relisten and artist."""
+
+    task_weights: dict[str, PositiveFloat] | Literal["uncertainty"] = Field(default_factory=dict)
+    """Weight of each task's loss beside the ranking's, which is 1; 1 where none is given. uncertainty learns them."""
+
+    @field_validator("tasks")
+    @classmethod
+    def _tasks_are_known(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
+        for name in tasks:
+            if name not in TASKS:
+                raise ValueError(unknown_name("there is no task", name, TASKS))
+        return tuple(dict.fromkeys(tasks))
+
+    @field_validator("task_weights", mode="before")
+    @classmethod
+    def _weights_are_numbers_or_learned(cls, weights: Any) -> Any:
+        if isinstance(weights, str) and weights != "uncertainty":
+            raise ValueError("give a table of a weight for each task, or 'uncertainty'")
+        return weights
+
+    @model_validator(mode="after")
+    def _weights_are_of_tasks(self) -> Self:
+        for name in self.task_weights if isinstance(self.task_weights, dict) else ():
+            if name not in self.tasks:
+                raise ValueError(unknown_name("task_weights weighs what is not among the tasks", name, self.tasks))
+        return self
+
+    def weights(self) -> TaskWeights:
+        """The weights of the losses, as training starts with them."""
+        given = self.task_weights if isinstance(self.task_weights, dict) else {}
+        return TaskWeights({name: given.get(name, 1.0) for name in self.tasks}, not isinstance(self.task_weights, dict))
+
+
+class MultiTaskTrainer(AdvancedTrainer):
+    """Learns, beside the ranking, to predict what the log says of a listen, with a small head for each task.
+
+    The losses of ranking and tasks are added up on the same train pairs and the same vectors, so that their gradients
+    meet in the model. Heads belong to the trainer: it optimises, keeps, resumes and saves them beside the model. Their
+    metrics stand on pairs that neither vectors nor heads have learned from, and whose edges, which tell of plays and
+    completion, carry no message: a quarter of the calibration pairs while training, another quarter at the end.
+
+    Args: see ``BaseTrainer``; ``training_config`` takes the keys of ``MultiTaskConfig`` too.
+    """
+
+    Config: ClassVar[type[TrainingConfig]] = MultiTaskConfig
+    config: MultiTaskConfig
+    objective: TaskObjective
+    heads: TaskHeads
+    labels: dict[str, Labels]
+    _graph: HeteroData | None = None  # the base class makes an optimizer before it says so
+    _best_heads: dict[str, Tensor] | None = None
+
+    # Training
+
+    def prepare(self, graph: HeteroData) -> HeteroData:
+        """The graph with masks; raises InputError for a task that the log cannot teach."""
+        check_columns(self.config.tasks, graph)
+        divided = super().prepare(graph)
+        check_targets(self.config.tasks, divided)
+        return divided
+
+    def create_optimizer(self) -> Optimizer:
+        """Adam over the model and new heads; over the model alone while there is no graph."""
+        if self._graph is None:
+            return super().create_optimizer()
+        learned = self._begin_tasks(self._graph)
+        return torch.optim.Adam([*self.model.parameters(), *learned], lr=self.config.lr)
+
+    def _begin_tasks(self, graph: HeteroData) -> list[Tensor]:
+        """Make heads and their losses anew; what Adam has to learn of them."""
+        config, counts = self.config, {kind: int(graph[kind].num_nodes) for kind in NODE_TYPES}
+        self.labels = {name: TASKS[name].labels(graph, self.device) for name in config.tasks}
+        dim = self.model.config.embedding_dim
+        self.heads = TaskHeads(config.tasks, counts, dim, stream(config.seed, "heads")).to(self.device)
+        self.objective = TaskObjective(config, self.heads, config.weights().to(self.device), self.labels)
+        pairs = self.objective.learned(self.model, self.seen)
+        learned = {name: labels.of(pairs) for name, labels in self.labels.items()}
+        for name, head in self.heads.items():
+            head.begin(learned[name])
+        about_songs = (name for name in config.tasks if TASKS[name].item == "song")
+        self._song_means = {name: ItemMeans(learned[name].arrays(), counts["song"]) for name in about_songs}
+        self._best_heads = None
+        return [*self.heads.parameters(), *self.objective.weights.parameters()]
+
+    def train_epoch(self, graph: HeteroData) -> dict[str, float]:
+        """One pass over the train pairs, and a new correction of the heads: ``{"loss": ...}`` of ranking and tasks."""
+        metrics = super().train_epoch(graph)
+        vectors, kept = self._honest_vectors(), self.objective.kept(self.seen).correct
+        for name, head in self.heads.items():
+            head.calibrate(vectors, self.labels[name].of(kept))
+        return metrics
+
+    # Measurement
+
+    def evaluate(self, graph: HeteroData) -> dict[str, float]:
+        """The ranking's metrics on the validation edges, and each task's on the pairs that are watched."""
+        ranking = super().evaluate(graph)
+        return ranking if self._graph is None else ranking | self.task_metrics(self.objective.kept(self.seen).watch)
+
+    def test(self, graph: HeteroData) -> dict[str, float]:
+        """The ranking's metrics on the test edges, and each task's on the pairs that are left for the end."""
+        return {**super().test(graph), **self.task_metrics(self.objective.kept(self.seen).measure)}
+
+    def task_metrics(self, pairs: Tensor) -> dict[str, float]:
+        """``completion_auc`` and so on, of calibration pairs (2, P), whose edges carry no message.
+
+        ``trainers.multitask.label_metrics`` defines them. A metric that these pairs do not define (all skipped, say)
+        is left out.
+        """
+        vectors = self._honest_vectors()
+        found: dict[str, float] = {}
+        for name, head in self.heads.items():
+            examples = self.labels[name].of(pairs)
+            if len(examples.targets):
+                predicted = head.predicted(vectors, examples.users, examples.items).double().cpu().numpy()
+                metrics = task_metrics(predicted, examples.arrays(), self._song_means.get(name))
+                found |= {f"{name}_{metric}": value for metric, value in metrics.items()}
+        return found
+
+    @torch.no_grad()
+    def _honest_vectors(self) -> Embeddings:
+        """The vectors while the edges of the calibration pairs carry no message."""
+        self.model.eval()
+        return self.model.encode_without(self.seen, self.objective.calibration.pairs(self.seen))
+
+    # Predictions
+
+    def predictor(self) -> TaskPredictor:
+        """What predicts the tasks of any user and item, from the model as it is now.
+
+        Raises:
+            InputError: when nothing was trained yet.
+        """
+        if self._graph is None:
+            raise InputError("There is nothing to predict with: call train(graph, num_epochs) first.")
+        return TaskPredictor(self.heads.copied(), self.embeddings(self._graph))
+
+    def predict(self, task: str, users: Tensor, items: Tensor) -> Tensor:
+        """Predictions (P,) in [0, 1] for users (P,) and songs (P,), or artists for the task ``artist``.
+
+        For many calls take ``predictor()`` once: it encodes the graph.
+
+        Raises:
+            InputError: for a task that was not learned, or when nothing was trained yet.
+        """
+        return self.predictor().predict(task, users, items)
+
+    # What is kept
+
+    def _watch(self, metrics: dict[str, float]) -> None:
+        super()._watch(metrics)
+        if self.best.epoch == self.current_epoch:
+            self._best_heads = {name: value.cpu().clone() for name, value in self.heads.state_dict().items()}
+
+    def _finish(self, graph: HeteroData, num_epochs: int, checkpoint: CheckpointFile) -> TrainingResults:
+        if self._best_heads is not None:
+            self.heads.load_state_dict(self._best_heads)
+        return super()._finish(graph, num_epochs, checkpoint)
+
+    def extra_state(self) -> dict[str, Any]:
+        """The heads, those of the best epoch, and the learned weights."""
+        return {
+            "heads": self.heads.state_dict(),
+            "best_heads": self._best_heads,
+            "weights": self.objective.weights.state_dict(),
+        }
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Take back what ``extra_state`` gave."""
+        self.heads.load_state_dict(state["heads"])
+        self.objective.weights.load_state_dict(state["weights"])
+        self._best_heads = state["best_heads"]
+
+    def save_model(self, folder: str | Path) -> Path:
+        """As ``BaseTrainer.save_model``, and ``heads.safetensors``; see
+        ``trainers.multitask.predictor.load_predictor``."""
+        saved = super().save_model(folder)
+        save_heads(self.heads, saved)
+        return saved
