@@ -37,7 +37,7 @@ class Config(BaseModel):
             raise InputError(_first_problem(error, where)) from None
 
 
-class Record(Config):
+class JsonRecord(Config):
     """Findings that are kept as a JSON file; the same record gives the same bytes."""
 
     UNREADABLE: ClassVar[str] = "is not a readable record; make it again"

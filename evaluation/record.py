@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from data.config import Record
+from data.config import JsonRecord
 from data.errors import InputError
 from evaluation.statistics.intervals import Interval
 
@@ -22,7 +22,7 @@ IN_SAMPLE = "in_sample_"
 """Prefix of the names of metrics over listens that training has seen."""
 
 
-class EvaluationRecord(Record):
+class EvaluationRecord(JsonRecord):
     """What was measured, on whom and how; every number with its 95 % bootstrap interval over users."""
 
     UNREADABLE: ClassVar[str] = "is not a readable record of an evaluation; evaluate again"

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from data.errors import InputError
 from registry.audit_log import Record, decision_of, reconcile_if_idle, records
-from registry.backend.store import Store
+from registry.backend.client import RegistryClient
 from registry.views import decision_table, facts_table, metrics_table, paired_lines, records_table, versions_table
 
 app = typer.Typer(
@@ -35,7 +35,7 @@ Why = Annotated[str, typer.Option(help="The reason; it is kept for ever.")]
 @app.command("list")
 def list_versions(name: AnyName = "", uri: Uri = None) -> None:
     """Show the versions of a model, or of all models."""
-    store, console = Store(uri), Console()
+    store, console = RegistryClient(uri), Console()
     for model in _models(store, name):
         reconcile_if_idle(store, model)
         console.print(versions_table(model, store.versions(model), store.aliases(model)))
@@ -44,7 +44,7 @@ def list_versions(name: AnyName = "", uri: Uri = None) -> None:
 @app.command()
 def show(version: Which, name: Name = "songgraph", uri: Uri = None) -> None:
     """Show one version: where it comes from, its numbers, its records and the decision about it."""
-    store, console = Store(uri), Console()
+    store, console = RegistryClient(uri), Console()
     reconcile_if_idle(store, name)
     found = store.get(name, version)
     console.print(facts_table(found, store.aliases(name)))
@@ -57,7 +57,7 @@ def show(version: Which, name: Name = "songgraph", uri: Uri = None) -> None:
 @app.command()
 def history(name: Name = "songgraph", uri: Uri = None) -> None:
     """Show every decision and every move of the champion, newest first."""
-    store = Store(uri)
+    store = RegistryClient(uri)
     store.versions(name)
     reconcile_if_idle(store, name)
     Console().print(records_table(name, records(store, name)))
@@ -75,7 +75,7 @@ def compare(
     from registry.champion import verified
     from registry.gate.decide import decide
 
-    store, console = Store(uri), Console()
+    store, console = RegistryClient(uri), Console()
     first, second = store.get(name, version), store.get(name, other)
     with ExitStack() as opened:
         ours, theirs = (opened.enter_context(store.files(found)) for found in (first, second))
@@ -101,7 +101,7 @@ def promote(
     """Make a version champion; its whole bundle is verified first."""
     from registry.champion import promote as promote_version
 
-    _say_moved(promote_version(Store(uri), name, version, why, force), name)
+    _say_moved(promote_version(RegistryClient(uri), name, version, why, force), name)
 
 
 @app.command()
@@ -117,7 +117,7 @@ def rollback(
     """Make the former champion champion again; its whole bundle is verified first."""
     from registry.champion import rollback as roll_back
 
-    _say_moved(roll_back(Store(uri), name, why, to), name)
+    _say_moved(roll_back(RegistryClient(uri), name, why, to), name)
 
 
 @app.command()
@@ -130,7 +130,7 @@ def verify(
     """Hash every file of every version, or of one, and score a sample of users again."""
     from registry.bundle.verification import verify_version
 
-    store, problems = Store(uri), []
+    store, problems = RegistryClient(uri), []
     for model in _models(store, name or ("songgraph" if version else "")):
         for found in [store.get(model, version)] if version else store.versions(model):
             checked = verify_version(store, found, users)
@@ -153,7 +153,7 @@ def prune(
     from registry.retention import prune as prune_versions
     from registry.retention import removable
 
-    chosen = (removable if dry_run else prune_versions)(Store(uri), name, keep, older_than)
+    chosen = (removable if dry_run else prune_versions)(RegistryClient(uri), name, keep, older_than)
     numbers = ", ".join(str(removal.version.version) for removal in chosen) or "none"
     verb = "Would delete" if dry_run else "Deleted"
     typer.echo(f"{verb} versions of {name}: {numbers} ({decimal(sum(removal.num_bytes for removal in chosen))}).")
@@ -168,7 +168,7 @@ def main() -> None:
         raise SystemExit(1) from None
 
 
-def _models(store: Store, name: str) -> list[str]:
+def _models(store: RegistryClient, name: str) -> list[str]:
     names = [name] if name else store.names()
     if not names:
         typer.echo(f"Nothing is registered at {store.address} yet; `make train` registers a model.")

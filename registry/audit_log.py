@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from data.errors import InputError
-from registry.backend.store import CHAMPION, Run, Store, Version
+from registry.backend.client import CHAMPION, RegistryClient, Run, Version
 from registry.gate.gate_config import Decision
 
 Kind = Literal["decision", "promotion", "rollback", "outside", "deletion"]
@@ -76,12 +76,12 @@ class Record(Entry):
     """The champions that led to this one, oldest first, once it is done; kept so that a rollback reads one record."""
 
 
-def records(store: Store, name: str, newest: int | None = None) -> list[Record]:
+def records(store: RegistryClient, name: str, newest: int | None = None) -> list[Record]:
     """The records of a model, oldest first; only the newest of them, where asked."""
     return [_record(run) for run in store.runs(_experiment(name), newest=newest)]
 
 
-def line_of_champions(store: Store, name: str) -> tuple[int, ...]:
+def line_of_champions(store: RegistryClient, name: str) -> tuple[int, ...]:
     """The champions that led to the present one, oldest first; a rollback takes back what came after its target."""
     last = _last_move(store, name)
     return last.line if last else ()
@@ -102,14 +102,14 @@ def decision_of(version: Version) -> Decision | None:
     return Decision.model_validate_json(text) if text else None
 
 
-def decided_before(store: Store, name: str, digest: str) -> Decision | None:
+def decided_before(store: RegistryClient, name: str, digest: str) -> Decision | None:
     """What the gate has decided about a bundle, also where its version was deleted since."""
     query = f"tags.kind = 'decision' and tags.bundle = '{digest}' and attributes.status = 'FINISHED'"
     found = [_record(run).decision for run in store.runs(_experiment(name), query, newest=1)]
     return found[0] if found else None
 
 
-def carry_out(store: Store, version: Version, entry: Entry) -> Record:
+def carry_out(store: RegistryClient, version: Version, entry: Entry) -> Record:
     """Write what is intended with a version, do it, and write that it is done. The caller holds the lock of the store.
 
     Raises:
@@ -123,7 +123,7 @@ def carry_out(store: Store, version: Version, entry: Entry) -> Record:
     return _close(store, version.name, record)
 
 
-def reconcile(store: Store, name: str) -> list[Record]:
+def reconcile(store: RegistryClient, name: str) -> list[Record]:
     """Close what crashes left open, by the truth; note a champion that was moved by others. The caller has the lock.
 
     Returns:
@@ -135,7 +135,7 @@ def reconcile(store: Store, name: str) -> list[Record]:
     return [*closed, *_note_outside(store, name, champion)]
 
 
-def reconcile_if_idle(store: Store, name: str) -> None:
+def reconcile_if_idle(store: RegistryClient, name: str) -> None:
     """For readers: close what a crash left open, unless another process is at work, whose business it then is."""
     if store.runs(_experiment(name), "attributes.status = 'RUNNING'", newest=1):
         try:
@@ -154,13 +154,13 @@ def whoami() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-def _happened(store: Store, record: Record, name: str, champion: int | None) -> bool:
+def _happened(store: RegistryClient, record: Record, name: str, champion: int | None) -> bool:
     if record.kind == "deletion":
         return record.version not in store.numbers(name)
     return not record.moves or record.after == champion
 
 
-def _note_outside(store: Store, name: str, champion: int | None) -> Iterator[Record]:
+def _note_outside(store: RegistryClient, name: str, champion: int | None) -> Iterator[Record]:
     """A champion that no record made: moved in MLflow's UI, by another client, or before there were records."""
     move = _last_move(store, name)
     last = move.after if move else None
@@ -169,12 +169,12 @@ def _note_outside(store: Store, name: str, champion: int | None) -> Iterator[Rec
         yield _close(store, name, _open(store, name, Entry("outside", champion, last, champion, why, whoami())))
 
 
-def _last_move(store: Store, name: str) -> Record | None:
+def _last_move(store: RegistryClient, name: str) -> Record | None:
     moves = store.runs(_experiment(name), "tags.moves = 'true' and attributes.status = 'FINISHED'", newest=1)
     return _record(moves[0]) if moves else None
 
 
-def _open(store: Store, name: str, entry: Entry) -> Record:
+def _open(store: RegistryClient, name: str, entry: Entry) -> Record:
     """Write an intent, later than all records there are, whatever the clocks say."""
     last = store.runs(_experiment(name), newest=1)
     at_ms = max(time.time_ns() // 1_000_000, last[0].start_ms + 1 if last else 0)
@@ -184,7 +184,7 @@ def _open(store: Store, name: str, entry: Entry) -> Record:
     return _record(store.open_run(_experiment(name), title, tags, at_ms))
 
 
-def _close(store: Store, name: str, record: Record, happened: bool | None = None) -> Record:
+def _close(store: RegistryClient, name: str, record: Record, happened: bool | None = None) -> Record:
     """Complete a record, and note on the version what it says of it; ``happened`` is given where it was left open."""
     if happened is not None:
         store.tag_run(record.id, {"reconciled": "true"})
@@ -197,7 +197,7 @@ def _close(store: Store, name: str, record: Record, happened: bool | None = None
     return Record(**{**vars(record), "state": state, "reconciled": happened is not None})
 
 
-def _note_on_version(store: Store, name: str, record: Record) -> None:
+def _note_on_version(store: RegistryClient, name: str, record: Record) -> None:
     decided = record.decision.model_dump_json() if record.decision and record.kind == "decision" else None
     notes = {key: text for key, text in {DECISION_TAG: decided, FORCED_TAG: record.forced}.items() if text}
     if notes and record.version in store.numbers(name):

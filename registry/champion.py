@@ -18,13 +18,13 @@ from registry.audit_log import (
     records,
     whoami,
 )
-from registry.backend.store import CHAMPION, DIGEST_TAG, Store, Version
+from registry.backend.client import CHAMPION, DIGEST_TAG, RegistryClient, Version
 from registry.bundle.manifest import Manifest, verify_bundle
 
 __all__ = ["champions", "promote", "records", "rollback", "verified"]
 
 
-def promote(store: Store, name: str, which: int | str, why: str, force: str | None = None) -> Record:
+def promote(store: RegistryClient, name: str, which: int | str, why: str, force: str | None = None) -> Record:
     """Make a version champion, because a person says so.
 
     Args:
@@ -54,7 +54,7 @@ def promote(store: Store, name: str, which: int | str, why: str, force: str | No
         return carry_out(store, version, _forced(entry, force) if obstacle and force else entry)
 
 
-def rollback(store: Store, name: str, why: str, to: int | str | None = None) -> Record:
+def rollback(store: RegistryClient, name: str, why: str, to: int | str | None = None) -> Record:
     """Make the champion before the present one champion again.
 
     Args:
@@ -79,7 +79,7 @@ def champions(past: Sequence[Record]) -> set[int]:
     return {number for number in found if number is not None}
 
 
-def verified(store: Store, version: Version) -> Manifest:
+def verified(store: RegistryClient, version: Version) -> Manifest:
     """Hash a version's whole bundle, and check that it is the one that was registered.
 
     Raises:
@@ -91,7 +91,7 @@ def verified(store: Store, version: Version) -> Manifest:
     return manifest
 
 
-def _former(store: Store, name: str, champion: int | None) -> Version:
+def _former(store: RegistryClient, name: str, champion: int | None) -> Version:
     """The champion before the present one, verified."""
     line = line_of_champions(store, name)
     before = next((number for number in reversed(line) if number != champion), None)
@@ -110,7 +110,7 @@ def _former(store: Store, name: str, champion: int | None) -> Version:
     return version
 
 
-def _chosen(store: Store, name: str, champion: int | None, to: int | str) -> Version:
+def _chosen(store: RegistryClient, name: str, champion: int | None, to: int | str) -> Version:
     """A former champion that a person chose, verified."""
     version, former = store.get(name, to), champions(records(store, name)) - {champion}
     if version.version not in former:
@@ -122,12 +122,12 @@ def _chosen(store: Store, name: str, champion: int | None, to: int | str) -> Ver
     return version
 
 
-def _sound(store: Store, name: str, numbers: set[int]) -> str:
+def _sound(store: RegistryClient, name: str, numbers: set[int]) -> str:
     """Which of these versions could be used instead."""
     return f"Choose another with --to: {_listed({number for number in numbers if _is_sound(store, name, number)})}."
 
 
-def _is_sound(store: Store, name: str, number: int) -> bool:
+def _is_sound(store: RegistryClient, name: str, number: int) -> bool:
     try:
         verified(store, store.get(name, number))
     except InputError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from registry.backend.store import Store
+from registry.backend.client import RegistryClient
 from registry.recommender import Recommender
 
 
@@ -18,7 +18,7 @@ def load(version: int | str = "champion", name: str = "songgraph", uri: str | No
         InputError: there is no such registry, model, version or alias (what there is, is listed), or the bundle is
             damaged, incomplete or another version's.
     """
-    store = Store(uri)
+    store = RegistryClient(uri)
     found = store.get(name, version)
     with store.files(found) as folder:
         recommender = Recommender.load(folder)

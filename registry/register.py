@@ -16,7 +16,7 @@ from data.errors import InputError
 from evaluation.record import EvaluationRecord
 from evaluation.statistics.intervals import Interval
 from registry.audit_log import DECISION_TAG, MAX_WORDS, Entry, carry_out, decided_before, decision_of, reconcile, whoami
-from registry.backend.store import CHAMPION, DIGEST_TAG, RunNumbers, Store, Version
+from registry.backend.client import CHAMPION, DIGEST_TAG, RegistryClient, RunNumbers, Version
 from registry.bundle.manifest import RESULTS, Manifest, read_manifest, verify_bundle
 from registry.gate.decide import COMPARED_FILES, DEFAULTS, decide
 from registry.gate.gate_config import Decision, GateConfig
@@ -72,7 +72,7 @@ def register(
         InputError: the bundle is refused, or the registry cannot be reached or read.
     """
     manifest = verify_bundle(bundle)
-    store = Store(uri, create=True)
+    store = RegistryClient(uri, create=True)
     with store.locked(name):
         reconcile(store, name)
         version = _ensure_version(store, name, bundle, manifest, params or {})
@@ -95,7 +95,7 @@ def attach(name: str, version: int | str, path: Path, uri: str | None = None) ->
     """
     if not path.is_file():
         raise InputError(f"There is no file {path} to attach to version {version} of '{name}'.")
-    store = Store(uri)
+    store = RegistryClient(uri)
     store.attach(store.get(name, version), path)
 
 
@@ -118,7 +118,9 @@ def run_numbers(bundle: Path, manifest: Manifest, params: Mapping[str, Any]) -> 
     return RunNumbers(shown, [*_by_epoch(history), *_tested(bundle), *_summary(record)], tags)
 
 
-def _ensure_version(store: Store, name: str, bundle: Path, manifest: Manifest, params: Mapping[str, Any]) -> Version:
+def _ensure_version(
+    store: RegistryClient, name: str, bundle: Path, manifest: Manifest, params: Mapping[str, Any]
+) -> Version:
     version = store.find(name, manifest.digest)
     if version is None:
         return store.create_version(name, bundle, manifest, run_numbers(bundle, manifest, params))
@@ -126,7 +128,7 @@ def _ensure_version(store: Store, name: str, bundle: Path, manifest: Manifest, p
     return version
 
 
-def _known_decision(store: Store, version: Version) -> Decision | None:
+def _known_decision(store: RegistryClient, version: Version) -> Decision | None:
     """What was decided about this bundle, also as a version that was deleted since."""
     if known := decision_of(version):
         return known
@@ -136,7 +138,7 @@ def _known_decision(store: Store, version: Version) -> Decision | None:
     return known
 
 
-def _decide(store: Store, version: Version, bundle: Path, gate: GateConfig) -> Decision:
+def _decide(store: RegistryClient, version: Version, bundle: Path, gate: GateConfig) -> Decision:
     """Ask the gate, and carry out what it says."""
     champion, recent = store.aliases(version.name).get(CHAMPION), _recent_profiles(store, version)
     if champion is None:
@@ -159,7 +161,7 @@ def _decide(store: Store, version: Version, bundle: Path, gate: GateConfig) -> D
 
 
 def _decide_against(
-    store: Store, name: str, number: int, bundle: Path, recent: Sequence[Mapping[str, Any]], gate: GateConfig
+    store: RegistryClient, name: str, number: int, bundle: Path, recent: Sequence[Mapping[str, Any]], gate: GateConfig
 ) -> Decision:
     try:
         champion = store.get(name, number)
@@ -179,14 +181,14 @@ def _without_champion(alone: Decision, number: int, error: InputError) -> Decisi
     return alone.model_copy(update=found)
 
 
-def _recent_profiles(store: Store, version: Version) -> list[Mapping[str, Any]]:
+def _recent_profiles(store: RegistryClient, version: Version) -> list[Mapping[str, Any]]:
     """The profiles of the last versions before this one that have one, newest first."""
     earlier = [other for other in store.versions(version.name) if other.version < version.version]
     profiles = (_profile(store, other) for other in reversed(earlier))
     return list(islice((profile for profile in profiles if profile is not None), RECENT_VERSIONS))
 
 
-def _profile(store: Store, version: Version) -> Mapping[str, Any] | None:
+def _profile(store: RegistryClient, version: Version) -> Mapping[str, Any] | None:
     try:
         text = store.read(version, PROFILE)
     except InputError as error:

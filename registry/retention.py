@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from data.errors import InputError
 from registry.audit_log import FORCED_TAG, Entry, carry_out, decision_of, reconcile, records, whoami
-from registry.backend.store import CHAMPION, DIGEST_TAG, Store, Version
+from registry.backend.client import CHAMPION, DIGEST_TAG, RegistryClient, Version
 from registry.champion import champions
 
 MS_PER_DAY = 24 * 60 * 60 * 1000
@@ -21,7 +21,7 @@ class Removal:
     num_bytes: int
 
 
-def removable(store: Store, name: str, keep: int, older_than_days: float) -> list[Removal]:
+def removable(store: RegistryClient, name: str, keep: int, older_than_days: float) -> list[Removal]:
     """The versions that neither count nor age keep, oldest first.
 
     Kept are the newest ``keep`` versions, those that are younger, all that have an alias, all that are or ever were
@@ -40,7 +40,7 @@ def removable(store: Store, name: str, keep: int, older_than_days: float) -> lis
     return [Removal(version, sum(store.sizes(version).values())) for version in chosen]
 
 
-def prune(store: Store, name: str, keep: int, older_than_days: float) -> list[Removal]:
+def prune(store: RegistryClient, name: str, keep: int, older_than_days: float) -> list[Removal]:
     """Delete the removable versions, each with a record; files that a killed deletion left are swept first.
 
     A version leaves the registry before its files do, so that what can be loaded is always whole.
@@ -56,7 +56,7 @@ def prune(store: Store, name: str, keep: int, older_than_days: float) -> list[Re
     return chosen
 
 
-def _protected(store: Store, name: str) -> set[int]:
+def _protected(store: RegistryClient, name: str) -> set[int]:
     past = records(store, name)
     unfinished = {record.version for record in past if record.state == "intent" and record.version is not None}
     promoted = {version.version for version in store.versions(name) if _says_promoted(version)}
@@ -69,7 +69,7 @@ def _says_promoted(version: Version) -> bool:
     return FORCED_TAG in version.tags or (decision is not None and decision.outcome == "promote")
 
 
-def _entry(store: Store, removal: Removal, keep: int, older_than_days: float) -> Entry:
+def _entry(store: RegistryClient, removal: Removal, keep: int, older_than_days: float) -> Entry:
     version = removal.version
     champion = store.aliases(version.name).get(CHAMPION)
     why = f"Never a champion, not among the newest {keep} and older than {older_than_days:g} days."

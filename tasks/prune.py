@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from data.project import artifacts_folder
-from tasks.cache.result_store import MANIFEST, Store
+from tasks.cache.result_store import MANIFEST, ResultStore
 
 MEGABYTE = 1_000_000
 
@@ -22,7 +22,7 @@ KeepOption = Annotated[
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")]
 
 
-def old_results(store: Store, keep: int) -> list[Path]:
+def old_results(store: ResultStore, keep: int) -> list[Path]:
     """Results that are neither the last one of a model's name nor among the ``keep`` newest of their stage."""
     old: list[Path] = []
     for stage in _folders(store.root):
@@ -37,7 +37,7 @@ def old_checkpoints(folder: Path, keep: int) -> list[Path]:
     return [path for model in _folders(folder) for path in _all_but_newest(model.glob("finished-*.pt"), keep)]
 
 
-def delete_result(store: Store, folder: Path) -> bool:
+def delete_result(store: ResultStore, folder: Path) -> bool:
     """Delete a stage's result; False if a run is working on the same key just now."""
     try:
         with FileLock(store.lock_file(folder.parent.name, folder.name), timeout=0):
@@ -53,7 +53,7 @@ def main(keep: KeepOption = 7, dry_run: DryRunOption = False) -> None:
     Registered models, unfinished training and the last results of every model stay. What is deleted is computed anew
     when a run needs it. Start no run meanwhile.
     """
-    store = Store(artifacts_folder() / "store")
+    store = ResultStore(artifacts_folder() / "store")
     results, checkpoints = old_results(store, keep), old_checkpoints(artifacts_folder() / "training", keep)
     size = sum(file.stat().st_size for path in (*results, *checkpoints) for file in _files(path))
     if not dry_run:

@@ -127,10 +127,10 @@ def databases_do_not_wait_for_the_disk() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MLflow's empty database, whose migrations take seconds, made once; tests take copies."""
-    from registry.backend.store import Store
+    from registry.backend.client import RegistryClient
 
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    assert Store(f"sqlite:///{path}", create=True).names() == []
+    assert RegistryClient(f"sqlite:///{path}", create=True).names() == []
     return path
 
 

@@ -6,7 +6,7 @@ from typing import ClassVar, Self
 
 from pydantic import Field
 
-from data.config import Config, Record
+from data.config import Config, JsonRecord
 from data.errors import InputError
 
 
@@ -48,7 +48,7 @@ class Canary(Config):
     """Parts whose planted pairs changed something: val, test, none (held out, in no mask)."""
 
 
-class Audit(Record):
+class Audit(JsonRecord):
     """Whether a training graph, and a trainer on it, keep held-out pairs out; and what remains unknown."""
 
     UNREADABLE: ClassVar[str] = "is not a readable audit; run `python -m evaluation.audit` again"

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import ArrayLike
 from scipy.special import stdtrit
 
-from data.config import Record
+from data.config import JsonRecord
 from data.errors import InputError
 from evaluation.record import EvaluationRecord, read_user_ids
 from evaluation.statistics.intervals import CONFIDENCE, NORMAL_QUANTILE, SAMPLES, Interval, mean, user_resamples
@@ -41,7 +41,7 @@ class AcrossSeeds:
     """Sample standard deviation of ``per_seed``: between seeds, on the same users. None for one seed."""
 
 
-class SeedsRecord(Record):
+class SeedsRecord(JsonRecord):
     """What several seeds of one configuration came to, and how it differs from each baseline."""
 
     UNREADABLE: ClassVar[str] = "is not a readable comparison of seeds; run it with --seeds again"

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Self
 from data.errors import InputError
 
 if TYPE_CHECKING:
-    from registry.backend.store import Run, Store
+    from registry.backend.client import RegistryClient, Run
 
 LEASE_SECONDS = 900.0
 """After this long in front, seen by the one who waits, a ticket counts as left behind by a dead process."""
@@ -54,7 +54,7 @@ class Turn:
     A process that was only slow finds that its turn is over before it moves anything, see ``check``.
     """
 
-    def __init__(self, store: Store, name: str) -> None:
+    def __init__(self, store: RegistryClient, name: str) -> None:
         self._store, self._name = store, name
         self._experiment = f"{name}/turns"
         self._mine: _Ticket | None = None

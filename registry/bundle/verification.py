@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data.errors import InputError
-from registry.backend.store import Store, Version
+from registry.backend.client import RegistryClient, Version
 from registry.bundle.manifest import Manifest, verify_bundle
 from registry.recommender import Recommender
 
@@ -32,7 +32,9 @@ class Verified:
     """What is wrong, by name; None where all is well."""
 
 
-def verify_version(store: Store, version: Version, num_users: int = SAMPLED_USERS, seed: int = SEED) -> Verified:
+def verify_version(
+    store: RegistryClient, version: Version, num_users: int = SAMPLED_USERS, seed: int = SEED
+) -> Verified:
     """Hash every file of a version, check that the bundle is this version's, and score a sample of users again."""
     try:
         with store.files(version) as folder:

@@ -21,7 +21,7 @@ MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
-class Store:
+class ResultStore:
     """``root/<stage>/<key>/`` holds a result and its manifest; ``root/<stage>/tmp`` what is being written.
 
     Publishing is one ``os.replace``, so that a reader never sees half a result. The lock is the operating system's:

@@ -22,7 +22,7 @@ from tasks.cache.artifact import publish_artifact
 from tasks.cache.key import KeyParts, in_short, key_of, key_parts, what_changed
 from tasks.cache.peak_memory import forget_peak, peak_mib
 from tasks.cache.ref import Files, Ref
-from tasks.cache.result_store import Store
+from tasks.cache.result_store import ResultStore
 from tasks.check import check_trainer
 from tasks.run_config import RunConfig
 
@@ -56,8 +56,8 @@ class Stage:
     valid: Callable[[Ref], bool] = lambda ref: True
 
     @property
-    def store(self) -> Store:
-        return Store(artifacts_folder() / "store")
+    def store(self) -> ResultStore:
+        return ResultStore(artifacts_folder() / "store")
 
     def working(self, work: Work) -> Self:
         """The same stage with its work bound to what is not part of the key, for example where to find files."""

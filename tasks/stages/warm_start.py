@@ -48,12 +48,12 @@ def _take(folder: Path, config: Mapping[str, Any], training_graph: Path) -> Mapp
 @contextmanager
 def _earlier(config: Mapping[str, Any]) -> Iterator[tuple[Path | None, str]]:
     """The bundle that a config names and how to call it; no bundle where there is no champion yet."""
-    from registry.backend.store import Store
+    from registry.backend.client import RegistryClient
 
     if "folder" in config:
         yield Path(config["folder"]), config["folder"]
         return
-    store = Store(create=True)
+    store = RegistryClient(create=True)
     if config["start"] == CHAMPION and CHAMPION not in store.aliases(config["name"]):
         yield None, ""
         return
@@ -62,7 +62,7 @@ def _earlier(config: Mapping[str, Any]) -> Iterator[tuple[Path | None, str]]:
         yield bundle, f"version {found.version}"
 
 
-START = Stage("start", 1, _take, code=("registry.backend.store", "trainers.warm_start.transfer"))
+START = Stage("start", 1, _take, code=("registry.backend.client", "trainers.warm_start.transfer"))
 
 
 def find_start(run: RunConfig, training_graph: Ref) -> Ref | None:

@@ -21,7 +21,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from data.code import digests
 from data.errors import InputError
-from registry.backend.store import Store
+from registry.backend.client import RegistryClient
 from registry.champion import promote
 
 BASELINES = ["popularity", "recent-popularity", "item-knn-cosine", "item-knn-bm25"]
@@ -116,7 +116,7 @@ def test_a_run_can_start_from_a_version_that_was_refitted(trained: Any) -> None:
 def test_tensorboard_and_mlflow_show_the_same_numbers(trained: Any) -> None:
     (curves,) = (trained.home / "artifacts" / "tensorboard" / "songgraph").iterdir()
     events = EventAccumulator(str(curves)).Reload()
-    run = Store()._client.get_run(trained.first.counts["register"]["run_id"])
+    run = RegistryClient()._client.get_run(trained.first.counts["register"]["run_id"])
     by_epoch = {name for name in events.Tags()["scalars"] if not name.startswith("best/")}
     assert {"loss", "lr", "recall@10", "test/recall@10"} <= by_epoch
     for name in by_epoch:
@@ -131,7 +131,7 @@ def test_which_champion_a_run_starts_from_is_decided_once_for_a_log(trained: Any
     """Else each run of a night would start from the model of the one before it, and nothing would ever be cached."""
     first = trained.run(name="other", training={"warm_start": "champion"})
     assert first.counts["start"]["from"] == "random weights"
-    promote(Store(), "other", 1, why="to start from", force="a test")
+    promote(RegistryClient(), "other", 1, why="to start from", force="a test")
     again = trained.run(name="other", training={"warm_start": "champion"})
     assert again.state == "Cached"
     append_a_listen(trained.log)

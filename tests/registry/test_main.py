@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from data.errors import InputError
 from registry.__main__ import app
 from registry.audit_log import records
-from registry.backend.store import Store
+from registry.backend.client import RegistryClient
 from registry.register import attach, register
 
 
@@ -86,7 +86,7 @@ def test_verify_says_what_was_checked_and_names_what_is_wrong(make_bundle, uri: 
     register(make_bundle(quality=2.0), "music", uri)
     register(make_bundle(quality=0.6), "music", uri)
     assert lines("verify", "--uri", uri).count("lists of 40 users scored again") == 2
-    store = Store(uri)
+    store = RegistryClient(uri)
     with store.files(store.get("music", 2)) as folder:
         (folder / "seen.parquet").unlink()
     assert "1: sound" in lines("verify", "1", "--name", "music", "--uri", uri)
@@ -100,19 +100,19 @@ def test_prune_says_what_it_would_free_and_frees_it(make_bundle, uri: str) -> No
         register(make_bundle(quality=quality), "music", uri)
     command = ("prune", "--keep", "1", "--older-than", "0", "--name", "music", "--uri", uri)
     assert re.match(r"Would delete versions of music: 2 \(\d+\.\d kB\)", lines(*command, "--dry-run"))
-    assert Store(uri).numbers("music") == {1, 2, 3}
+    assert RegistryClient(uri).numbers("music") == {1, 2, 3}
     assert lines(*command).startswith("Deleted versions of music: 2 (")
-    assert Store(uri).numbers("music") == {1, 3}
+    assert RegistryClient(uri).numbers("music") == {1, 3}
 
 
 def test_a_list_closes_what_a_crash_left_open(make_bundle, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "close_run", _crash)
+        patch.setattr(RegistryClient, "close_run", _crash)
         with pytest.raises(KeyboardInterrupt):
             register(make_bundle(quality=2.0), "music", uri)
-    assert records(Store(uri), "music")[0].state == "intent"
+    assert records(RegistryClient(uri), "music")[0].state == "intent"
     lines("list", "--uri", uri)
-    assert records(Store(uri), "music")[0].state == "done"
+    assert records(RegistryClient(uri), "music")[0].state == "done"
     assert "after a" in lines("history", "--name", "music", "--uri", uri)
 
 

@@ -12,8 +12,8 @@ import pytest
 
 import registry.register
 from data.errors import InputError
+from registry.backend.client import RegistryClient
 from registry.backend.location import exists
-from registry.backend.store import Store
 from registry.bundle.assemble import assemble_bundle
 from registry.gate.gate_config import GateConfig
 from registry.loading import load
@@ -32,7 +32,7 @@ def test_a_registered_model_is_loaded_and_answers(make_bundle, uri: str) -> None
 
 def test_mlflow_shows_params_epochs_and_summary(make_bundle, uri: str) -> None:
     done = register(make_bundle(), "music", uri, params={"log": {"preset": "small"}})
-    store = Store(uri)
+    store = RegistryClient(uri)
     run = store._client.get_run(done.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.params["training_config.lr"] == "0.01"
@@ -48,7 +48,7 @@ def test_the_same_bundle_is_registered_once(make_bundle, uri: str) -> None:
     bundle = make_bundle()
     one, two = register(bundle, "music", uri), register(bundle, "music", uri)
     assert one == two
-    assert len(Store(uri).versions("music")) == 1
+    assert len(RegistryClient(uri).versions("music")) == 1
     assert register(bundle, "other", uri).version == 1
 
 
@@ -56,8 +56,8 @@ def test_a_worse_model_is_registered_but_not_champion(make_bundle, uri: str) -> 
     register(make_bundle(quality=2.0), "music", uri)
     done = register(make_bundle(quality=0.6), "music", uri)
     assert (done.version, done.champion, done.is_champion) == (2, 1, False)
-    assert Store(uri).aliases("music") == {"champion": 1}
-    decision = decision_of(Store(uri).get("music", 2))
+    assert RegistryClient(uri).aliases("music") == {"champion": 1}
+    decision = decision_of(RegistryClient(uri).get("music", 2))
     assert decision == done.decision
     assert decision is not None
     assert "worse than champion 1" in decision.reason
@@ -75,7 +75,7 @@ def test_an_alias_that_was_moved_back_by_hand_stays(make_bundle, uri: str, lenie
     better = make_bundle(quality=2.0)
     register(make_bundle(quality=1.0), "music", uri)
     assert register(better, "music", uri, gate=lenient).champion == 2
-    store = Store(uri)
+    store = RegistryClient(uri)
     store.point("champion", store.get("music", 1))
     assert register(better, "music", uri).champion == 1
 
@@ -91,7 +91,7 @@ def test_the_log_is_compared_with_the_last_five_that_have_a_profile(
             del parts["profile"]
         assemble_bundle(tmp_path / f"bundle{number}", **parts)
         register(tmp_path / f"bundle{number}", "music", uri)
-    store = Store(uri)
+    store = RegistryClient(uri)
     with store.files(store.get("music", 4)) as folder:
         (folder / "profile.json").write_text("{}")
     seen = []
@@ -122,12 +122,12 @@ def test_a_crash_at_any_step_is_completed_by_the_next_run(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Store, step, crash)
+        patch.setattr(RegistryClient, step, crash)
         with pytest.raises(KeyboardInterrupt):
             register(bundle, "music", uri)
     done = register(bundle, "music", uri)
     assert (done.version, done.is_champion) == (1, True)
-    store = Store(uri)
+    store = RegistryClient(uri)
     assert len(store._client.search_runs([store._experiment("music")])) == 1
     assert len(store._client.get_metric_history(done.run_id, "loss")) == 2
 
@@ -144,7 +144,7 @@ def test_a_damaged_champion_is_refused_and_not_replaced_blindly(
     make_bundle, uri: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     register(make_bundle(quality=0.8), "music", uri)
-    store = Store(uri)
+    store = RegistryClient(uri)
     with store.files(store.get("music", 1)) as folder:
         (folder / "seen.parquet").write_bytes(b"PAR1")
     with pytest.raises(InputError, match=r"seen\.parquet is damaged"):
@@ -159,7 +159,7 @@ def test_a_damaged_champion_is_refused_and_not_replaced_blindly(
 def test_another_versions_bundle_is_refused(make_bundle, uri: str) -> None:
     for quality in (0.8, 2.0):
         register(make_bundle(quality=quality), "music", uri)
-    store = Store(uri)
+    store = RegistryClient(uri)
     with store.files(store.get("music", 1)) as first, store.files(store.get("music", 2)) as second:
         shutil.rmtree(first)
         shutil.copytree(second, first)
@@ -170,7 +170,7 @@ def test_another_versions_bundle_is_refused(make_bundle, uri: str) -> None:
 @pytest.mark.parametrize("damage", ["change", "delete", "delete all"])
 def test_registering_again_restores_damaged_files(bundle: Path, uri: str, damage: str) -> None:
     before = register(bundle, "music", uri)
-    store = Store(uri)
+    store = RegistryClient(uri)
     with store.files(store.get("music", 1)) as folder:
         if damage == "change":
             (folder / "seen.parquet").write_bytes(b"PAR1")
@@ -224,7 +224,7 @@ def test_whether_a_version_exists_is_known_without_mlflow(make_bundle, uri: str)
     assert exists("music", 1, uri)
     assert not exists("music", 2, uri)
     assert not exists("other", 1, uri)
-    assert exists("music", 1, uri, run_id=Store(uri).get("music", 1).run_id)
+    assert exists("music", 1, uri, run_id=RegistryClient(uri).get("music", 1).run_id)
     assert not exists("music", 1, uri, run_id="of a registry that was deleted")
     code = (
         f"import sys; from registry.backend.location import exists; assert exists('music', 1, {uri!r});"

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tasks.cache.result_store import Store
+from tasks.cache.result_store import ResultStore
 from tasks.prune import delete_result, main, old_checkpoints, old_results
 
 
-def publish(store: Store, key: str, age: int, run: str = "songgraph") -> Path:
+def publish(store: ResultStore, key: str, age: int, run: str = "songgraph") -> Path:
     with store.locked("split", key), store.scratch("split", key) as scratch:
         (scratch / "result.txt").write_text(key)
         folder = store.publish(scratch, "split", key, run, {"key_parts": {}}).value
@@ -28,17 +28,19 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def store(home: Path) -> Store:
-    return Store(home / "artifacts" / "store")
+def store(home: Path) -> ResultStore:
+    return ResultStore(home / "artifacts" / "store")
 
 
-def test_the_newest_results_and_the_last_of_every_model_stay(store: Store) -> None:
+def test_the_newest_results_and_the_last_of_every_model_stay(store: ResultStore) -> None:
     publish(store, "other-model", age=9, run="other")
     folders = [publish(store, f"night-{age}", age) for age in (5, 4, 3, 2, 1)]
     assert old_results(store, keep=2) == [folders[2], folders[1], folders[0]]
 
 
-def test_pruning_deletes_them_and_the_rest_is_still_found(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pruning_deletes_them_and_the_rest_is_still_found(
+    store: ResultStore, capsys: pytest.CaptureFixture[str]
+) -> None:
     for age in (3, 2, 1):
         publish(store, f"night-{age}", age)
     main(keep=1, dry_run=True)
@@ -61,7 +63,7 @@ with FileLock(sys.argv[1]):
 """
 
 
-def test_a_result_that_is_being_computed_is_left_alone(store: Store) -> None:
+def test_a_result_that_is_being_computed_is_left_alone(store: ResultStore) -> None:
     folder = publish(store, "busy", age=1)
     command = [sys.executable, "-c", HOLD, str(store.lock_file("split", "busy"))]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:

@@ -24,12 +24,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from data.config import Record
+from data.config import JsonRecord
 from data.graph import BY, LISTENS, set_by, set_listens
 from trainers.federated.federated_config import FederatedConfig
 
 
-class Job(Record):
+class Job(JsonRecord):
     """What Flower's process is told once."""
 
     model_config_of_all: dict[str, Any]
@@ -44,7 +44,7 @@ class Job(Record):
         return FederatedConfig.parse(self.training_config, "training_config")
 
 
-class Ask(Record):
+class Ask(JsonRecord):
     """An epoch that the training asks for; the parameters are in ``asked.safetensors``."""
 
     lr: float
@@ -55,7 +55,7 @@ class Ask(Record):
     """How many clients answered in each of them: the account goes on from there."""
 
 
-class Answer(Record):
+class Answer(JsonRecord):
     """What an epoch came to; the parameters are in ``answer.safetensors``."""
 
     answered: list[int]

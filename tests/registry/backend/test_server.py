@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from data.errors import InputError
+from registry.backend.client import RegistryClient
 from registry.backend.location import exists
-from registry.backend.store import Store
 from registry.bundle.verification import verify_version
 from registry.champion import promote, records, rollback
 from registry.loading import load
@@ -80,7 +80,7 @@ def test_history_rollback_and_retention(make_bundle, server: str, tmp_path: Path
     report.write_text("<p>better</p>")
     for quality in (1.0, 2.0, 0.6, 0.7):
         register(make_bundle(quality=quality), "speech", server)
-    store = Store(server)
+    store = RegistryClient(server)
     attach("speech", 1, report, server)
     assert [entry.path for entry in store._client.list_artifacts(store.get("speech", 1).run_id)] == [
         "bundle",
@@ -103,7 +103,7 @@ def test_two_at_once_take_turns(make_bundle, server: str) -> None:
     with ThreadPoolExecutor(4) as pool:
         done = list(pool.map(lambda path: register(path, "noise", server), [bundle, other, bundle, other]))
     assert sorted(entry.version for entry in done) == [1, 1, 2, 2]
-    store = Store(server)
+    store = RegistryClient(server)
     moves = [record for record in records(store, "noise") if record.moves]
     assert [record.before for record in moves] == [None, *(record.after for record in moves[:-1])]
     assert moves[-1].after == store.aliases("noise")["champion"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import registry.register
-from registry.backend.store import Store
+from registry.backend.client import RegistryClient
 from registry.bundle.manifest import Manifest, read_manifest
 from registry.gate.gate_config import Decision
 from registry.register import Registered, register
@@ -54,6 +54,6 @@ def decided(pristine: Path, tmp_path: Path, uri: str, monkeypatch: pytest.Monkey
 
 
 @pytest.fixture
-def store(uri: str) -> Store:
+def store(uri: str) -> RegistryClient:
     """The registry that they are in."""
-    return Store(uri)
+    return RegistryClient(uri)

@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 
 from data.errors import InputError
 from registry.audit_log import Record, decision_of, extended
-from registry.backend.store import Store
+from registry.backend.client import RegistryClient
 from registry.champion import champions, promote, records, rollback
 from registry.loading import load
 
 
-def champion(store: Store) -> int | None:
+def champion(store: RegistryClient) -> int | None:
     return store.aliases("music").get("champion")
 
 
-def test_every_decision_is_a_record_with_its_numbers(decided, store: Store) -> None:
+def test_every_decision_is_a_record_with_its_numbers(decided, store: RegistryClient) -> None:
     for number, outcome in enumerate(("promote", "hold", "reject", "promote"), start=1):
         decided(number, outcome)
     found = records(store, "music")
@@ -38,13 +38,13 @@ def test_every_decision_is_a_record_with_its_numbers(decided, store: Store) -> N
     assert champion(store) == 4
 
 
-def test_a_long_decision_is_kept_whole(decided, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_decision_is_kept_whole(decided, store: RegistryClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("registry.audit_log.MAX_WORDS", 7)
     decided(1)
     assert records(store, "music")[0].decision == decision_of(store.get("music", 1))
 
 
-def test_rollback_goes_to_the_champion_before_and_further_back_each_time(decided, store: Store) -> None:
+def test_rollback_goes_to_the_champion_before_and_further_back_each_time(decided, store: RegistryClient) -> None:
     for number, outcome in enumerate(("promote", "hold", "promote", "promote"), start=1):
         decided(number, outcome)
     done = rollback(store, "music", "wrong artists in the lists")
@@ -57,7 +57,7 @@ def test_rollback_goes_to_the_champion_before_and_further_back_each_time(decided
     assert rollback(store, "music", "bad night").after == 1
 
 
-def test_who_rolled_back_does_not_find_it_moved_again(decided, store: Store) -> None:
+def test_who_rolled_back_does_not_find_it_moved_again(decided, store: RegistryClient) -> None:
     decided(1)
     decided(2)
     rollback(store, "music", "bad")
@@ -68,7 +68,7 @@ def test_who_rolled_back_does_not_find_it_moved_again(decided, store: Store) -> 
 
 @pytest.mark.parametrize("outcome", ["hold", "reject"])
 def test_a_version_that_was_not_promoted_stays_so_when_its_stage_runs_again(
-    decided, store: Store, outcome: str
+    decided, store: RegistryClient, outcome: str
 ) -> None:
     decided(1)
     decided(2, outcome)
@@ -78,7 +78,7 @@ def test_a_version_that_was_not_promoted_stays_so_when_its_stage_runs_again(
     assert (again.version, again.champion, again.decision.outcome) == (3, 1, outcome)
 
 
-def test_rollback_to_a_chosen_former_champion(decided, store: Store) -> None:
+def test_rollback_to_a_chosen_former_champion(decided, store: RegistryClient) -> None:
     for number, outcome in enumerate(("promote", "promote", "promote", "hold"), start=1):
         decided(number, outcome)
     with pytest.raises(InputError, match=r"Version 4 of 'music' is no former champion; these are 1, 2\. Use `promote`"):
@@ -87,7 +87,9 @@ def test_rollback_to_a_chosen_former_champion(decided, store: Store) -> None:
     assert rollback(store, "music", "it was not that bad", 3).after == 3
 
 
-def test_rollback_to_a_damaged_bundle_is_refused_by_name_and_says_what_to_choose(decided, store: Store) -> None:
+def test_rollback_to_a_damaged_bundle_is_refused_by_name_and_says_what_to_choose(
+    decided, store: RegistryClient
+) -> None:
     for number in (1, 2, 3):
         decided(number)
     with store.files(store.get("music", 2)) as folder:
@@ -101,7 +103,9 @@ def test_rollback_to_a_damaged_bundle_is_refused_by_name_and_says_what_to_choose
     assert rollback(store, "music", "bad", 1).after == 1
 
 
-def test_rollback_to_another_versions_vocabulary_is_refused_by_name(make_bundle, decided, store: Store) -> None:
+def test_rollback_to_another_versions_vocabulary_is_refused_by_name(
+    make_bundle, decided, store: RegistryClient
+) -> None:
     decided(1)
     decided(2)
     with store.files(store.get("music", 1)) as folder:
@@ -113,7 +117,7 @@ def test_rollback_to_another_versions_vocabulary_is_refused_by_name(make_bundle,
     assert champion(store) == 2
 
 
-def test_rollback_to_a_version_that_is_gone_says_so(decided, store: Store) -> None:
+def test_rollback_to_a_version_that_is_gone_says_so(decided, store: RegistryClient) -> None:
     decided(1)
     decided(2)
     store.delete_version(store.get("music", 1))
@@ -123,7 +127,7 @@ def test_rollback_to_a_version_that_is_gone_says_so(decided, store: Store) -> No
         rollback(store, "music", "bad")
 
 
-def test_a_person_promotes_what_was_held(decided, store: Store) -> None:
+def test_a_person_promotes_what_was_held(decided, store: RegistryClient) -> None:
     decided(1)
     decided(2, "hold")
     done = promote(store, "music", 2, "the test users are not typical")
@@ -139,7 +143,7 @@ def test_a_person_promotes_what_was_held(decided, store: Store) -> None:
     [("reject", False, "the gate rejected it"), ("hold", True, "its numbers are in-sample")],
 )
 def test_what_the_gate_forbids_is_only_forced_and_says_so_for_ever(
-    decided, store: Store, outcome: str, in_sample: bool, said: str
+    decided, store: RegistryClient, outcome: str, in_sample: bool, said: str
 ) -> None:
     decided(1)
     decided(2, outcome, in_sample)
@@ -159,7 +163,7 @@ def test_what_the_gate_forbids_is_only_forced_and_says_so_for_ever(
 
 
 def test_a_version_about_which_nothing_was_decided_has_to_be_forced(
-    decided, store: Store, monkeypatch: pytest.MonkeyPatch
+    decided, store: RegistryClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decided(1)
     with monkeypatch.context() as patch:
@@ -178,7 +182,7 @@ def _interrupt(*_: object) -> None:
 @pytest.mark.parametrize(
     ("why", "said"), [("  ", "The reason is empty"), ("x" * 4001, "The reason has 4001 characters")]
 )
-def test_a_reason_is_needed_and_fits(decided, store: Store, why: str, said: str) -> None:
+def test_a_reason_is_needed_and_fits(decided, store: RegistryClient, why: str, said: str) -> None:
     decided(1)
     decided(2)
     with pytest.raises(InputError, match=said):
@@ -186,7 +190,7 @@ def test_a_reason_is_needed_and_fits(decided, store: Store, why: str, said: str)
     assert (champion(store), len(records(store, "music"))) == (2, 2)
 
 
-def test_a_champion_moved_by_something_else_is_noted_and_counts(decided, store: Store) -> None:
+def test_a_champion_moved_by_something_else_is_noted_and_counts(decided, store: RegistryClient) -> None:
     decided(1)
     decided(2)
     decided(3, "hold")
@@ -197,7 +201,7 @@ def test_a_champion_moved_by_something_else_is_noted_and_counts(decided, store: 
     assert champions(records(store, "music")) == {1, 2, 3}
 
 
-def test_a_removed_alias_is_noted_and_rollback_brings_the_champion_back(decided, store: Store) -> None:
+def test_a_removed_alias_is_noted_and_rollback_brings_the_champion_back(decided, store: RegistryClient) -> None:
     decided(1)
     store._client.delete_registered_model_alias("music", "champion")
     assert rollback(store, "music", "somebody removed the alias").after == 1
@@ -207,12 +211,12 @@ def test_a_removed_alias_is_noted_and_rollback_brings_the_champion_back(decided,
     ]
 
 
-def test_many_at_once_leave_one_champion_and_a_line_without_gaps(decided, store: Store) -> None:
+def test_many_at_once_leave_one_champion_and_a_line_without_gaps(decided, store: RegistryClient) -> None:
     for number in (1, 2, 3):
         decided(number)
 
     def move(turn: int) -> None:
-        promote(Store(store.uri), "music", 1 + turn % 3, f"turn {turn}")
+        promote(RegistryClient(store.uri), "music", 1 + turn % 3, f"turn {turn}")
 
     with ThreadPoolExecutor(4) as pool:
         failures = [future.exception() for future in [pool.submit(move, turn) for turn in range(8)]]
@@ -223,7 +227,7 @@ def test_many_at_once_leave_one_champion_and_a_line_without_gaps(decided, store:
     assert moves[-1].after == champion(store)
 
 
-def test_a_lost_bundle_does_not_stop_a_rollback_from_it(decided, store: Store) -> None:
+def test_a_lost_bundle_does_not_stop_a_rollback_from_it(decided, store: RegistryClient) -> None:
     decided(1)
     decided(2)
     with store.files(store.get("music", 2)) as folder:
@@ -231,11 +235,11 @@ def test_a_lost_bundle_does_not_stop_a_rollback_from_it(decided, store: Store) -
     assert rollback(store, "music", "its files are gone").after == 1
 
 
-def test_a_crash_leaves_the_line_as_it_was(decided, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_leaves_the_line_as_it_was(decided, store: RegistryClient, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in (1, 2, 3):
         decided(number)
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "point", _interrupt)
+        patch.setattr(RegistryClient, "point", _interrupt)
         with pytest.raises(KeyboardInterrupt):
             rollback(store, "music", "bad")
     assert rollback(store, "music", "bad").after == 2

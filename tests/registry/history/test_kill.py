@@ -64,7 +64,7 @@ def prepare(decided: Any, action: str) -> None:
 
 
 def act(action: str, uri: str, bundle: Path) -> None:
-    from registry.backend.store import Store
+    from registry.backend.client import RegistryClient
     from registry.champion import promote, rollback
     from registry.register import register
     from registry.retention import prune
@@ -72,11 +72,11 @@ def act(action: str, uri: str, bundle: Path) -> None:
     if action in REGISTERING:
         register(bundle, "music", uri)
     elif action == "force":
-        promote(Store(uri), "music", 2, "it is needed", force="it really is")
+        promote(RegistryClient(uri), "music", 2, "it is needed", force="it really is")
     elif action == "rollback":
-        rollback(Store(uri), "music", "bad lists")
+        rollback(RegistryClient(uri), "music", "bad lists")
     else:
-        prune(Store(uri), "music", keep=1, older_than_days=0)
+        prune(RegistryClient(uri), "music", keep=1, older_than_days=0)
 
 
 def drive(action: str, folder: Path, prepared: Path, bundle: Path) -> int:
@@ -167,11 +167,11 @@ CHANGES = ("INSERT", "UPDATE", "DELETE")
 
 def check_after_kill(action: str, uri: str) -> None:
     """Before anybody has repaired anything."""
-    from registry.backend.store import Store
+    from registry.backend.client import RegistryClient
     from registry.champion import records
     from registry.loading import load
 
-    store = Store(uri)
+    store = RegistryClient(uri)
     champion = store.aliases("music").get("champion")
     if action == "register the first" and champion is None:
         return
@@ -187,10 +187,10 @@ def check_after_kill(action: str, uri: str) -> None:
 def check_after_next_run(action: str, uri: str, bundle: Path) -> None:
     """A look at the list closes the records by the truth; the same command again does what was left to do, once."""
     from registry.audit_log import reconcile_if_idle
-    from registry.backend.store import Store
+    from registry.backend.client import RegistryClient
     from registry.champion import records
 
-    store = Store(uri)
+    store = RegistryClient(uri)
     before, versions = store.aliases("music").get("champion"), store.numbers("music")
     reconcile_if_idle(store, "music")
     past = records(store, "music")

@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data.errors import InputError
-from registry.backend.store import Store, Version
+from registry.backend.client import RegistryClient, Version
 from registry.champion import promote, records, rollback
 from registry.loading import load
 from registry.retention import prune, removable
@@ -15,7 +15,7 @@ def numbers(removed: list) -> list[int]:
     return [removal.version.version for removal in removed]
 
 
-def test_old_versions_go_with_their_files_and_champions_of_any_time_stay(decided, store: Store) -> None:
+def test_old_versions_go_with_their_files_and_champions_of_any_time_stay(decided, store: RegistryClient) -> None:
     for number, outcome in enumerate(("promote", "hold", "promote", "reject", "hold", "hold"), start=1):
         decided(number, outcome)
     rollback(store, "music", "bad")
@@ -37,21 +37,21 @@ def test_old_versions_go_with_their_files_and_champions_of_any_time_stay(decided
     assert promote(store, "music", 3, "a deleted version does not stop the history").before == 7
 
 
-def test_young_versions_stay_whatever_their_number(decided, store: Store) -> None:
+def test_young_versions_stay_whatever_their_number(decided, store: RegistryClient) -> None:
     for number in (1, 2, 3):
         decided(number, "hold")
     assert prune(store, "music", 1, 1) == []
     assert store.numbers("music") == {1, 2, 3}
 
 
-def test_what_has_an_alias_stays(decided, store: Store) -> None:
+def test_what_has_an_alias_stays(decided, store: RegistryClient) -> None:
     for number in (1, 2, 3):
         decided(number, "hold")
     store.point("canary", store.get("music", 1))
     assert numbers(prune(store, "music", 1, 0)) == [2]
 
 
-def test_a_champion_from_before_there_were_records_stays(decided, store: Store) -> None:
+def test_a_champion_from_before_there_were_records_stays(decided, store: RegistryClient) -> None:
     for number in (1, 2, 3):
         decided(number, "promote" if number == 1 else "hold")
     for run in store.runs("music/decisions"):
@@ -61,12 +61,12 @@ def test_a_champion_from_before_there_were_records_stays(decided, store: Store) 
     assert [record.kind for record in records(store, "music")] == ["outside", "deletion"]
 
 
-def test_a_version_with_an_open_record_stays(decided, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_version_with_an_open_record_stays(decided, store: RegistryClient, monkeypatch: pytest.MonkeyPatch) -> None:
     decided(1)
     for number in (2, 3):
         decided(number, "hold")
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "point", _interrupt)
+        patch.setattr(RegistryClient, "point", _interrupt)
         with pytest.raises(KeyboardInterrupt):
             promote(store, "music", 2, "it is needed")
     assert records(store, "music")[-1].state == "intent"
@@ -79,13 +79,13 @@ def _interrupt(*_: object) -> None:
 
 
 @pytest.mark.parametrize(("keep", "days", "said"), [(0, 1, "--keep is 0"), (1, -1, "--older-than is -1")])
-def test_what_cannot_be_asked(decided, store: Store, keep: int, days: float, said: str) -> None:
+def test_what_cannot_be_asked(decided, store: RegistryClient, keep: int, days: float, said: str) -> None:
     decided(1)
     with pytest.raises(InputError, match=said):
         removable(store, "music", keep, days)
 
 
-class Aged(Store):
+class Aged(RegistryClient):
     """Versions of given ages, of which some were champions."""
 
     def __init__(self, ages: list[float], champions: set[int]) -> None:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from registry.backend.store import Store
+from registry.backend.client import RegistryClient
 from registry.bundle.assemble import assemble_bundle
 from registry.bundle.manifest import Manifest, read_manifest
 from registry.bundle.verification import verify_version
@@ -20,14 +20,14 @@ from registry.register import register
 @pytest.mark.parametrize("choices", [{}, {"trainer": "simple"}, {"similarity": 0.5}])
 def test_a_sound_version_is_hashed_and_scored_again(make_bundle, uri: str, choices: dict[str, str]) -> None:
     register(make_bundle(**choices), "music", uri)
-    store = Store(uri)
+    store = RegistryClient(uri)
     checked = verify_version(store, store.get("music", 1), num_users=7)
     assert (checked.problem, checked.users) == (None, 7)
     assert checked.files == len(store.sizes(store.get("music", 1))) - 1
     assert verify_version(store, store.get("music", 1), num_users=1000).users == 40
 
 
-def test_every_flipped_byte_is_found_by_name(decided, store: Store) -> None:
+def test_every_flipped_byte_is_found_by_name(decided, store: RegistryClient) -> None:
     decided(1)
     version = store.get("music", 1)
     with store.files(version) as folder:
@@ -54,7 +54,7 @@ def test_lists_that_the_vectors_do_not_give_are_found(bundle: Path, uri: str) ->
     scores = np.where(pc.equal(lists["user_id"], "u07").to_numpy(zero_copy_only=False), 0.5, lists["score"].to_numpy())
     pq.write_table(lists.set_column(3, "score", pa.array(scores.astype(np.float32))), bundle / "lists.parquet")
     register(signed_again(bundle), "music", uri)
-    store = Store(uri)
+    store = RegistryClient(uri)
     problem = verify_version(store, store.get("music", 1)).problem
     assert problem is not None
     assert "lists.parquet holds another list for user 'u07'" in problem
@@ -65,7 +65,7 @@ def test_lists_that_the_local_channel_does_not_give_are_found(with_local: Path, 
     channel = load_file(bundle / "local.safetensors")
     save_file({**channel, "gates": channel["gates"] * 2}, bundle / "local.safetensors")
     register(signed_again(bundle), "music", uri)
-    store = Store(uri)
+    store = RegistryClient(uri)
     problem = verify_version(store, store.get("music", 1)).problem
     assert problem is not None
     assert "lists.parquet holds another list for user 'u00' than the model gives" in problem
@@ -79,7 +79,7 @@ def test_a_refitted_version_is_sound(
     twin, refit = (make_parts(quality=1.0 + number, similarity=of) for number, of in enumerate(similarity))
     assemble_bundle(tmp_path / "bundle", **twin, refit=refit["model"])
     register(tmp_path / "bundle", "music", uri)
-    store = Store(uri)
+    store = RegistryClient(uri)
     assert verify_version(store, store.get("music", 1)).problem is None
 
 
@@ -88,5 +88,5 @@ def test_a_refit_is_scored_by_its_twin_whose_lists_they_are(bundle: Path, uri: s
     (bundle / "embeddings.safetensors").replace(bundle / "twin_embeddings.safetensors")
     save_file({name: -values for name, values in vectors.items()}, bundle / "embeddings.safetensors")
     register(signed_again(bundle), "music", uri)
-    store = Store(uri)
+    store = RegistryClient(uri)
     assert verify_version(store, store.get("music", 1)).problem is None

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from tasks.cache.result_store import MANIFEST, Store, read_manifest
+from tasks.cache.result_store import MANIFEST, ResultStore, read_manifest
 
 PARTS = {"config k": 10}
 
 
-def publish(store: Store, key: str = "abc", text: str = "hello", run: str = "songgraph") -> Path:
+def publish(store: ResultStore, key: str = "abc", text: str = "hello", run: str = "songgraph") -> Path:
     with store.locked("split", key), store.scratch("split", key) as scratch:
         (scratch / "result.txt").write_text(text)
         return store.publish(scratch, "split", key, run, {"key_parts": PARTS}).value
 
 
 def test_a_published_result_is_found_with_the_digest_of_its_content(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = ResultStore(tmp_path)
     first, second = publish(store, "abc"), publish(store, "def")
     ref, problem = store.look_up("split", "abc")
     assert ref is not None
@@ -30,11 +30,11 @@ def test_a_published_result_is_found_with_the_digest_of_its_content(tmp_path: Pa
 
 
 def test_what_was_never_stored_is_a_miss_without_a_problem(tmp_path: Path) -> None:
-    assert Store(tmp_path).look_up("split", "abc") == (None, "")
+    assert ResultStore(tmp_path).look_up("split", "abc") == (None, "")
 
 
 def test_a_deleted_result_is_a_miss_that_says_so(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = ResultStore(tmp_path)
     folder = publish(store)
     for path in folder.iterdir():
         path.unlink()
@@ -53,7 +53,7 @@ def test_a_deleted_result_is_a_miss_that_says_so(tmp_path: Path) -> None:
     ],
 )
 def test_a_damaged_result_is_a_miss_that_names_the_file(tmp_path: Path, damage, told: str) -> None:
-    store = Store(tmp_path)
+    store = ResultStore(tmp_path)
     damage(publish(store))
     ref, problem = store.look_up("split", "abc")
     assert ref is None
@@ -61,14 +61,14 @@ def test_a_damaged_result_is_a_miss_that_names_the_file(tmp_path: Path, damage, 
 
 
 def test_a_damaged_result_is_replaced(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = ResultStore(tmp_path)
     (publish(store) / "result.txt").write_text("damage")
     publish(store)
     assert store.look_up("split", "abc")[0] is not None
 
 
 def test_work_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = ResultStore(tmp_path)
 
     def fail_half_way() -> None:
         with store.locked("split", "abc"), store.scratch("split", "abc") as scratch:
@@ -82,7 +82,7 @@ def test_work_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_run_left_is_swept_away_by_the_next_one(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = ResultStore(tmp_path)
     leftover = tmp_path / "split" / "tmp" / "killed"
     leftover.mkdir(parents=True)
     (leftover / "half.txt").write_text("half")
@@ -91,7 +91,7 @@ def test_what_a_killed_run_left_is_swept_away_by_the_next_one(tmp_path: Path) ->
 
 
 def test_a_result_that_is_used_again_is_the_last_one(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = ResultStore(tmp_path)
     publish(store, "abc")
     store.remember("split", "def", "songgraph", {"config k": 20})
     assert store.last_parts("split", "songgraph") == {"config k": 20}
@@ -99,7 +99,7 @@ def test_a_result_that_is_used_again_is_the_last_one(tmp_path: Path) -> None:
 
 
 def test_the_last_result_is_remembered_for_each_name(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = ResultStore(tmp_path)
     publish(store, "abc", run="one")
     assert store.last_parts("split", "one") == PARTS
     assert store.last_parts("split", "two") == {}
@@ -108,9 +108,9 @@ def test_the_last_result_is_remembered_for_each_name(tmp_path: Path) -> None:
 COMPUTE_ONCE = """
 import sys, time
 from pathlib import Path
-from tasks.cache.result_store import Store
+from tasks.cache.result_store import ResultStore
 
-store = Store(Path(sys.argv[1]))
+store = ResultStore(Path(sys.argv[1]))
 with store.locked("split", "abc"):
     if store.look_up("split", "abc")[0]:
         print("found")

@@ -81,7 +81,7 @@ class RunNumbers:
     tags: Mapping[str, str]
 
 
-class Store:
+class RegistryClient:
     """MLflow's tracking and model registry at one address.
 
     Args:
