@@ -72,7 +72,10 @@ def refused(prefect_api: str, home: Path, capsys: pytest.CaptureFixture[str]) ->
         (("--name", "no/slash"), "name"),
         (("--preset", "huge"), "preset"),
         (("--set", "split.strategy=columns"), "strategy"),
-        (("--set", "split.test_ratio=0.2"), "the ratios belong to training"),
+        (
+            ("--set", "split.test_ratio=0.2", "--set", "training.test_ratio=0.1"),
+            "training.test_ratio is 0.1, but split.test_ratio is 0.2; give only split.test_ratio.",
+        ),
     ],
 )
 def test_what_is_not_allowed_is_said_in_a_sentence(refused: Refused, options: tuple[str, ...], sentence: str) -> None:
