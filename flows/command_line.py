@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -26,7 +26,7 @@ from flows.lifecycle import config_of
 from flows.quiet import leave_quietly, quiet_prefect
 from flows.summary import print_summary
 from tasks.check import refuse_early
-from tasks.options import Option, application, overrides, print_error
+from tasks.options import Option, application, overrides, print_error, read_options
 
 Show = Callable[[Any, Console], None]
 
@@ -39,13 +39,13 @@ SERVER_OF_A_RUN = {
 LOG_LEVEL_OF_SERVER = "PREFECT_LOGGING_ROOT_LEVEL"
 
 
-def command(flow: Flow[..., Any], options: Iterable[Option], show: Show = print_summary) -> None:
+def command(flow: Flow[..., Any], options: Sequence[Option], show: Show = print_summary) -> None:
     """Parse the command line, run ``flow`` in this process, print its outcome, and exit."""
     leave_quietly()
     flow_application(flow, options, show)()
 
 
-def flow_application(flow: Flow[..., Any], options: Iterable[Option], show: Show = print_summary) -> typer.Typer:
+def flow_application(flow: Flow[..., Any], options: Sequence[Option], show: Show = print_summary) -> typer.Typer:
     """Return the command line of ``flow``. It exits with 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM.
 
     Args:
@@ -54,7 +54,8 @@ def flow_application(flow: Flow[..., Any], options: Iterable[Option], show: Show
     """
     parameters = inspect.signature(flow.fn).parameters
 
-    def run(values: dict[str, Any], settings: list[str]) -> None:
+    def run(**given: Any) -> None:
+        values, settings = read_options(options, given)
         with ending_in_a_sentence(Console(stderr=True)):
             arguments = {key: value for key, value in values.items() if key in parameters}
             keys = {key: value for key, value in values.items() if key not in parameters}

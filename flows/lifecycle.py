@@ -27,12 +27,12 @@ def start(registers: bool = True, **arguments: Any) -> Run:
     return Run(config_of(arguments), registers)
 
 
-def finish(run: Run, results: Iterable[Ref]) -> State:
+def finish(run: Run, results: Iterable[Ref | None]) -> State:
     """Return the flow's final state: Completed, or Cached if nothing had to be computed.
 
     Its data says of each stage whether it ran, why, how long, and where its files are.
     """
-    stages = [_stage(ref) for ref in results]
+    stages = [_stage(ref) for ref in results if ref]
     cached = all(stage["cached"] for stage in stages)
     outcome = {"name": run.config.name, "trainer": run.config.trainer, "stages": stages, "cached": cached}
     if cached:

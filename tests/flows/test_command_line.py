@@ -212,9 +212,7 @@ def test_a_mistake_ends_with_two_and_one_line_on_standard_error(songgraph: Calla
 
 def test_a_run_gives_the_server_that_it_starts_itself_time_on_a_busy_machine(refused: Refused) -> None:
     @flow(name="patient")
-    def patient(
-        config: str | None, name: str | None, events: list[str] | None, overrides: dict[str, Any] | None
-    ) -> None:
+    def patient(config: str | None = None, name: str | None = None, overrides: dict[str, Any] | None = None) -> None:
         raise InputError(f"it waits {PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()} s.")
 
     assert refused("--preset", "tiny", flow=patient) == "Error: it waits 180 s."
