@@ -1,4 +1,4 @@
-"""Runs a flow here and now, as a person does while developing: options in, a summary out, a sentence where it fails."""
+"""Runs a flow in this process from a command line: options in, a summary out, one sentence if it fails."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SERVER_OF_A_RUN = {
     # Prefect gives up after 20 s; on a busy machine its first start, which makes its database, takes longer.
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 180,
 }
-"""Settings of the server that a run starts for itself where no other was named."""
+"""Settings of the server that a run starts for itself if no other is named."""
 LOG_LEVEL_OF_SERVER = "PREFECT_LOGGING_ROOT_LEVEL"
 
 
@@ -72,10 +72,11 @@ def flow_application(flow: Flow[..., Any], options: Sequence[Option], show: Show
 
 @contextmanager
 def own_server() -> Iterator[None]:
-    """Within: how Prefect starts a server for a run, where no other was named.
+    """Set how Prefect starts a server for a run if no other is named.
 
-    That server is stopped in the middle of what it does when the run ends, and now and then logs a traceback for it.
-    So its log is silent, unless the user gave a level: what a run needs of the server and does not get fails the run.
+    The run stops that server when it ends, in the middle of whatever it does, and sometimes the server then logs a
+    traceback. So its log is silent, unless the user gave a level. Nothing is hidden by that: a run fails if it needs
+    something of the server and does not get it.
     """
     given = os.environ.get(LOG_LEVEL_OF_SERVER)
     os.environ[LOG_LEVEL_OF_SERVER] = given or "CRITICAL"

@@ -10,7 +10,7 @@ from prefect.states import Completed
 
 from flows.quiet import log_bad_input_as_a_sentence
 from tasks.cache.ref import Ref
-from tasks.cache.result_store import read_manifest
+from tasks.cache.result_store import read_stage_manifest
 from tasks.run import Run
 from tasks.run_config import RunConfig, load_run_config
 
@@ -42,7 +42,7 @@ def finish(run: Run, results: Iterable[Ref | None]) -> State:
 
 
 def _stage(ref: Ref) -> dict[str, Any]:
-    manifest = read_manifest(ref.value)
+    manifest = read_stage_manifest(ref.value)
     return {
         "stage": manifest["stage"],
         "cached": ref.cached,

@@ -1,4 +1,4 @@
-"""What a run would do, before it does it: ``python -m tasks.explain --config configs/synthetic.toml``."""
+"""Says what a run would do, before it runs: ``python -m tasks.explain --config configs/synthetic.toml``."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ SETTINGS = "--set"
 
 
 def absolute(path: str) -> str:
-    """Return a path, a folder or a glob from where the person is, not from the project root."""
+    """Return a path, a folder or a glob that starts in the current folder, not in the project root."""
     return str(Path(path).expanduser().absolute())
 
 
@@ -48,7 +48,7 @@ class Option:
 
     @property
     def name(self) -> str:
-        """The option as a parameter of a function."""
+        """Return the name of the option as a parameter of a function."""
         return self.flag.removeprefix("--").replace("-", "_")
 
     def parameter(self) -> inspect.Parameter:
