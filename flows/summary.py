@@ -18,7 +18,7 @@ INDENT = " " * 12
 
 
 def print_summary(outcome: Mapping[str, Any], console: Console) -> None:
-    """Print the outcome of a run (see ``flows.lifecycle``). Of several seeds it shows the first, which is registered."""
+    """Print the outcome of a run, see ``flows.lifecycle``; of several seeds the first, which is registered."""
     stages = {stage["stage"]: stage for stage in reversed(outcome["stages"])}
     console.print()
     console.print(_stage_table(outcome["stages"]))

@@ -46,7 +46,7 @@ def evaluation_config(config: RunConfig) -> dict[str, Any]:
 
 
 def evaluate(run: Run, model: Ref, training_graph: Ref, graph: Ref, baselines: Mapping[str, Ref]) -> Ref:
-    """Score the model and compare it with its baselines; ``evaluation.result_files.write_results`` says what is kept."""
+    """Score the model and compare it with its baselines; see ``evaluation.result_files`` for the folder."""
     config = {**evaluation_config(run.config), "conventions": run.config.evaluation.conventions}
     inputs: dict[str, Any] = {"model": model, "training_graph": training_graph, "graph": graph, **baselines}
     return run.execute(EVALUATE, config, **inputs)
