@@ -6,17 +6,12 @@ import atexit
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import wraps
-from typing import ParamSpec, TypeVar
 
 from prefect.logging.handlers import PrefectConsoleHandler
 
 from data.errors import InputError
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 OURS = ("tasks", "registry", "trainers", "evaluation", "models", "data")
 RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
@@ -69,16 +64,10 @@ def _unsaid(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.WARNING and not ended and not isinstance(error, InputError | KeyboardInterrupt)
 
 
-def bad_input_in_a_sentence(body: Callable[P, R]) -> Callable[P, R]:
-    """Around a flow's body: Prefect logs bad input as the sentence that it is; a bug keeps its traceback."""
-
-    @wraps(body)
-    def with_filter(*args: P.args, **kwargs: P.kwargs) -> R:
-        for logger in map(logging.getLogger, RUN_LOGGERS):
-            logger.addFilter(_as_a_sentence)
-        return body(*args, **kwargs)
-
-    return with_filter
+def log_bad_input_as_a_sentence() -> None:
+    """Let Prefect log bad input as the sentence that it is; a bug keeps its traceback."""
+    for logger in map(logging.getLogger, RUN_LOGGERS):
+        logger.addFilter(_as_a_sentence)
 
 
 def _as_a_sentence(record: logging.LogRecord) -> bool:

@@ -18,7 +18,7 @@ INDENT = " " * 12
 
 
 def print_summary(outcome: Mapping[str, Any], console: Console) -> None:
-    """Print what ``flows.outcome`` kept of a run; of several seeds, the first, whose model is registered."""
+    """Print what ``flows.lifecycle`` kept of a run; of several seeds, the first, whose model is registered."""
     stages = {stage["stage"]: stage for stage in reversed(outcome["stages"])}
     console.print()
     console.print(_stage_table(outcome["stages"]))
@@ -88,8 +88,8 @@ def _closing_lines(outcome: Mapping[str, Any], stages: Mapping[str, Mapping[str,
     lines = []
     if outcome["cached"]:
         lines.append("Nothing new: every stage was cached.")
-    if "start" in stages:
-        lines.append(f"Started     from {stages['start']['counts']['from']}")
+    if "warm-start" in stages:
+        lines.append(f"Started     from {stages['warm-start']['counts']['from']}")
     if "register" in stages:
         registered = stages["register"]["counts"]
         lines.append(f"Registered  {outcome['name']} version {registered['version']}: {registered['decision']}")

@@ -8,7 +8,7 @@ from typing import Any
 
 from tasks.cache.ref import Ref
 from tasks.cache.stage import Stage
-from tasks.run_config import RunConfig
+from tasks.run import Run
 
 VALIDATION_GRAPH = "validation_graph.pt"
 
@@ -25,6 +25,6 @@ def _without_test(folder: Path, config: Mapping[str, Any], training_graph: Path)
 VALIDATION = Stage("validation", 1, _without_test, code=("data.validation_graph",))
 
 
-def validation_graph(run: RunConfig, training_graph: Ref) -> Ref:
+def validation_graph(run: Run, training_graph: Ref) -> Ref:
     """Take the test listens out, so that no trial can look at them."""
-    return VALIDATION(run, {}, training_graph=training_graph)
+    return run.execute(VALIDATION, {}, training_graph=training_graph)

@@ -24,7 +24,7 @@ FOLDERS = (*PACKAGES, "benchmarks")
 SOURCES = sorted(path for folder in FOLDERS for path in (CHECKOUT / folder).rglob("*.py"))
 LIBRARY = ("data", "models", "evaluation", "trainers", "registry")
 STAGES = {
-    "synthesize", "ingest", "graph", "split", "start", "audit", "validation", "train",
+    "synthesize", "ingest", "graph", "split", "warm-start", "audit", "validation", "train",
     *(f"baseline-{name}" for name in BASELINES), "evaluate", "seeds", "refit", "register", "report",
 }  # fmt: skip
 

@@ -67,7 +67,7 @@ def claims(seeds: Sequence[int], folder: Path) -> list[Claim]:
 
 def graph_of(run: RunConfig, folder: Path) -> HeteroData:
     """The training graph of a made-up log."""
-    return made_up(run.synthetic_config(), folder).split(run.split_config())
+    return made_up(run.synthetic, folder).split(run.split)
 
 
 @dataclass(frozen=True)

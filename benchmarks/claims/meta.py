@@ -75,7 +75,7 @@ def claims(seeds: Sequence[int], folder: Path) -> list[Claim]:
 
 def held_out_world(folder: Path, run: RunConfig, fold: int = 0, without: Sequence[int] = ()) -> World:
     """The made-up log with a fold of its users taken out, and perhaps further folds that nobody sees."""
-    whole, listens = made_up(run.synthetic_config(), folder)
+    whole, listens = made_up(run.synthetic, folder)
     fold_of = _fold_of_user(whole)
     user, song = whole[LISTENS].edge_index.numpy()
     held_out = [song[user == one] for one in np.flatnonzero(fold_of == fold)]

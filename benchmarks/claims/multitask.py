@@ -80,8 +80,8 @@ def claims(seeds: Sequence[int], folder: Path) -> list[Claim]:
 
 def made_up_log(run: RunConfig, folder: Path) -> Log:
     """The log of ``make train``, split as there."""
-    log = made_up(run.synthetic_config(), folder)
-    whole, graph = log.whole, log.split(run.split_config())
+    log = made_up(run.synthetic, folder)
+    whole, graph = log.whole, log.split(run.split)
     test = graph[LISTENS].test_mask
     return Log(graph, whole[LISTENS].edge_index[:, test], whole[LISTENS].completion[test].double().numpy())
 

@@ -46,7 +46,7 @@ class ResultStore:
             return None, f"the stored result is damaged: {MANIFEST} cannot be read"
         if damage:
             return None, f"the stored result is damaged: {damage}"
-        return Ref(str(folder), manifest["sha256"]), ""
+        return Ref(str(folder), manifest["sha256"], stage), ""
 
     def lock_file(self, stage: str, key: str) -> Path:
         return self.root / stage / "locks" / key
@@ -81,7 +81,7 @@ class ResultStore:
             self.discard(target)
         scratch.replace(target)
         self.remember(stage, key, run, manifest["key_parts"])
-        return Ref(str(target), manifest["sha256"])
+        return Ref(str(target), manifest["sha256"], stage)
 
     def remember(self, stage: str, key: str, run: str, parts: KeyParts) -> None:
         """Note which result runs of this name used last: the next one says what has changed since."""

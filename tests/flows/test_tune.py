@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from flows.command_line import flow_application
 from flows.train import train
-from flows.tune import application
+from flows.tune import OPTIONS, tune
+from flows.tune_summary import print_search
 from tasks.run_config import load_run_config
 from tasks.tune_trial import train as train_here
 from trainers.advanced import AdvancedTrainer
@@ -63,7 +65,9 @@ def search(
     monkeypatch.setenv("COLUMNS", "80")
 
     def run(*options: str) -> str:
-        application()(["--config", str(config), "--jobs", "1", *options], standalone_mode=False)
+        flow_application(tune, OPTIONS, print_search)(
+            ["--config", str(config), "--jobs", "1", *options], standalone_mode=False
+        )
         return capsys.readouterr().out
 
     return run
