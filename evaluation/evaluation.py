@@ -165,7 +165,7 @@ def evaluate(
     num_songs = int(graph["song"].num_nodes)
     lengths = tuple(sorted({k, *ks}))
     for length in lengths:
-        check_k(length, num_songs, "eval_k" if length == k else "a length in more_ks")
+        check_k(length, num_songs, "eval_k" if length == k else "a length in ks")
     relevant = part_edges(graph, part)
     eligible = torch.unique(relevant[0])
     if not len(eligible):

@@ -10,7 +10,7 @@ from prefect.client.schemas.objects import State
 from flows.command_line import command
 from flows.lifecycle import finish, start
 from tasks.options import LOG_OPTIONS
-from tasks.pipeline import run_pipeline
+from tasks.pipeline import pipeline, until
 
 
 @flow(name="build-graph", persist_result=True, result_serializer="json")
@@ -22,7 +22,7 @@ def build(
 ) -> State:
     """Read the log and publish the graph at ``data/graph.pt``; the arguments are those of ``flows.train``."""
     run = start(config=config, name=name, events=events, overrides=overrides)
-    return finish(run, run_pipeline(run, until="graph"))
+    return finish(run, until("graph", pipeline(run)))
 
 
 if __name__ == "__main__":

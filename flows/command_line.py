@@ -1,11 +1,11 @@
-"""Runs a flow here and now, as a person does while developing: options in, a summary out, a sentence where it fails."""
+"""Runs a flow in this process from a command line: options in, a summary out, one sentence if it fails."""
 
 from __future__ import annotations
 
 import inspect
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -26,7 +26,7 @@ from flows.lifecycle import config_of
 from flows.quiet import leave_quietly, quiet_prefect
 from flows.summary import print_summary
 from tasks.check import refuse_early
-from tasks.options import Option, application, overrides, print_error
+from tasks.options import Option, application, overrides, print_error, read_options
 
 Show = Callable[[Any, Console], None]
 
@@ -35,17 +35,17 @@ SERVER_OF_A_RUN = {
     # Prefect gives up after 20 s; on a busy machine its first start, which makes its database, takes longer.
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 180,
 }
-"""Settings of the server that a run starts for itself where no other was named."""
+"""Settings of the server that a run starts for itself if no other is named."""
 LOG_LEVEL_OF_SERVER = "PREFECT_LOGGING_ROOT_LEVEL"
 
 
-def command(flow: Flow[..., Any], options: Iterable[Option], show: Show = print_summary) -> None:
+def command(flow: Flow[..., Any], options: Sequence[Option], show: Show = print_summary) -> None:
     """Parse the command line, run ``flow`` in this process, print its outcome, and exit."""
     leave_quietly()
     flow_application(flow, options, show)()
 
 
-def flow_application(flow: Flow[..., Any], options: Iterable[Option], show: Show = print_summary) -> typer.Typer:
+def flow_application(flow: Flow[..., Any], options: Sequence[Option], show: Show = print_summary) -> typer.Typer:
     """Return the command line of ``flow``. It exits with 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM.
 
     Args:
@@ -54,7 +54,8 @@ def flow_application(flow: Flow[..., Any], options: Iterable[Option], show: Show
     """
     parameters = inspect.signature(flow.fn).parameters
 
-    def run(values: dict[str, Any], settings: list[str]) -> None:
+    def run(**given: Any) -> None:
+        values, settings = read_options(options, given)
         with ending_in_a_sentence(Console(stderr=True)):
             arguments = {key: value for key, value in values.items() if key in parameters}
             keys = {key: value for key, value in values.items() if key not in parameters}
@@ -71,10 +72,11 @@ def flow_application(flow: Flow[..., Any], options: Iterable[Option], show: Show
 
 @contextmanager
 def own_server() -> Iterator[None]:
-    """Within: how Prefect starts a server for a run, where no other was named.
+    """Set how Prefect starts a server for a run if no other is named.
 
-    That server is stopped in the middle of what it does when the run ends, and now and then logs a traceback for it.
-    So its log is silent, unless the user gave a level: what a run needs of the server and does not get fails the run.
+    The run stops that server when it ends, in the middle of whatever it does, and sometimes the server then logs a
+    traceback. So its log is silent, unless the user gave a level. Nothing is hidden by that: a run fails if it needs
+    something of the server and does not get it.
     """
     given = os.environ.get(LOG_LEVEL_OF_SERVER)
     os.environ[LOG_LEVEL_OF_SERVER] = given or "CRITICAL"

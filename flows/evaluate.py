@@ -10,7 +10,7 @@ from prefect.client.schemas.objects import State
 from flows.command_line import command
 from flows.lifecycle import finish, start
 from tasks.options import RUN_OPTIONS
-from tasks.pipeline import run_pipeline
+from tasks.pipeline import pipeline
 
 
 @flow(name="evaluate", persist_result=True, result_serializer="json")
@@ -25,7 +25,7 @@ def score(
     """Score the model of a config on its held-out pairs; the arguments are those of ``flows.train``."""
     arguments = {"config": config, "name": name, "trainer": trainer, "num_epochs": num_epochs}
     run = start(registers=False, **arguments, events=events, overrides=overrides)
-    return finish(run, run_pipeline(run))
+    return finish(run, list(pipeline(run)))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from prefect.states import Completed
 
 from flows.quiet import log_bad_input_as_a_sentence
 from tasks.cache.ref import Ref
-from tasks.cache.result_store import read_manifest
+from tasks.cache.result_store import read_stage_manifest
 from tasks.run import Run
 from tasks.run_config import RunConfig, load_run_config
 
@@ -27,12 +27,12 @@ def start(registers: bool = True, **arguments: Any) -> Run:
     return Run(config_of(arguments), registers)
 
 
-def finish(run: Run, results: Iterable[Ref]) -> State:
+def finish(run: Run, results: Iterable[Ref | None]) -> State:
     """Return the flow's final state: Completed, or Cached if nothing had to be computed.
 
     Its data says of each stage whether it ran, why, how long, and where its files are.
     """
-    stages = [_stage(ref) for ref in results]
+    stages = [_stage(ref) for ref in results if ref]
     cached = all(stage["cached"] for stage in stages)
     outcome = {"name": run.config.name, "trainer": run.config.trainer, "stages": stages, "cached": cached}
     if cached:
@@ -42,7 +42,7 @@ def finish(run: Run, results: Iterable[Ref]) -> State:
 
 
 def _stage(ref: Ref) -> dict[str, Any]:
-    manifest = read_manifest(ref.value)
+    manifest = read_stage_manifest(ref.value)
     return {
         "stage": manifest["stage"],
         "cached": ref.cached,

@@ -10,7 +10,7 @@ from prefect.client.schemas.objects import State
 from flows.command_line import command
 from flows.lifecycle import finish, start
 from tasks.options import RUN_OPTIONS
-from tasks.pipeline import run_pipeline
+from tasks.pipeline import pipeline
 
 
 @flow(name="train", persist_result=True, result_serializer="json")
@@ -33,7 +33,7 @@ def train(
         overrides: tables laid over the config file, for example ``{"training": {"lr": 0.005}}``.
     """
     run = start(config=config, name=name, trainer=trainer, num_epochs=num_epochs, events=events, overrides=overrides)
-    return finish(run, run_pipeline(run))
+    return finish(run, list(pipeline(run)))
 
 
 if __name__ == "__main__":

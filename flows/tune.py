@@ -13,7 +13,7 @@ from flows.command_line import command
 from flows.quiet import log_bad_input_as_a_sentence
 from flows.tune_summary import print_search
 from tasks.options import RUN_OPTIONS, Option, absolute
-from tasks.pipeline import run_pipeline
+from tasks.pipeline import pipeline, until
 from tasks.run import Run
 from tasks.run_config import load_run_config
 from tasks.tune import refuse_search, search
@@ -67,7 +67,7 @@ def tune(
     space = refuse_search(run)
     log_bad_input_as_a_sentence()
     prepared = Run(run)
-    *_, training_graph = run_pipeline(prepared, until="split")
+    *_, training_graph = until("split", pipeline(prepared))
     study = search(space, validation_graph(prepared, training_graph), jobs)
     write_winner(path, source_tables(config, *layers, events=events), study, force)
     told = {"tried": [asdict(tried) for tried in study.tried()], "start": study.space.start}

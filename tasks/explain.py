@@ -1,4 +1,4 @@
-"""What a run would do, before it does it: ``python -m tasks.explain --config configs/synthetic.toml``."""
+"""Says what a run would do, before it runs: ``python -m tasks.explain --config configs/synthetic.toml``."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from data.errors import InputError
 from tasks.cache.ref import Files, Ref
 from tasks.cache.stage import Stage
 from tasks.check import refuse_early
-from tasks.options import RUN_OPTIONS, application, overrides, print_error
-from tasks.pipeline import run_pipeline, stages_of
+from tasks.options import RUN_OPTIONS, application, overrides, print_error, read_options
+from tasks.pipeline import pipeline, stages_of
 from tasks.run import Run, present
 from tasks.run_config import RunConfig, load_run_config
 
@@ -78,7 +78,7 @@ def explain(config: RunConfig) -> list[Verdict]:
     """Return one verdict a stage: cached, will run (and which parts of its key changed), or depends on another."""
     run = PlannedRun(config)
     try:
-        run_pipeline(run)
+        list(pipeline(run))
     except _WillRun:
         known = {verdict.stage for verdict in run.verdicts}
         waiting = next(verdict.stage for verdict in reversed(run.verdicts) if verdict.verdict == "will run")
@@ -87,8 +87,9 @@ def explain(config: RunConfig) -> list[Verdict]:
     return run.verdicts
 
 
-def main(values: dict[str, Any], settings: list[str]) -> None:
+def main(**given: Any) -> None:
     """Say for each stage: cached, will run and which part of its key changed, or depends on an earlier one."""
+    values, settings = read_options(RUN_OPTIONS, given)
     config, events = values.pop("config", None), values.pop("events", None)
     try:
         read = load_run_config(config, overrides(values, settings), events=events)

@@ -15,9 +15,12 @@ from rich.console import Console
 from data.errors import InputError
 from trainers.factory import TRAINERS
 
+SETTINGS = "--set"
+"""Stands for the key of ``--set``, which may set any."""
+
 
 def absolute(path: str) -> str:
-    """Return a path, a folder or a glob from where the person is, not from the project root."""
+    """Return a path, a folder or a glob that starts in the current folder, not in the project root."""
     return str(Path(path).expanduser().absolute())
 
 
@@ -45,7 +48,7 @@ class Option:
 
     @property
     def name(self) -> str:
-        """The option as a parameter of a function."""
+        """Return the name of the option as a parameter of a function."""
         return self.flag.removeprefix("--").replace("-", "_")
 
     def parameter(self) -> inspect.Parameter:
@@ -77,7 +80,8 @@ LOG_OPTIONS = (
     ),
     Option("--name", "name", "Name of the registered model. [default: songgraph]", metavar="NAME"),
     Option(
-        "--set", "", "Any key of the config, for example training.lr=0.005; may be repeated.", list[str], "KEY=VALUE"
+        "--set", SETTINGS, "Any key of the config, for example training.lr=0.005; may be repeated.",
+        list[str], "KEY=VALUE",
     ),
 )  # fmt: skip
 TRAINING_OPTIONS = (
@@ -107,25 +111,20 @@ RUN_OPTIONS = (LOG_OPTIONS[0], *TRAINING_OPTIONS, *LOG_OPTIONS[1:])
 
 
 def application(run: Callable[..., None], options: Iterable[Option], summary: str) -> typer.Typer:
-    """Return a command line that calls ``run`` with the options that were given, as keys of a config.
-
-    ``run`` gets a dict of the values by the dotted key of their option. ``--set`` is laid over them.
-    """
-    table = {option.name: option for option in options}
-
-    def main(**given: Any) -> None:
-        settings = given.pop("set", None) or []
-        values = {
-            table[name].key: table[name].convert(value) for name, value in given.items() if value not in (None, [])
-        }
-        run(values, settings)
-
-    parameters = [option.parameter() for option in table.values()]
-    main.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    main.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    """Return a command line with these options that calls ``run(**given)``; see ``read_options`` for ``given``."""
+    parameters = [option.parameter() for option in options]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # from which Typer makes options
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command(help=summary)(main)
+    app.command(help=summary)(run)
     return app
+
+
+def read_options(options: Iterable[Option], given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return the values that were given, by the dotted key of their option, and the settings of ``--set``."""
+    chosen = {option: given.get(option.name) for option in options}
+    values = {option.key: option.convert(value) for option, value in chosen.items() if value not in (None, [])}
+    return values, values.pop(SETTINGS, [])
 
 
 def overrides(values: Mapping[str, Any], settings: Iterable[str] = ()) -> dict[str, Any]:

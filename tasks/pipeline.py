@@ -6,7 +6,7 @@ Training, evaluating, building a graph, explaining and searching are this chain,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from tasks.cache.ref import Ref
 from tasks.run import Run
@@ -54,15 +54,13 @@ STAGES = (
 """The same as names, for what is not run yet, with one word for all baselines."""
 
 
-def run_pipeline(run: Run, until: str = STAGES[-1]) -> list[Ref]:
-    """Run the stages in order, the named one included, and return their results."""
-    results: list[Ref] = []
-    for ref in pipeline(run):
+def until(stage: str, results: Iterable[Ref | None]) -> Iterator[Ref]:
+    """Yield the results of a pipeline up to and with those of one stage; what comes after does not run."""
+    for ref in results:
         if ref is not None:
-            results.append(ref)
-            if ref.stage == until:
-                break
-    return results
+            yield ref
+            if ref.stage == stage:
+                return
 
 
 def stages_of(config: RunConfig) -> list[str]:

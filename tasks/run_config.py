@@ -112,12 +112,12 @@ class RunConfig(Config):
 
     @property
     def remembered_as(self) -> str:
-        """The name under which stages remember what they used last: one of its own for each further seed."""
+        """Return the name under which stages remember what they used last; each further seed has its own."""
         return f"{self.name}{self._variant}"
 
     @property
     def uses_synthetic_log(self) -> bool:
-        """Whether no log is given, so that the run makes one up."""
+        """Return whether no log is given, so that the run makes one up."""
         return not self.ingest.events
 
     def log_files(self) -> list[Path]:
@@ -158,7 +158,7 @@ def load_run_config(
 def merged_tables(
     path: str | Path | None = None, *layers: Mapping[str, Any] | None, events: str | list[str] | None = None
 ) -> Table:
-    """The file with the layers laid over it as ``load_run_config`` does, variables as written and nothing checked.
+    """Return the file with the layers laid over it as ``load_run_config`` does; variables stay, nothing is checked.
 
     Raises:
         InputError: for a missing or malformed file.
@@ -212,7 +212,7 @@ def _say_once(sentence: str) -> None:
 
 
 def _from_root(paths: Any, key: str) -> list[str]:
-    """Paths of a config start from the project root; absolute ones stay."""
+    """Return paths from the project root; absolute ones stay."""
     given = list(paths) if isinstance(paths, list | tuple) else [paths]
     for path in given:
         if not isinstance(path, str):
@@ -221,7 +221,7 @@ def _from_root(paths: Any, key: str) -> list[str]:
 
 
 def _find(path: str | Path) -> Path:
-    """A config as given, or relative to the project root or the checkout: a worker starts elsewhere."""
+    """Return a config as given, or relative to the project root or the checkout: a worker starts elsewhere."""
     for folder in (Path.cwd(), project_root(), checkout() or project_root()):
         candidate = folder / Path(path).expanduser()
         if candidate.is_file():

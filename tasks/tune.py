@@ -22,7 +22,7 @@ from data.errors import InputError
 from data.project import artifacts_folder
 from tasks.cache.key import KeyParts, in_short, key_of, key_parts, what_changed
 from tasks.cache.ref import Ref
-from tasks.cache.result_store import read_manifest, write_json
+from tasks.cache.result_store import read_stage_manifest, write_json
 from tasks.check import chosen_modules
 from tasks.run_config import RunConfig
 from tasks.stages.train import train_config
@@ -108,7 +108,7 @@ class _Search:
     def __init__(self, graph: Ref, folder: Path, study: SearchStudy, run_one: RunTrial) -> None:
         self.run_config, self.graph, self.folder = study.space.run, graph, folder
         self.study, self.run_one = study, run_one
-        counts = read_manifest(graph.value)["counts"]
+        counts = read_stage_manifest(graph.value)["counts"]
         self.node_counts = {f"num_{kind}s": counts[f"{kind}s"] for kind in ("user", "song", "artist")}
         self.nothing_new = False
 

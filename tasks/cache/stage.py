@@ -1,4 +1,4 @@
-"""One stage of the pipeline as a Prefect task: look its result up, or compute it, publish it and say why."""
+"""A stage of the pipeline as a Prefect task: finds its stored result, or computes, publishes and explains it."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Stage:
 
 
 def is_transient(task: Any, task_run: TaskRun, state: State) -> bool:
-    """Whether a retry can help: input and output errors, except a full or read-only disk and missing rights.
+    """Return whether a retry can help: it can after input and output errors, but not on a full or read-only disk.
 
     A stage that passed its own time limit raises a ``TimeoutError`` too, but would only do so again.
     """

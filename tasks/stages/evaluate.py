@@ -1,4 +1,4 @@
-"""The evaluate stage: scores model and baselines on the held-out pairs, and keeps every user's list."""
+"""The evaluate stage: scores the model on the held-out pairs, and keeps every user's list."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def evaluation_config(config: RunConfig) -> dict[str, Any]:
 
 
 def evaluate(run: Run, model: Ref, training_graph: Ref, graph: Ref, baselines: Mapping[str, Ref]) -> Ref:
-    """Score the chosen model beside its baselines; see ``evaluation.result_files.write_results`` for the folder."""
+    """Score the model and compare it with its baselines; see ``evaluation.result_files`` for the folder."""
     config = {**evaluation_config(run.config), "conventions": run.config.evaluation.conventions}
     inputs: dict[str, Any] = {"model": model, "training_graph": training_graph, "graph": graph, **baselines}
     return run.execute(EVALUATE, config, **inputs)

@@ -42,7 +42,7 @@ def find_log(run: Run) -> Log:
 
 
 def _digested(files: Sequence[Path], config: IngestConfig) -> Files:
-    """Return the files with a digest of what they hold and of which of them are the table of artists."""
+    """Return the files with a digest of what they hold and of which ones are the table of artists."""
     memory = artifacts_folder() / "file_digests.json"
     found = digest_files(files, memory)
     tracks = track_artist_files(config)

@@ -10,7 +10,7 @@ from typing import Any
 from registry.backend.location import exists, resolve_uri, without_credentials
 from tasks.cache.key import LIBRARIES
 from tasks.cache.ref import Ref
-from tasks.cache.result_store import read_manifest, write_json
+from tasks.cache.result_store import read_stage_manifest, write_json
 from tasks.cache.stage import Stage
 from tasks.run import Run, present
 from tasks.stages.ingest import Log
@@ -70,8 +70,8 @@ def _register(
 
 
 def _still_registered(ref: Ref) -> bool:
-    """The stored result only points to the registry: look there too, without loading MLflow."""
-    version = read_manifest(ref.value)["counts"]
+    """Return whether the version is still in the registry, to which the stored result only points."""
+    version = read_stage_manifest(ref.value)["counts"]
     return exists(version["name"], version["version"], run_id=version["run_id"])
 
 

@@ -84,7 +84,7 @@ def write_report(
     Args:
         baselines: by name, the evaluation of each baseline; empty for a run without.
         registration: the registered version; none leaves the decision out and logs nothing to MLflow.
-        seeds: the spread between seeds, where several were trained.
+        seeds: the spread between seeds, if several were trained.
     """
     config = {"name": run.config.name, "synthetic": run.config.uses_synthetic_log, "page": _page_digest()}
     inputs: dict[str, Any] = {

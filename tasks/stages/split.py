@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.cache.ref import Ref
-from tasks.cache.result_store import read_manifest
+from tasks.cache.result_store import read_stage_manifest
 from tasks.cache.stage import Stage
 from tasks.run import Run
 
@@ -35,7 +35,7 @@ SPLIT = Stage("split", 2, _split, code=("data.training_graph",))
 
 def decided_split(config: Mapping[str, Any], training_graph: Path) -> dict[str, Any]:
     """Return the split's config with the days that a temporal split decided on this log: what a model has seen."""
-    counts = read_manifest(training_graph)["counts"]
+    counts = read_stage_manifest(training_graph)["counts"]
     return {**config, **{key: counts[key] for key in ("val_from", "test_from") if key in counts}}
 
 

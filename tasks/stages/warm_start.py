@@ -47,7 +47,7 @@ def _take(folder: Path, config: Mapping[str, Any], training_graph: Path) -> Mapp
 
 @contextmanager
 def _earlier(config: Mapping[str, Any]) -> Iterator[tuple[Path | None, str]]:
-    """The bundle that a config names and how to call it; no bundle where there is no champion yet."""
+    """Give the bundle that a config names, and its name for people; None if there is no champion yet."""
     from registry.backend.client import RegistryClient
 
     if "folder" in config:

@@ -30,7 +30,7 @@ from data.search import spaces
 from data.synthetic.log import SyntheticConfig, write_log
 from evaluation.metrics.accuracy import METRICS
 from tasks.check import check_trainer
-from tasks.pipeline import run_pipeline
+from tasks.pipeline import pipeline
 from tasks.run_config import MOVED_KEYS, load_run_config
 from tests.docs.pages import BLOCK, LINK, PAGES, ROOT, SPAN, marked_block, marked_table
 from tests.tasks.plain_run import PlainRun
@@ -353,7 +353,7 @@ def test_the_guides_custom_trainer_trains(snippets, tiny_training_graph, tmp_pat
 def test_a_registered_model_recommends_as_the_page_shows(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("SONGGRAPH_HOME", str(tmp_path))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    run_pipeline(PlainRun(load_run_config(None, {"synthetic": {"preset": "tiny"}, "baselines": "none"})))
+    list(pipeline(PlainRun(load_run_config(None, {"synthetic": {"preset": "tiny"}, "baselines": "none"}))))
     small = pq.read_table(write_log(SyntheticConfig(preset="small"), tmp_path / "small")[0])
     assert "user-0000" in small["user_id"].to_pylist()
     page: dict[str, Any] = {}

@@ -170,7 +170,7 @@ def test_the_stage_is_part_of_every_run(extended_pipeline, tmp_path, monkeypatch
     monkeypatch.setenv("SONGGRAPH_HOME", str(tmp_path / "home"))
     run = PlainRun(load_run_config(None, {"synthetic": {"preset": "tiny"}}))
     for cached in (False, True):
-        results = extended_pipeline.run_pipeline(run, until="graph")
+        results = list(extended_pipeline.until("graph", extended_pipeline.pipeline(run)))
         assert [(ref.stage, ref.cached) for ref in results] == [
             (stage, cached) for stage in ("ingest", "activity", "graph")
         ]

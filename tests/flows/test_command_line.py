@@ -72,7 +72,10 @@ def refused(prefect_api: str, home: Path, capsys: pytest.CaptureFixture[str]) ->
         (("--name", "no/slash"), "name"),
         (("--preset", "huge"), "preset"),
         (("--set", "split.strategy=columns"), "strategy"),
-        (("--set", "split.test_ratio=0.2"), "the ratios belong to training"),
+        (
+            ("--set", "split.test_ratio=0.2", "--set", "training.test_ratio=0.1"),
+            "training.test_ratio is 0.1, but split.test_ratio is 0.2; give only split.test_ratio.",
+        ),
     ],
 )
 def test_what_is_not_allowed_is_said_in_a_sentence(refused: Refused, options: tuple[str, ...], sentence: str) -> None:
@@ -209,9 +212,7 @@ def test_a_mistake_ends_with_two_and_one_line_on_standard_error(songgraph: Calla
 
 def test_a_run_gives_the_server_that_it_starts_itself_time_on_a_busy_machine(refused: Refused) -> None:
     @flow(name="patient")
-    def patient(
-        config: str | None, name: str | None, events: list[str] | None, overrides: dict[str, Any] | None
-    ) -> None:
+    def patient(config: str | None = None, name: str | None = None, overrides: dict[str, Any] | None = None) -> None:
         raise InputError(f"it waits {PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()} s.")
 
     assert refused("--preset", "tiny", flow=patient) == "Error: it waits 180 s."

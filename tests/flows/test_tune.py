@@ -207,7 +207,7 @@ class Mine(BaseTrainer):
         (("--search", "patience"), "'patience' has no search space; give tune.space.patience"),
         (("--search", "seed"), "'seed' cannot be searched"),
         (("--set", "tune.space.lr=5"), "tune.space.lr is 5; give a list of choices"),
-        (("--set", "tune.trails=5"), "the unknown key 'tune.trails'"),
+        (("--set", "tune.trails=5"), "tune has the unknown key 'trails'"),
         (("--pruner", "best"), "tune.pruner is 'best'"),
         (("--trainer", "simple"), "trains on all listens, so nothing is left to choose on"),
         (("--trainer", "advancd"), "Did you mean 'advanced'?"),

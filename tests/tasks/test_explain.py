@@ -10,7 +10,7 @@ import pytest
 
 from tasks.cache.ref import Ref
 from tasks.explain import Verdict, explain, main
-from tasks.pipeline import run_pipeline
+from tasks.pipeline import pipeline, until
 from tasks.run_config import RunConfig, load_run_config
 from tests.tasks.plain_run import PlainRun
 
@@ -33,7 +33,7 @@ def config(**changed: Any) -> RunConfig:
 
 def run_until_evaluated(config: RunConfig) -> dict[str, Ref]:
     """Run all stages but the last two: the registry takes seconds to make."""
-    return {ref.stage: ref for ref in run_pipeline(PlainRun(config), until="evaluate")}
+    return {ref.stage: ref for ref in until("evaluate", pipeline(PlainRun(config)))}
 
 
 def test_before_the_first_run_the_first_stage_runs_and_the_others_depend_on_it(home: Path) -> None:
@@ -68,13 +68,13 @@ def test_a_result_that_was_deleted_is_said_to_be_gone() -> None:
 
 
 def test_the_command_prints_a_line_a_stage(capsys: pytest.CaptureFixture[str]) -> None:
-    main({"synthetic.preset": "tiny"}, [])
+    main(preset="tiny")
     told = capsys.readouterr().out
     assert all(stage in told for stage in STAGES)
 
 
 def test_a_mistake_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        main({"config": "no/such.toml"}, [])
+        main(config="no/such.toml")
     assert ended.value.code == 2
     assert capsys.readouterr().err.startswith("Error: The config file 'no/such.toml' does not exist")
