@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from data.errors import InputError
+from models.factory import MODELS
 from trainers.factory import TRAINERS
 
 SETTINGS = "--set"
@@ -91,7 +92,7 @@ TRAINING_OPTIONS = (
     ),
     Option(
         "--model", "model.architecture",
-        "gat, lightgcn, mf, an installed one, or package.module:Class. [default: gat]", metavar="NAME",
+        f"{', '.join(MODELS)}, an installed one, or package.module:Class. [default: gat]", metavar="NAME",
     ),
     Option("--epochs", "num_epochs", "Epochs at most. [default: 20]", int, "N", least=1),
     Option(
