@@ -21,7 +21,7 @@ def build(
     overrides: dict[str, Any] | None = None,
 ) -> State:
     """Read the log and publish the graph at ``data/graph.pt``; the arguments are those of ``flows.train``."""
-    run = start(config=config, name=name, events=events, overrides=overrides)
+    run = start(config, name, None, None, events, overrides)
     return finish(run, until("graph", pipeline(run)))
 
 

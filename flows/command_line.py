@@ -22,13 +22,16 @@ from prefect.settings import (
 from rich.console import Console
 
 from data.errors import InputError
-from flows.lifecycle import config_of
+from flows.lifecycle import read_config
 from flows.quiet import leave_quietly, quiet_prefect
 from flows.summary import print_summary
 from tasks.check import refuse_early
 from tasks.options import Option, application, overrides, print_error, read_options
 
 Show = Callable[[Any, Console], None]
+
+PARAMETERS = inspect.signature(read_config).parameters
+"""Parameters of a flow that make its config; a flow may have others."""
 
 SERVER_OF_A_RUN = {
     PREFECT_SERVER_ANALYTICS_ENABLED: False,
@@ -60,7 +63,7 @@ def flow_application(flow: Flow[..., Any], options: Sequence[Option], show: Show
             arguments = {key: value for key, value in values.items() if key in parameters}
             keys = {key: value for key, value in values.items() if key not in parameters}
             arguments["overrides"] = overrides(keys, settings)
-            refuse_early(config_of(arguments))
+            refuse_early(read_config(**{key: value for key, value in arguments.items() if key in PARAMETERS}))
             with quiet_prefect(), own_server():
                 state: State[Any] = flow(**arguments, return_state=True)  # type: ignore[assignment]
                 outcome = state.result()

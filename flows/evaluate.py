@@ -23,8 +23,7 @@ def score(
     overrides: dict[str, Any] | None = None,
 ) -> State:
     """Score the model of a config on its held-out pairs; the arguments are those of ``flows.train``."""
-    arguments = {"config": config, "name": name, "trainer": trainer, "num_epochs": num_epochs}
-    run = start(registers=False, **arguments, events=events, overrides=overrides)
+    run = start(config, name, trainer, num_epochs, events, overrides, registers=False)
     return finish(run, list(pipeline(run)))
 
 

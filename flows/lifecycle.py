@@ -15,16 +15,23 @@ from tasks.run import Run
 from tasks.run_config import RunConfig, load_run_config
 
 
-def config_of(arguments: Mapping[str, Any]) -> RunConfig:
-    """Return the config that a flow's arguments ask for; those that are no part of a config are left out."""
-    given = {key: arguments.get(key) for key in ("name", "trainer", "num_epochs")}
-    return load_run_config(arguments.get("config"), arguments.get("overrides"), given, events=arguments.get("events"))
+def read_config(
+    config: str | None = None,
+    name: str | None = None,
+    trainer: str | None = None,
+    num_epochs: int | None = None,
+    events: str | list[str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> RunConfig:
+    """Return the config that a flow's parameters ask for; ``flows.train`` says what they mean."""
+    given = {"name": name, "trainer": trainer, "num_epochs": num_epochs}
+    return load_run_config(config, overrides, given, events=events)
 
 
-def start(registers: bool = True, **arguments: Any) -> Run:
-    """Start a run from a flow's arguments; see ``flows.train`` for what they mean."""
+def start(*parameters: Any, registers: bool = True) -> Run:
+    """Start a run from a flow's parameters, in the order of ``read_config``."""
     log_bad_input_as_a_sentence()
-    return Run(config_of(arguments), registers)
+    return Run(read_config(*parameters), registers)
 
 
 def finish(run: Run, results: Iterable[Ref | None]) -> State:

@@ -10,15 +10,13 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from flows.command_line import command
-from flows.quiet import log_bad_input_as_a_sentence
+from flows.lifecycle import start
 from flows.tune_summary import print_search
 from tasks.options import RUN_OPTIONS, Option, absolute
 from tasks.pipeline import pipeline, until
-from tasks.run import Run
-from tasks.run_config import load_run_config
-from tasks.tune import refuse_search, search
-from tasks.tune_graph import validation_graph
-from tasks.tune_winner import refuse_existing, source_tables, winner_path, write_winner
+from tasks.stages.validation import validation_graph
+from tasks.tuning.search import refuse_search, search
+from tasks.tuning.winner import refuse_existing, source_tables, winner_path, write_winner
 
 SEARCH_OPTIONS = (
     Option(
@@ -60,18 +58,16 @@ def tune(
         output: the file for the winner, from the project's root; ``configs/<name>-tuned.toml`` unless given.
         force: whether that file may be replaced.
     """
-    layers = (overrides, {"name": name, "trainer": trainer, "num_epochs": num_epochs})
-    run = load_run_config(config, *layers, events=events)
-    path = winner_path(run, output)
+    given = {"name": name, "trainer": trainer, "num_epochs": num_epochs}
+    run = start(config, name, trainer, num_epochs, events, overrides)
+    path = winner_path(run.config, output)
     refuse_existing(path, force)
-    space = refuse_search(run)
-    log_bad_input_as_a_sentence()
-    prepared = Run(run)
-    *_, training_graph = until("split", pipeline(prepared))
-    study = search(space, validation_graph(prepared, training_graph), jobs)
-    write_winner(path, source_tables(config, *layers, events=events), study, force)
-    told = {"tried": [asdict(tried) for tried in study.tried()], "start": study.space.start}
-    return Completed(data={**told, "importances": study.importances(), "output": str(path)})
+    space = refuse_search(run.config)
+    *_, training_graph = until("split", pipeline(run))
+    study = search(space, validation_graph(run, training_graph), jobs)
+    write_winner(path, source_tables(config, overrides, given, events=events), study, force)
+    trials = [asdict(result) for result in study.results()]
+    return Completed(data={"trials": trials, "importances": study.importances(), "output": str(path)})
 
 
 if __name__ == "__main__":

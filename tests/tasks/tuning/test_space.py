@@ -17,7 +17,7 @@ from models.gat import GATConfig
 from models.lightgcn import LightGCNConfig
 from models.mf import MFConfig
 from tasks.run_config import load_run_config
-from tasks.tune_space import SearchedKey, SearchSpace, search_space
+from tasks.tuning.space import SearchedKey, SearchSpace, search_space
 from trainers.advanced import AdvancedConfig, AdvancedTrainer
 from trainers.config import TrainingConfig
 from trainers.curriculum import CurriculumConfig
@@ -121,28 +121,25 @@ def test_what_cannot_be_searched_is_said_in_a_sentence(make: Callable[[], Search
 
 
 def test_values_that_do_not_go_together_are_known_as_such() -> None:
-    found = space(["embedding_dim", "heads"], {"embedding_dim": [6, 32]})
+    found = space(["embedding_dim", "heads"], {"embedding_dim": [6, 32, 64]})
     assert "does not divide embedding_dim 6" in str(found.refusal({"embedding_dim": 6, "heads": 4}))
     assert found.refusal({"embedding_dim": 6, "heads": 2}) is None
 
 
-def test_all_allowed_combinations_are_listed_where_there_are_finitely_many() -> None:
-    found = space(["embedding_dim", "heads"], {"embedding_dim": [6, 32], "heads": [2, 4]})
-    listed = [tuple(values.values()) for values in found.combinations() or []]
-    assert sorted(listed) == [(6, 2), (32, 2), (32, 4)]
-    assert [values["num_layers"] for values in space(["num_layers"]).combinations() or []] == [1, 2, 3]
-    assert space(["lr", "heads"]).combinations() is None
-
-
 @given(value=st.floats(1e-7, 1e-3))
-def test_a_value_from_a_range_is_short_and_stays_inside(value: float) -> None:
-    key = SearchedKey("l2", "training", "l2", Range(1e-7, 1e-3, log=True), whole=False, start=1e-5)
-    rounded = key.rounded(value)
-    assert 1e-7 <= rounded <= 1e-3
-    assert rounded == pytest.approx(value, rel=5e-3)
-    assert len(f"{rounded:g}".replace("-", "").replace(".", "").split("e")[0].strip("0")) <= 3
+def test_a_value_from_a_range_is_short(value: float) -> None:
+    key = SearchedKey("l2", "training", "l2", Range(1e-7, 1e-3, log=True), is_int=False, start=1e-5)
+    assert key.rounded(value) == pytest.approx(value, rel=5e-3)
+    assert len(f"{key.rounded(value):g}".replace("-", "").replace(".", "").split("e")[0].strip("0")) <= 3
 
 
-def test_what_differs_from_the_start_is_told() -> None:
-    found = space(["lr", "heads"])
-    assert found.changed({"lr": 0.01, "heads": 2}) == {"heads": 2}
+def test_choices_and_whole_numbers_are_used_as_they_are() -> None:
+    choices = SearchedKey("l2", "training", "l2", Choices(0.12345), is_int=False, start=0.12345)
+    whole = SearchedKey("batch_size", "training", "batch_size", Range(1, 9999), is_int=True, start=512)
+    assert (choices.rounded(0.12345), whole.rounded(1234)) == (0.12345, 1234)
+
+
+@pytest.mark.parametrize(("start", "nearest"), [(0.02, 0.02), (0.3, 0.1), (0.0, 0.001), (None, 0.001)])
+def test_a_start_outside_its_range_is_stored_as_the_nearest_value(start: float | None, nearest: float) -> None:
+    key = SearchedKey("lr", "training", "lr", Range(0.001, 0.1, log=True), is_int=False, start=start)
+    assert key.nearest() == nearest

@@ -1,4 +1,4 @@
-"""The graph that a search works on: the training graph without its test listens."""
+"""The validation stage: the graph that a search works on, the training graph without its test listens."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ VALIDATION_GRAPH = "validation_graph.pt"
 
 def _without_test(folder: Path, config: Mapping[str, Any], training_graph: Path) -> Mapping[str, Any]:
     from data.graph import graph_counts, load_graph, save_graph
-    from data.validation_graph import without_test
+    from data.training_graph import without_test
 
     graph = without_test(load_graph(training_graph / "training_graph.pt"))
     save_graph(graph, folder / VALIDATION_GRAPH)
     return graph_counts(graph)
 
 
-VALIDATION = Stage("validation", 1, _without_test, code=("data.validation_graph",))
+VALIDATION = Stage("validation", 1, _without_test, code=("data.training_graph",))
 
 
 def validation_graph(run: Run, training_graph: Ref) -> Ref:

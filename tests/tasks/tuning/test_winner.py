@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 
 from data.errors import InputError
 from tasks.run_config import load_run_config
-from tasks.tune_space import search_space
-from tasks.tune_study import SearchStudy
-from tasks.tune_trial import Outcome
-from tasks.tune_winner import (
+from tasks.tuning.space import search_space
+from tasks.tuning.study import SearchStudy
+from tasks.tuning.winner import (
     refuse_existing,
     source_tables,
     toml_lines,
@@ -73,13 +72,16 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def finished(folder: Path, *worth: float, **layer: Any) -> SearchStudy:
     """A study of the example whose trials, the start first, are worth so much."""
-    run = load_run_config("configs/example.toml", layer, {"tune": {"search": ["lr", "heads"], "pruner": "none"}})
+    tune = {"tune": {"search": ["lr", "heads"], "pruner": "none", "trials": 9}}
+    run = load_run_config("configs/example.toml", layer, tune)
     folder.mkdir(exist_ok=True)
-    study = SearchStudy(folder, search_space(run), run.tune, 4, seed=0)
+    study = SearchStudy(folder, search_space(run))
+    study.prepare()
     for value in worth:
-        candidate = study.next()
-        study.hear(candidate, [(1, value)])
-        study.finish(candidate, Outcome("recall@10", value, 1))
+        trial = study.next_trial()
+        trial.set_user_attr("metric", "recall@10")
+        trial.report(value, 1)
+        study.optuna.tell(trial, value)
     return study
 
 
@@ -104,9 +106,10 @@ def test_the_file_loads_and_differs_from_the_source_in_the_winners_values_alone(
     assert path == home / "configs" / "example-tuned.toml"
     write_winner(path, source_tables("configs/example.toml"), study)
     source, tuned = load_run_config("configs/example.toml"), load_run_config("configs/example-tuned.toml")
-    winner = study.ranking()[0].values
-    assert tuned.training == {**source.training, "lr": winner["lr"]}
-    assert tuned.model == {**source.model, **({"heads": winner["heads"]} if winner["heads"] != 4 else {})}
+    changed = study.ranking()[0].changed
+    assert changed
+    assert tuned.training == {**source.training, **{key: changed[key] for key in ("lr",) if key in changed}}
+    assert tuned.model == {**source.model, **{key: changed[key] for key in ("heads",) if key in changed}}
     same = {"model", "training"}
     assert tuned.model_dump(exclude=same) == source.model_dump(exclude=same)
 
