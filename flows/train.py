@@ -32,7 +32,7 @@ def train(
         events: files, folders or globs of the log.
         overrides: tables laid over the config file, for example ``{"training": {"lr": 0.005}}``.
     """
-    run = start(config=config, name=name, trainer=trainer, num_epochs=num_epochs, events=events, overrides=overrides)
+    run = start(config, name, trainer, num_epochs, events, overrides)
     return finish(run, list(pipeline(run)))
 
 
