@@ -26,4 +26,4 @@ def build(
 
 
 if __name__ == "__main__":
-    command(build, LOG_OPTIONS)
+    command(build, LOG_OPTIONS)()

@@ -42,13 +42,7 @@ SERVER_OF_A_RUN = {
 LOG_LEVEL_OF_SERVER = "PREFECT_LOGGING_ROOT_LEVEL"
 
 
-def command(flow: Flow[..., Any], options: Sequence[Option], show: Show = print_summary) -> None:
-    """Parse the command line, run ``flow`` in this process, print its outcome, and exit."""
-    leave_quietly()
-    flow_application(flow, options, show)()
-
-
-def flow_application(flow: Flow[..., Any], options: Sequence[Option], show: Show = print_summary) -> typer.Typer:
+def command(flow: Flow[..., Any], options: Sequence[Option], show: Show = print_summary) -> typer.Typer:
     """Return the command line of ``flow``. It exits with 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM.
 
     Args:
@@ -58,6 +52,7 @@ def flow_application(flow: Flow[..., Any], options: Sequence[Option], show: Show
     parameters = inspect.signature(flow.fn).parameters
 
     def run(**given: Any) -> None:
+        leave_quietly()
         values, settings = read_options(options, given)
         with ending_in_a_sentence(Console(stderr=True)):
             arguments = {key: value for key, value in values.items() if key in parameters}

@@ -28,4 +28,4 @@ def score(
 
 
 if __name__ == "__main__":
-    command(score, RUN_OPTIONS)
+    command(score, RUN_OPTIONS)()

@@ -37,4 +37,4 @@ def train(
 
 
 if __name__ == "__main__":
-    command(train, RUN_OPTIONS)
+    command(train, RUN_OPTIONS)()

@@ -71,4 +71,4 @@ def tune(
 
 
 if __name__ == "__main__":
-    command(tune, OPTIONS, show=print_search)
+    command(tune, OPTIONS, show=print_search)()

@@ -17,7 +17,7 @@ from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS
 
 from data.errors import InputError
 from flows.build_graph import build
-from flows.command_line import flow_application, own_server
+from flows.command_line import command, own_server
 from flows.train import train
 from tasks.options import LOG_OPTIONS, RUN_OPTIONS
 
@@ -33,7 +33,7 @@ def refused(prefect_api: str, home: Path, capsys: pytest.CaptureFixture[str]) ->
 
     def run(*options: str, flow=train) -> str:
         with pytest.raises(SystemExit) as ended:
-            flow_application(flow, LOG_OPTIONS if flow is build else RUN_OPTIONS)(list(options))
+            command(flow, LOG_OPTIONS if flow is build else RUN_OPTIONS)(list(options))
         told = capsys.readouterr().err
         assert ended.value.code == 2, told
         assert "Traceback" not in told
@@ -138,7 +138,7 @@ def test_a_disk_that_takes_no_more_publishes_nothing_and_the_next_run_goes_on(
     stored = home / "artifacts" / "store"
     assert not list(stored.rglob("graph.pt"))
     assert not (home / "data" / "graph.pt").exists()
-    flow_application(build, LOG_OPTIONS)(["--preset", "tiny"], standalone_mode=False)
+    command(build, LOG_OPTIONS)(["--preset", "tiny"], standalone_mode=False)
     assert (home / "data" / "graph.pt").exists()
 
 
@@ -146,11 +146,11 @@ def test_the_summary_says_what_was_measured_and_where_it_is(
     prefect_api: str, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = [*TINY, "--model", "lightgcn", "--set", "model.embedding_dim=8"]
-    flow_application(train, RUN_OPTIONS)(options, standalone_mode=False)
+    command(train, RUN_OPTIONS)(options, standalone_mode=False)
     told = capsys.readouterr().out
     for part in ("recall@10", "popularity", "Registered  songgraph version 1: ", "data/graph.pt", "first run"):
         assert part in told
-    flow_application(train, RUN_OPTIONS)(options, standalone_mode=False)
+    command(train, RUN_OPTIONS)(options, standalone_mode=False)
     assert "Nothing new: every stage was cached." in capsys.readouterr().out
 
 
@@ -176,7 +176,7 @@ def within_limits(*arguments):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 ResultStore.scratch = within_limits
-command(build, LOG_OPTIONS)
+command(build, LOG_OPTIONS)()
 """
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from flows.command_line import flow_application
+from flows.command_line import command
 from flows.train import train
 from flows.tune import OPTIONS, tune
 from flows.tune_summary import print_search
@@ -76,7 +76,7 @@ def search(
 
     def run(*options: str) -> str:
         given = ["--config", str(config), "--jobs", "1", *options]
-        flow_application(tune, OPTIONS, print_search)(given, standalone_mode=False)
+        command(tune, OPTIONS, print_search)(given, standalone_mode=False)
         return capsys.readouterr().out
 
     return run
