@@ -101,8 +101,12 @@ def _cached_in(folder: Path) -> Iterator[None]:
 
 
 def inner(function: Callable[..., Any]) -> Any:
-    """Compile as a part of kernels."""
-    return numba.njit(function, **OPTIONS)
+    """Compile as a part of kernels.
+
+    It is always inlined. A call that stays a call would run one machine code in the process that compiles the kernel and
+    another one in those that load it from disk, and their sums may differ in the last bit.
+    """
+    return numba.njit(function, forceinline=True, **OPTIONS)
 
 
 def exact(function: Callable[..., Any]) -> Any:
