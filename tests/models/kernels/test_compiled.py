@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.kernels.compiled import OPTIONS, balanced, exact, inner
+from models.kernels.compiled import OPTIONS, balanced_bounds, exact, inner
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 
@@ -48,7 +48,7 @@ def test_operations_of_an_inner_function_may_be_reordered() -> None:
 
 @given(st.lists(st.integers(0, 9)), st.integers(1, 8))
 def test_parts_cover_the_work(cost: list[int], parts: int) -> None:
-    bounds = balanced(np.array(cost, dtype=np.int64), parts)
+    bounds = balanced_bounds(np.array(cost, dtype=np.int64), parts)
     assert len(bounds) <= parts + 1
     assert (bounds[0], bounds[-1]) == (0, len(cost))
     assert (np.diff(bounds) > 0).all()
