@@ -28,8 +28,9 @@ from evaluation.baselines.choices import create_baseline
 from evaluation.evaluation import Evaluation, evaluate
 from evaluation.parts import Part, part_edges, sample_users
 from evaluation.ranking import Score
+from models.architectures import MODELS
 from models.base import RecommenderModel
-from models.factory import MODELS, create_model
+from models.factory import create_model
 from tasks.run_config import RunConfig, load_run_config
 from trainers.advanced import AdvancedTrainer
 from trainers.factory import parse_training_config

@@ -26,7 +26,7 @@ from torch_geometric.data import HeteroData
 
 from data.events.ingest import ingest
 from data.events.ingest_config import IngestConfig
-from data.events.sources import find_files
+from data.events.log_files import find_files
 from data.graph import build_graph, load_graph, node_counts, save_graph
 from data.profile import graph_profile
 from data.split import SplitConfig

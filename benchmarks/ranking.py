@@ -27,7 +27,7 @@ from torch_geometric.data import HeteroData
 from data.graph import BY, LISTENS, REV_BY, REV_LISTENS, has_masks, load_graph, message_graph, save_graph
 from evaluation.ranking import rank
 from evaluation.vector_scores import VectorScores
-from models.item_paths.listened import history
+from models.item_paths.listened_songs import listened_songs
 from models.item_paths.local_channel import LocalChannel
 
 DIM, K = 64, 20
@@ -111,11 +111,11 @@ def _drawn(rng: np.random.Generator, nodes: int, count: int) -> np.ndarray:
 
 def seconds(graph: HeteroData, rounds: int) -> dict[str, float]:
     """Medians by name, and the bytes of the local channel's edges."""
-    known = history(graph)
+    known = listened_songs(graph)
     generator, count = torch.Generator().manual_seed(0), len(known.log_listens)
     user = normalize(torch.randn(count, DIM, generator=generator))
     song = normalize(torch.randn(len(known.log_listeners), DIM, generator=generator))
-    local, everyone, seen = LocalChannel().compiled(known), torch.arange(count), graph[LISTENS].edge_index
+    local, everyone, seen = LocalChannel().scorer(known), torch.arange(count), graph[LISTENS].edge_index
 
     def count_edges() -> None:
         vars(local).pop("edges", None)

@@ -101,7 +101,7 @@ def split_listens(listens: Listens, user_hash: Ints, song_hash: Ints, config: Sp
         InputError: the log lacks the times or the column that the strategy needs, or no train pair remains.
     """
     user, song = listens.pairs()
-    draw = pair_draw(user_hash[user], song_hash[song], config.salt)
+    draw = pair_uniform(user_hash[user], song_hash[song], config.salt)
     split = STRATEGIES[config.strategy](listens, draw, config)
     if not np.any(split.part == Part.TRAIN):
         raise InputError(
@@ -123,7 +123,7 @@ def mix64(state: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     return mixed ^ (mixed >> np.uint64(31))
 
 
-def pair_draw(user_hash: Ints, song_hash: Ints, salt: int) -> Floats:
+def pair_uniform(user_hash: Ints, song_hash: Ints, salt: int) -> Floats:
     """(P,) a number in [0, 1) for each pair, uniform over pairs, that depends on the two ids and the salt alone."""
     salted = mix64(np.full(len(user_hash), salt % 2**64, dtype=np.uint64))
     mixed = mix64(mix64(salted ^ user_hash.astype(np.uint64)) ^ song_hash.astype(np.uint64))
@@ -168,7 +168,7 @@ def periods(day: Ints, cut: Cut, gap_days: int) -> Parts:
 def temporal_split(listens: Listens, period: Parts) -> Split:
     """The part of a pair is the period (R,) of its first listen; periods in which it is heard again are re-listens."""
     first = period[listens.starts()]  # (P,) rows of a pair are ordered by day
-    part = set_apart_new_users(listens.pairs()[0], first)
+    part = mark_new_users(listens.pairs()[0], first)
     user_known = ~np.isin(part, (Part.NEW_USER_VAL, Part.NEW_USER_TEST))
     return Split(
         part=part,
@@ -190,10 +190,10 @@ def column_parts(listens: Listens, draw: Floats, val_ratio: float) -> Parts:
     if not np.any(parts == Part.VAL):
         train = parts == Part.TRAIN
         parts[train] = random_parts(user[train], draw[train], val_ratio, test_ratio=0.0)
-    return set_apart_new_users(user, parts)
+    return mark_new_users(user, parts)
 
 
-def set_apart_new_users(user: Ints, parts: Parts) -> Parts:
+def mark_new_users(user: Ints, parts: Parts) -> Parts:
     """(P,) the parts, with the held-out pairs of users who have no train pair renamed to ``NEW_USER_…``."""
     is_new = _untrained(user, parts)
     renamed = parts.copy()

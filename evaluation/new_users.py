@@ -15,7 +15,7 @@ from evaluation.ranking import Ranked, rank
 from evaluation.statistics.intervals import mean
 from evaluation.vector_scores import VectorScores
 from models.few_shot import FewShot, KnownSongs, mean_of_songs
-from models.item_paths.local_scores import LocalScores
+from models.item_paths.local_scorer import LocalScorer
 from models.item_paths.paths import Neighbors
 
 
@@ -31,7 +31,7 @@ class NewUsers:
         local: the local channel of the model, of any users; None where it has none.
     """
 
-    def __init__(self, songs: Tensor, few_shot: FewShot, local: LocalScores | None = None) -> None:
+    def __init__(self, songs: Tensor, few_shot: FewShot, local: LocalScorer | None = None) -> None:
         self.songs, self.few_shot, self.local = songs, few_shot, local
 
     @classmethod
@@ -43,7 +43,7 @@ class NewUsers:
         """
         few_shot, local = FewShot.load(folder), folder / "local.safetensors"
         songs = load_file(folder / "embeddings.safetensors")["song"]
-        return cls(songs, few_shot, LocalScores.load(local) if local.is_file() else None)
+        return cls(songs, few_shot, LocalScorer.load(local) if local.is_file() else None)
 
     def known(self, lists: Sequence[Tensor]) -> KnownSongs:
         """What is known of users, from one tensor of song indices each; raises InputError as ``KnownSongs.of``."""
@@ -63,7 +63,7 @@ class NewUsers:
         """
         rows, songs = known.pairs.numpy()
         listens = Neighbors.of(rows, songs, len(known.songs))
-        local = self.local.for_histories(listens) if self.local is not None else None
+        local = self.local.for_users(listens) if self.local is not None else None
         return VectorScores(self.vectors(known) if vectors is None else vectors, self.songs, local)
 
     def recommend(self, lists: Sequence[Tensor], k: int = 10) -> Ranked:

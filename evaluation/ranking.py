@@ -10,7 +10,7 @@ from torch import Tensor
 
 from data.errors import InputError
 from evaluation.vector_scores import Hidden
-from models.kernels.top_songs import Found
+from models.kernels.top_songs import TopSongs
 
 Score = Callable[[Tensor], Tensor]
 """Users (B,) int64 in, finite scores (B, S) of every song out."""
@@ -40,7 +40,7 @@ class Ranking(Protocol):
     def num_songs(self) -> int:
         """Songs that it scores."""
 
-    def best(self, users: Tensor, hidden: Hidden, k: int, at_once: int) -> Found | None:
+    def best(self, users: Tensor, hidden: Hidden, k: int, at_once: int) -> TopSongs | None:
         """What ``rank`` would find for users (N,); None where it has to look at the scores."""
 
 

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from evaluation.exact_products import on_song_grid, on_user_grid
-from models.item_paths.local_scores import LocalScores
+from models.item_paths.local_scorer import LocalScorer
 from models.kernels.compiled import in_balanced_parts
-from models.kernels.top_songs import Found, Gates, Vectors, Wanted, best_by_local, best_by_vectors
+from models.kernels.top_songs import Gates, GridVectors, TopSongs, TopSongsQuery, best_by_local, best_by_vectors
 
 Array = npt.NDArray[Any]
 
@@ -52,7 +52,7 @@ class VectorScores:
         local: makes the scores from the dot products of the same users and songs, or None.
     """
 
-    def __init__(self, user: Tensor, song: Tensor, local: LocalScores | None = None) -> None:
+    def __init__(self, user: Tensor, song: Tensor, local: LocalScorer | None = None) -> None:
         self.user, self.song, self.local = user, song, local
 
     def __call__(self, users: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ class VectorScores:
         """Songs that it scores."""
         return len(self.song)
 
-    def best(self, users: Tensor, hidden: Hidden, k: int, at_once: int) -> Found | None:
+    def best(self, users: Tensor, hidden: Hidden, k: int, at_once: int) -> TopSongs | None:
         """The best k songs of users (N,), equal scores by song index, on the CPU; scores of ``at_once`` users are held.
 
         Returns:
@@ -80,27 +80,29 @@ class VectorScores:
         room = np.empty((count, self.num_songs), dtype=np.float32)  # new memory for each batch costs half a product
         for first in range(0, len(users), at_once):
             batch = slice(first, first + at_once)
-            own = Found(*(part[batch] for part in found))
-            start = hidden.start[first : first + len(own.sound) + 1]
-            self._find(users[batch], Hidden(start, hidden.songs), room[: len(own.sound)], own)
-            if not own.sound.all():
+            own = TopSongs(*(part[batch] for part in found))
+            start = hidden.start[first : first + len(own.valid) + 1]
+            self._find(users[batch], Hidden(start, hidden.songs), room[: len(own.valid)], own)
+            if not own.valid.all():
                 return None
         return found
 
-    def _find(self, users: Tensor, hidden: Hidden, near: Array, found: Found) -> None:
+    def _find(self, users: Tensor, hidden: Hidden, near: Array, found: TopSongs) -> None:
         """Fill ``found`` of one batch; ``near`` (B, S) is room for float32 products."""
         rows = self._users(users)
-        vectors = Vectors(rows.astype(np.float32), self._songs)
+        vectors = GridVectors(rows.astype(np.float32), self._songs)
         if not np.array_equal(vectors.user, rows):
             return  # NaN, or too small for float32: not sound
         with np.errstate(over="ignore", invalid="ignore"):  # the loops see it
             np.matmul(vectors.user, vectors.song.T, out=near)
         error = self._product_error(vectors.user)
         if self.local is None:
-            in_balanced_parts(best_by_vectors, np.ones(len(near)), vectors, Wanted(*hidden, 2 * error), near, found)
+            in_balanced_parts(
+                best_by_vectors, np.ones(len(near)), vectors, TopSongsQuery(*hidden, 2 * error), near, found
+            )
         else:
-            sums, gates = self.local.prepared(users.cpu().numpy(), self.num_songs)
-            wanted = Wanted(*hidden, 2 * self._local_error(error, vectors.user, gates))
+            sums, gates = self.local.kernel_inputs(users.cpu().numpy(), self.num_songs)
+            wanted = TopSongsQuery(*hidden, 2 * self._local_error(error, vectors.user, gates))
             in_balanced_parts(best_by_local, np.diff(sums.start), vectors, sums, gates, wanted, near, found)
 
     def _product_error(self, user: Array) -> Array:
@@ -144,8 +146,8 @@ class VectorScores:
         return float(np.linalg.norm(self._songs.astype(np.float64), axis=1).max(initial=0.0))
 
 
-def _nothing_found(count: int, k: int) -> Found:
-    return Found(np.empty((count, k), np.int64), np.empty((count, k), np.float32), np.zeros(count, np.bool_))
+def _nothing_found(count: int, k: int) -> TopSongs:
+    return TopSongs(np.empty((count, k), np.int64), np.empty((count, k), np.float32), np.zeros(count, np.bool_))
 
 
 def _array(embeddings: Tensor) -> Array:

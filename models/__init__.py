@@ -1,4 +1,4 @@
-"""Tensors in, tensors out: models that embed users and songs."""
+"""Models that turn a graph into vectors and scores of users and songs."""
 
 import lazy_loader
 

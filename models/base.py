@@ -1,4 +1,4 @@
-"""What every recommender model shares: its configuration, its node table and the form of its answer."""
+"""The base of all recommender models: configuration, embeddings, and a table of node vectors."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from data.errors import InputError
 from data.graph import NODE_TYPES
 from data.search import Choices, Range
 from models.graph.adjacency import adjacency
-from models.graph.neighborhood import Neighborhood, Sampler
+from models.graph.neighborhood import Neighborhood, NeighborSampler
 from models.item_paths.local_channel import LocalChannel
 
 
 class Embeddings(NamedTuple):
-    """Users and songs in one space; the similarity of a pair is the dot product of its two rows.
+    """Vectors of users and songs; the similarity of a pair is the dot product of its two rows.
 
-    It is the score too, unless the model has a local channel, which makes the score from it and more.
+    The similarity is the score, unless the model has a local channel, which computes the score from it.
 
     Shapes: user (U, D), song (S, D).
     """
@@ -33,21 +33,21 @@ class Embeddings(NamedTuple):
 
     @property
     def device(self) -> torch.device:
-        """Where the vectors are."""
+        """Device of the vectors."""
         return self.user.device
 
     def of_users(self, users: Tensor) -> Tensor:
-        """Vectors of ``users`` (B,): (B, D)."""
+        """Return the vectors of ``users`` (B,): (B, D)."""
         # index_select, here and below: its gradient is several times faster than that of indexing
         return self.user.index_select(0, users.to(self.user.device))
 
     def of_songs(self, songs: Tensor) -> Tensor:
-        """Vectors of ``songs`` (B,): (B, D)."""
+        """Return the vectors of ``songs`` (B,): (B, D)."""
         return self.song.index_select(0, songs.to(self.song.device))
 
 
 class SomeEmbeddings(NamedTuple):
-    """Vectors of some users and songs, asked for by the same numbers as those of all.
+    """Vectors of some users and songs, which are looked up by the same indices as in ``Embeddings``.
 
     Shapes: users (U',) and songs (S',), ascending; the vectors have U' and S' rows.
     """
@@ -58,15 +58,15 @@ class SomeEmbeddings(NamedTuple):
 
     @property
     def device(self) -> torch.device:
-        """Where the vectors are."""
+        """Device of the vectors."""
         return self.vectors.device
 
     def of_users(self, users: Tensor) -> Tensor:
-        """Vectors of ``users`` (B,), all of them among ``users`` of this: (B, D)."""
+        """Return the vectors of ``users`` (B,), which must be among ``self.users``: (B, D)."""
         return self.vectors.of_users(torch.searchsorted(self.users, users.to(self.users.device)))
 
     def of_songs(self, songs: Tensor) -> Tensor:
-        """Vectors of ``songs`` (B,), all of them among ``songs`` of this: (B, D)."""
+        """Return the vectors of ``songs`` (B,), which must be among ``self.songs``: (B, D)."""
         return self.vectors.of_songs(torch.searchsorted(self.songs, songs.to(self.songs.device)))
 
 
@@ -74,43 +74,42 @@ class ModelConfig(Config):
     """Keys that every architecture understands."""
 
     architecture: str = "gat"
-    """Name of the model: gat, lightgcn, mf, or package.module:Class."""
+    """Name of the model: gat, lightgcn, mf, or a class as package.module:Class."""
 
     num_users: PositiveInt
-    """Users in the graph."""
+    """Number of users in the graph."""
 
     num_songs: PositiveInt
-    """Songs in the graph."""
+    """Number of songs in the graph."""
 
     num_artists: NonNegativeInt = 0
-    """Artists in the graph; 0 where the log names none."""
+    """Number of artists in the graph; 0 if the log names none."""
 
     embedding_dim: Annotated[PositiveInt, Choices(32, 64, 128, 256)] = 32
     """Length of each node's vector."""
 
     dropout: Annotated[float, Range(0.0, 0.5)] = Field(0.1, ge=0.0, lt=1.0)
-    """Share of what a training step reads that is left out at random; each model says what it drops."""
+    """Share that a training step leaves out at random; each model says of what."""
 
     similarity: Literal["cosine", "dot"] = "cosine"
-    """How two vectors are compared; cosine scales the vectors to length 1, dot leaves them as they are."""
+    """How two vectors are compared: cosine scales vectors to length 1, dot does not."""
 
     def num_nodes(self, kind: str) -> int:
-        """Nodes of a kind: user, song or artist."""
+        """Return the number of nodes of a kind: user, song or artist."""
         return int(getattr(self, f"num_{kind}s"))
 
 
 class RecommenderModel(nn.Module, ABC):
-    """A map from a graph to user and song vectors whose dot product is their similarity.
+    """Maps a graph to vectors of users and songs; their dot product is the similarity.
 
-    A model reads only the train edges of the graph that it is given, and never asks for a loss or an optimizer:
-    those belong to the trainer. Build one with ``models.factory.create_model``, which seeds its weights.
+    A model reads only the train edges of a graph. It knows no loss and no optimizer: these belong to the trainer. Build
+    a model with ``models.factory.create_model``, which seeds its weights.
 
     Args:
         config: an instance of the class attribute ``Config``.
 
     Attributes:
-        local: what turns the similarity of two vectors into the score, where a model has it; otherwise None, and the
-            similarity is the score.
+        local: the local channel, which turns similarities into scores. None if the similarity is the score.
     """
 
     Config: ClassVar[type[ModelConfig]] = ModelConfig
@@ -122,36 +121,37 @@ class RecommenderModel(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, graph: HeteroData) -> Embeddings:
-        """Vectors of all users (U, D) and all songs (S, D)."""
+        """Return the vectors of all users (U, D) and all songs (S, D)."""
 
     def encode_without(self, graph: HeteroData, pairs: Tensor) -> Embeddings:
-        """``encode`` while the train edges of some pairs (2, B) carry no message, so that a loss on them is honest.
+        """Encode while the train edges of some pairs (2, B) carry no message, so that a loss on them is honest.
 
-        The same as ``encode`` unless a model says otherwise: one that sends no messages has nothing to leave out.
+        By default the same as ``encode``: a model that sends no messages has nothing to leave out.
         """
         return self.encode(graph)
 
     @property
     def num_hops(self) -> int:
-        """Layers that pass messages, for models that can do so over a sampled neighbourhood; otherwise 0."""
+        """Number of layers that can pass messages over a sampled neighbourhood; 0 if the model cannot do so."""
         return 0
 
-    def encode_some(self, graph: HeteroData, users: Tensor, songs: Tensor, sampler: Sampler) -> SomeEmbeddings:
-        """An estimate of the vectors of some users and songs, in any order, from sampled neighbourhoods.
+    def encode_some(self, graph: HeteroData, users: Tensor, songs: Tensor, sampler: NeighborSampler) -> SomeEmbeddings:
+        """Estimate the vectors of some users and songs, in any order, from sampled neighbourhoods.
 
-        Only for a model whose ``num_hops`` is as many as the sampler has fan-outs.
+        The sampler must have one number of neighbours for each of the ``num_hops`` layers.
         """
         raise NotImplementedError
 
     def node_rows(self) -> dict[str, tuple[str, ...]]:
-        """Parameters that have a row a node, and the kinds of nodes in the order of the rows; none unless a model says.
+        """Return the parameters that have one row per node, each with the kinds of nodes in the order of its rows.
 
-        A training that starts from another model's weights moves these rows by the nodes' ids, and copies the rest.
+        A warm start matches these rows by the ids of the nodes, and copies all other parameters. By default there are
+        none.
         """
         return {}
 
     def penalty(self, users: Tensor, songs: Tensor) -> Tensor:
-        """Sum of squared weights behind the pairs of a batch, for L2 regularisation; zero unless a model says more.
+        """Return the sum of squared weights that the pairs of a batch depend on, for L2 regularisation; by default 0.
 
         Args:
             users, songs: (B,) indices of the batch's pairs.
@@ -162,7 +162,8 @@ class RecommenderModel(nn.Module, ABC):
         """Raise InputError unless the graph has as many nodes of each type as the config says."""
         for kind in NODE_TYPES:
             key = f"num_{kind}s"
-            given, actual = self.config.num_nodes(kind), _num_nodes(graph, kind)
+            given = self.config.num_nodes(kind)
+            actual = int(graph[kind].num_nodes or 0) if kind in graph.node_types else 0
             if given != actual:
                 raise InputError(
                     f"model_config.{key} is {given}, but the graph has {actual} {kind}s; set {key} to {actual}."
@@ -170,11 +171,11 @@ class RecommenderModel(nn.Module, ABC):
 
 
 class TableModel(RecommenderModel):
-    """A model that starts from one learned vector a node, users first, then songs, then (for some) artists.
+    """A model that starts from a table of learned vectors: one row for each user, then each song, then each artist.
 
     Args:
         config: sizes and similarity.
-        num_rows: rows of the table; at least users and songs.
+        num_rows: rows of the table: users and songs, and artists if the model uses them.
     """
 
     INITIAL_SCALE = 0.1
@@ -185,49 +186,43 @@ class TableModel(RecommenderModel):
 
     @abstractmethod
     def node_vectors(self, graph: HeteroData, left_out: Tensor | None = None) -> Tensor:
-        """Final vectors before the similarity is applied, in the order of the table: (num_rows, D).
+        """Return the final vectors, not yet scaled for the similarity, in the order of the table: (num_rows, D).
 
         Args:
-            left_out: (2, B) pairs whose edges carry no message.
+            left_out: (2, B) user-song pairs that carry no message.
         """
 
     def sampled_vectors(self, near: Neighborhood) -> Tensor:
-        """``node_vectors`` of the seeds of a sampled neighbourhood: (S, D). For models with ``num_hops``."""
+        """Return the final vectors of the seeds of a neighbourhood: (S, D). Needed if ``num_hops`` is not 0."""
         raise NotImplementedError
 
     def encode(self, graph: HeteroData) -> Embeddings:
         """See ``RecommenderModel.encode``."""
-        return self._all_embeddings(self.node_vectors(graph))
+        return self._embeddings(self.node_vectors(graph), self.config.num_users, self.config.num_songs)
 
     def encode_without(self, graph: HeteroData, pairs: Tensor) -> Embeddings:
         """See ``RecommenderModel.encode_without``."""
-        return self._all_embeddings(self.node_vectors(graph, pairs))
+        return self._embeddings(self.node_vectors(graph, pairs), self.config.num_users, self.config.num_songs)
 
-    def encode_some(self, graph: HeteroData, users: Tensor, songs: Tensor, sampler: Sampler) -> SomeEmbeddings:
+    def encode_some(self, graph: HeteroData, users: Tensor, songs: Tensor, sampler: NeighborSampler) -> SomeEmbeddings:
         """See ``RecommenderModel.encode_some``."""
         users, songs, num_users = users.unique(), songs.unique(), self.config.num_users
         seeds = torch.cat([users, songs + num_users])
         near = sampler.neighborhood(adjacency(graph, self.table.device), num_users, seeds)
-        return SomeEmbeddings(users, songs, self._embeddings(self.sampled_vectors(near), len(users)))
+        return SomeEmbeddings(users, songs, self._embeddings(self.sampled_vectors(near), len(users), len(songs)))
 
-    def _all_embeddings(self, vectors: Tensor) -> Embeddings:
-        return self._embeddings(vectors[: self.config.num_users + self.config.num_songs], self.config.num_users)
-
-    def _embeddings(self, vectors: Tensor, num_users: int) -> Embeddings:
+    def _embeddings(self, vectors: Tensor, num_users: int, num_songs: int) -> Embeddings:
+        vectors = vectors[: num_users + num_songs]
         if self.config.similarity == "cosine":
             vectors = F.normalize(vectors, dim=1)
         return Embeddings(vectors[:num_users], vectors[num_users:])
 
     def node_rows(self) -> dict[str, tuple[str, ...]]:
-        """The table: users, songs and, for models in which they take part, artists."""
-        takes_artists = len(self.table) > self.config.num_users + self.config.num_songs
-        return {"table": NODE_TYPES if takes_artists else NODE_TYPES[:2]}
+        """Return the table: users, songs and, if the model uses them, artists."""
+        has_artists = len(self.table) > self.config.num_users + self.config.num_songs
+        return {"table": NODE_TYPES if has_artists else NODE_TYPES[:2]}
 
     def penalty(self, users: Tensor, songs: Tensor) -> Tensor:
-        """Squared length of the input vectors of the batch's users and songs, summed."""
+        """Return the sum of the squared lengths of the table rows of the batch's users and songs."""
         rows = torch.cat([users, songs + self.config.num_users])
         return self.table.index_select(0, rows).square().sum()
-
-
-def _num_nodes(graph: HeteroData, kind: str) -> int:
-    return int(graph[kind].num_nodes or 0) if kind in graph.node_types else 0

@@ -1,4 +1,4 @@
-"""Graph attention that starts as degree normalisation: the default model."""
+"""The default model: graph attention that starts as degree normalisation, and a local channel."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from models.graph.neighborhood import Block, Neighborhood
 from models.item_paths.local_channel import LocalChannel
 
 SCORE_RULE = ScoreRule(slope=0.2, low=-12.0, high=2.0)
-"""An edge's log weight has bounds, so that one bad step cannot make a message explode or vanish for good."""
+"""The log weight of an edge is bounded, so that one bad step cannot make messages explode or vanish."""
 
 
 class GATConfig(ModelConfig):
-    """Keys of ``gat``; ``dropout`` drops edges, each head by itself."""
+    """Keys of ``gat``; ``dropout`` leaves out edges, in each head independently."""
 
     num_layers: Annotated[PositiveInt, Range(1, 3)] = 2
-    """Rounds of attention."""
+    """Number of attention layers."""
 
     heads: Annotated[PositiveInt, Choices(1, 2, 4, 8)] = Field(4, validate_default=True)
-    """Attention heads; each sees its own ``embedding_dim / heads`` channels."""
+    """Number of attention heads; each works on its own ``embedding_dim / heads`` channels."""
 
     local: bool = True
-    """Whether a song is also scored by the user's own songs that lead to it; see
+    """Whether the model has a local channel, which scores a song by the paths from the user's own songs; see
     ``models.item_paths.local_channel.LocalChannel``."""
 
     @field_validator("heads")
@@ -56,25 +56,25 @@ class GATConfig(ModelConfig):
 
 
 class DegreeAttention(MessagePassing):
-    """Attention over all edge types whose first guess is the symmetric degree normalisation.
+    """Attention over all edge types that starts as the symmetric degree normalisation.
 
-    A stock GAT multiplies every vector by dense matrices and lets each node's neighbours compete in a softmax; on a
-    sparse listening graph both are slow to learn and worse than plain degree normalisation. Here each edge of
-    relation r from j to i has, in each head, the weight
+    A standard GAT multiplies every vector by dense matrices, and the neighbours of a node compete in a softmax. On a
+    sparse listening graph both learn slowly and end up worse than plain degree normalisation. Here each edge from j to
+    i, of relation r, has in each head the weight
 
         a_ij = exp( LeakyReLU(q_r . h_i + k_r . h_j) + b_r + w log c_ij - s_r log deg(j) - t_r log deg(i) )
         h'_i = sum over neighbours j of a_ij h_j
 
-    where c_ij is the confidence of the listen (1 on edges to artists) and deg counts neighbours of all types. With
-    q = k = b = w = 0 and s = t = 1/2, where training starts, a_ij = 1 / sqrt(deg(i) deg(j)). The weights of a node
-    need not sum to 1, so that an active user and a new one can differ in length as well as direction.
+    where c_ij is the confidence of the listen (1 on edges to artists) and deg counts neighbours of all types. Training
+    starts with q = k = b = w = 0 and s = t = 1/2, so that a_ij = 1 / sqrt(deg(i) deg(j)). The weights of a node need
+    not sum to 1, so an active user and a new one can differ in length as well as in direction.
 
     Sources: Velickovic et al., "Graph Attention Networks", ICLR 2018 (the learned score); He et al., "LightGCN",
-    SIGIR 2020 (the start, and no transforms).
+    SIGIR 2020 (the initial weights, and no transforms).
 
-    With ``fuse`` (PyG's own switch, on here) no tensor of edges x channels is ever made: on the CPU the weights are
-    computed while summing and never kept (``models.kernels.attention``), elsewhere the sum is a sparse product a
-    head. Without it, PyG's gather and scatter compute the same in the open, as a reference.
+    With ``fuse`` (PyG's switch, here on by default) no tensor of edges x channels is ever made: on the CPU the weights
+    are computed while summing and never kept (``models.kernels.attention``); on other devices the sum is one sparse
+    product per head. Without ``fuse``, PyG's gather and scatter compute the same, as a reference.
 
     Args:
         channels: D, length of a node's vector.
@@ -94,35 +94,29 @@ class DegreeAttention(MessagePassing):
         self.confidence_power = nn.Parameter(torch.zeros(heads))
 
     def forward(self, x: Tensor, edges: Adjacency, dropout: float = 0.0, keep: Tensor | None = None) -> Tensor:
-        """Attended sum over each node's neighbours, heads side by side: (N, D).
+        """Return the weighted sum over each node's neighbours, heads concatenated: (N, D).
 
         Args:
-            dropout: share of the edges left out in training, each head by itself.
-            keep: (E,) factors of the weights, constants for autograd; 0 leaves an edge out.
+            dropout: share of the edges that are left out in training, in each head independently.
+            keep: (E,) factors of the weights, which get no gradient; 0 leaves an edge out.
         """
         h = x.view(len(x), self.heads, -1)  # (N, H, D/H)
-        factors = self._factors(dropout, keep)
+        factors = EdgeFactors(keep)
+        if self.training and dropout > 0:
+            factors = EdgeFactors(keep, dropout, seed=int(torch.randint(2**32, ())))
         if self.fuse and has_kernels(x):
-            return attended_sum(edges, h, self._parameters_of_edges(), SCORE_RULE, factors).view(x.shape)
+            degree_powers = self.source_power, self.target_power
+            parameters = AttentionParameters(self.query, self.key, self.bias, *degree_powers, self.confidence_power)
+            return attended_sum(edges, h, parameters, SCORE_RULE, factors).view(x.shape)
         alpha = factors.apply(self.edge_weights(h, edges))
         index = edges.matrix(edges.weight) if self.fuse else edges.edge_index
         out: Tensor = self.propagate(index, h=h, alpha=alpha, edges=edges)
         return out.reshape(x.shape)
 
-    def _factors(self, dropout: float, keep: Tensor | None) -> EdgeFactors:
-        if not self.training or dropout == 0:
-            return EdgeFactors(keep)
-        return EdgeFactors(keep, dropout, int(torch.randint(2**32, ())))
-
-    def _parameters_of_edges(self) -> AttentionParameters:
-        return AttentionParameters(
-            self.query, self.key, self.bias, self.source_power, self.target_power, self.confidence_power
-        )
-
     def edge_weights(self, h: Tensor, edges: Adjacency) -> Tensor:
-        """The attention of every edge in every head, in the order of ``edges``: (E, H)."""
+        """Return the weight of every edge in every head, in the order of ``edges``: (E, H)."""
         log_degree = edges.log_degree.to(h.dtype)[:, None, None]
-        # what an end brings to an edge depends on its node and the relation only: two terms of (N, R, H) each
+        # each end adds terms that depend only on its node and the relation: two terms of (N, R, H) each
         target = head_products(h, self.query), self.bias - self.target_power * log_degree
         source = head_products(h, self.key), -self.source_power * log_degree
         learned, norm = edge_sums(edges, torch.cat(target, -1), torch.cat(source, -1)).chunk(2, dim=1)
@@ -131,24 +125,24 @@ class DegreeAttention(MessagePassing):
         return score.clamp(SCORE_RULE.low, SCORE_RULE.high).exp()
 
     def message(self, h_j: Tensor, alpha: Tensor) -> Tensor:
-        """The reference: every edge's message, (E, H, D/H)."""
+        """Return every edge's message (E, H, D/H); PyG calls it if ``fuse`` is off."""
         return alpha[..., None] * h_j
 
     def message_and_aggregate(self, edge_index: Tensor, h: Tensor, alpha: Tensor, edges: Adjacency) -> Tensor:
-        """The same sums without the messages."""
+        """Return the sums without making the messages; PyG calls it if ``fuse`` is on."""
         return neighbor_sum(edges, alpha, h)
 
 
 class GAT(TableModel):
-    """A recommender that learns which listens and which artists say something about a user's taste.
+    """Learns which listens and which artists tell something about a user's taste.
 
-    Two channels of attention make a score. In the first, a table of node vectors goes through layers of
-    ``DegreeAttention`` over listens, artists and their reverses; input and layers are averaged,
+    A score has two parts. For the first, a table of node vectors goes through layers of ``DegreeAttention`` over
+    listens, artists and their reverse edges; the input and all layers are averaged,
 
         x^(l+1) = attention_l(x^(l)),    z = mean of x^(0) ... x^(L),    similarity(u, i) = cos(z_u, z_i).
 
-    Before the first step it is LightGCN with artists in its graph; what it learns beyond that is its attention. In the
-    second, the song attends to the user's own songs that lead to it: see ``LocalChannel``, which also adds the two up.
+    Before training, this is LightGCN with artists in the graph. The second part is the ``LocalChannel``: the song
+    attends to the user's own songs, along common listeners and artists. It also adds up both parts.
 
     Args:
         config: a ``GATConfig``.
@@ -166,33 +160,33 @@ class GAT(TableModel):
 
     @property
     def num_hops(self) -> int:
-        """One a layer."""
+        """One per layer."""
         return len(self.layers)
 
     def node_vectors(self, graph: HeteroData, left_out: Tensor | None = None) -> Tensor:
-        """Average over the layers: (U + S + A, D)."""
+        """Return the average over the layers: (U + S + A, D)."""
         edges = adjacency(graph, self.table.device)
-        keep = None if left_out is None else edges.without(left_out, self.config.num_users)
+        keep = None if left_out is None else edges.mask_without(left_out, self.config.num_users)
         return self._mean_of_layers(self.table, [Block(edges, keep)] * self.num_hops)
 
     def sampled_vectors(self, near: Neighborhood) -> Tensor:
-        """Average over the layers for the seeds: (S, D)."""
+        """Return the average over the layers for the seeds: (S, D)."""
         return self._mean_of_layers(self.table.index_select(0, near.nodes), near.blocks)
 
     def _mean_of_layers(self, x: Tensor, blocks: Sequence[Block]) -> Tensor:
         total = x
         for layer, block in zip(self.layers, blocks, strict=True):
             keep = None if block.keep is None else block.keep.to(x.dtype)
-            x = block.received(layer(x, block.edges, self.config.dropout, keep))
-            total = block.received(total) + x
+            x = block.rows_of_targets(layer(x, block.edges, self.config.dropout, keep))
+            total = block.rows_of_targets(total) + x
         return total / (len(self.layers) + 1)
 
 
 def head_products(h: Tensor, vectors: Tensor) -> Tensor:
-    """Each head's dot product with the vector of each relation: (N, H, C) and (R, H, C) give (N, R, H).
+    """Return each head's dot product with the vector of each relation: (N, H, C) and (R, H, C) give (N, R, H).
 
-    One dense product with a matrix that is zero outside a head's own channels: more multiplications than one product
-    a head, but several times faster, since nothing is moved in memory.
+    It is one dense product with a matrix that is zero outside a head's own channels. That takes more multiplications
+    than one product per head, but is several times faster, because nothing is moved in memory.
     """
     relations, heads, _ = vectors.shape
     own = torch.eye(heads, dtype=vectors.dtype, device=vectors.device)

@@ -1,4 +1,4 @@
-"""LightGCN: neighbourhood averages and nothing else."""
+"""LightGCN: weighted averages over neighbours, without transforms."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from models.graph.neighborhood import Block, Neighborhood
 
 
 class LightGCNConfig(ModelConfig):
-    """Keys of ``lightgcn``; ``dropout`` drops edges."""
+    """Keys of ``lightgcn``; ``dropout`` leaves out edges."""
 
     num_layers: Annotated[PositiveInt, Range(1, 3)] = 2
-    """Rounds of propagation."""
+    """Number of propagation layers."""
 
 
 class LightGCN(TableModel):
-    """What a graph gives without attention: the comparison that ``gat`` has to beat.
+    """The graph model without attention, which ``gat`` has to beat.
 
-    Node vectors are spread over the graph by fixed weights and the layers are averaged,
+    Vectors are passed along the edges with fixed weights, and the layers are averaged,
 
         x^(l+1)_i = sum over neighbours j of x^(l)_j / sqrt(deg_i deg_j),    z = mean of x^(0) ... x^(L),
 
-    with no transform and no non-linearity. Artists take part as nodes like any other; listens count alike, whatever
-    their confidence.
+    without transform and without non-linearity. Artists are nodes like all others. All listens count the same; their
+    confidence is not used.
 
     Source: He et al., "LightGCN: Simplifying and Powering Graph Convolution Network for Recommendation", SIGIR 2020.
 
@@ -48,19 +48,19 @@ class LightGCN(TableModel):
 
     @property
     def num_hops(self) -> int:
-        """One a layer."""
+        """One per layer."""
         return self.num_layers
 
     def node_vectors(self, graph: HeteroData, left_out: Tensor | None = None) -> Tensor:
-        """Average over the layers: (U + S + A, D)."""
+        """Return the average over the layers: (U + S + A, D)."""
         edges = adjacency(graph, self.table.device)
-        keep = None if left_out is None else edges.without(left_out, self.config.num_users)
+        keep = None if left_out is None else edges.mask_without(left_out, self.config.num_users)
         block = Block(edges, keep)
         weight = self._weight(block)
         return self._mean_of_layers(self.table, [(block, weight)] * self.num_layers)
 
     def sampled_vectors(self, near: Neighborhood) -> Tensor:
-        """Average over the layers for the seeds: (S, D)."""
+        """Return the average over the layers for the seeds: (S, D)."""
         layers = [(block, self._weight(block)) for block in near.blocks]
         return self._mean_of_layers(self.table.index_select(0, near.nodes), layers)
 
@@ -71,6 +71,6 @@ class LightGCN(TableModel):
     def _mean_of_layers(self, x: Tensor, layers: Sequence[tuple[Block, Tensor]]) -> Tensor:
         total = x
         for block, weight in layers:
-            x = block.received(neighbor_sum(block.edges, weight[:, None], x[:, None]).squeeze(1))
-            total = block.received(total) + x
+            x = block.rows_of_targets(neighbor_sum(block.edges, weight[:, None], x[:, None]).squeeze(1))
+            total = block.rows_of_targets(total) + x
         return total / (self.num_layers + 1)

@@ -1,4 +1,4 @@
-"""Matrix factorisation: the model that reads no graph."""
+"""Matrix factorisation: a model that does not read the graph."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from models.base import ModelConfig, TableModel
 
 
 class MFConfig(ModelConfig):
-    """Keys of ``mf``; ``dropout`` drops entries of the vectors."""
+    """Keys of ``mf``; ``dropout`` leaves out entries of the vectors."""
 
 
 class MF(TableModel):
-    """One learned vector a user and a song: what training reaches with no messages at all.
+    """One learned vector for each user and each song, without messages.
 
-    Source: Koren, Bell, Volinsky, "Matrix Factorization Techniques for Recommender Systems", IEEE Computer 2009;
-    without biases, since the losses here compare songs within a user, and a song's bias is one more dimension.
+    Source: Koren, Bell, Volinsky, "Matrix Factorization Techniques for Recommender Systems", IEEE Computer 2009. There
+    are no biases: the losses compare songs of one user, so a user's bias has no effect, and a song's bias is like one
+    more dimension.
 
     Args:
-        config: an ``MFConfig``. Artists are counted but not used.
+        config: an ``MFConfig``; ``num_artists`` is not used.
     """
 
     Config: ClassVar[type[ModelConfig]] = MFConfig
@@ -31,5 +32,5 @@ class MF(TableModel):
         super().__init__(config, config.num_users + config.num_songs)
 
     def node_vectors(self, graph: HeteroData, left_out: Tensor | None = None) -> Tensor:
-        """The table itself: (U + S, D); the graph is not read."""
+        """Return the table: (U + S, D); the graph is not read."""
         return F.dropout(self.table, self.config.dropout, self.training)

@@ -16,7 +16,7 @@ from evaluation.exact_products import on_song_grid, on_user_grid
 from registry.bundle.manifest import Manifest, ScoreFiles, verify_bundle
 
 if TYPE_CHECKING:
-    from models.item_paths.local_scores import LocalScores
+    from models.item_paths.local_scorer import LocalScorer
 
 SEEN = {"all": ("train", "val", "test", "left_out"), "train": ("train",), "none": ()}
 """Policy to the parts whose songs are hidden."""
@@ -122,9 +122,9 @@ class Recommender:
         if self._local is None:
             none: dict[str, Any] = {"popularity": 0.0, "because": [], "other_songs": 0.0}
             return {**self._record(song, similarity), "vectors": similarity, **none}
-        from models.item_paths.explanation import explain
+        from models.item_paths.explanation import explain_score
 
-        found = explain(self._local, user, song, similarity)
+        found = explain_score(self._local, user, song, similarity)
         because = [
             {**self._names(int(j)), "by_listeners": float(listeners), "by_artists": float(artists)}
             for j, listeners, artists in zip(found.songs[:k], found.by_listeners, found.by_artists, strict=False)
@@ -199,11 +199,11 @@ def _best(scores: np.ndarray, open_songs: np.ndarray, k: int) -> np.ndarray:
     return candidates[order][:k]
 
 
-def _local_scores(path: Path) -> LocalScores:
+def _local_scores(path: Path) -> LocalScorer:
     # Numba is not loaded for a model without a local channel
-    from models.item_paths.local_scores import LocalScores
+    from models.item_paths.local_scorer import LocalScorer
 
-    return LocalScores.load(path)
+    return LocalScorer.load(path)
 
 
 def _column(path: Path, name: str) -> pa.Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from data.code.imports import defining_module, has_source
 from data.errors import InputError
-from models.factory import model_path
+from models.architectures import model_path
 from registry.backend.location import resolve_uri
 from tasks.run_config import RunConfig
 from trainers.factory import trainer_path

@@ -17,7 +17,7 @@ from pydantic import Field, PositiveInt, PrivateAttr
 from data.config import Config
 from data.errors import InputError
 from data.events.ingest_config import IngestConfig
-from data.events.sources import find_files
+from data.events.log_files import find_files
 from data.project import checkout, project_root
 from data.split import SplitConfig
 from data.synthetic.log import SyntheticConfig

@@ -15,7 +15,7 @@ from prefect import Flow, Task
 
 from data.code.digests import PACKAGES, code_digests
 from evaluation.baselines.choices import BASELINES
-from models.factory import MODELS
+from models.architectures import MODELS
 from tasks.cache.stage import Stage
 from trainers.factory import TRAINERS
 
@@ -34,7 +34,7 @@ NOT_IN_A_RESULT = {
     "data.project": "where things are",
     "registry.backend.location": "where the registry is; its address is part of the config",
     "evaluation.baselines.choices": "names of baselines; each one's module is part of its key",
-    "models.factory": "names of models; the chosen one's module is part of the key",
+    "models.architectures": "names of models; the chosen one's module is part of the key",
 }
 """Modules that a stage's file may use outside of the stage's key, and why."""
 

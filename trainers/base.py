@@ -23,8 +23,8 @@ from evaluation.ranking import Score, check_k
 from evaluation.vector_scores import VectorScores
 from models.base import Embeddings
 from models.factory import create_model
-from models.item_paths.listened import history
-from models.item_paths.local_scores import LocalScores
+from models.item_paths.listened_songs import listened_songs
+from models.item_paths.local_scorer import LocalScorer
 from trainers.config import TrainingConfig, parse_keys
 from trainers.factory import trainer_name
 from trainers.loop.best_epoch import Best
@@ -215,9 +215,9 @@ class BaseTrainer(ABC):
         """The model's score function as it is now, from train edges only."""
         return VectorScores(*self.embeddings(graph), self.local_scores(graph))
 
-    def local_scores(self, graph: HeteroData) -> LocalScores | None:
+    def local_scores(self, graph: HeteroData) -> LocalScorer | None:
         """The local channel of the model as it is now; None where it has none."""
-        return self.model.local.compiled(history(self._seen_of(graph))) if self.model.local is not None else None
+        return self.model.local.scorer(listened_songs(self._seen_of(graph))) if self.model.local is not None else None
 
     @torch.no_grad()
     def embeddings(self, graph: HeteroData) -> Embeddings:

@@ -10,8 +10,8 @@ from torch import Generator, Tensor
 from torch_geometric.data import HeteroData
 
 from models.base import Embeddings, SomeEmbeddings
-from models.graph.per_graph import PerGraph
-from models.item_paths.listened import History, history
+from models.graph.graph_cache import GraphCache
+from models.item_paths.listened_songs import ListenedSongs, listened_songs
 from models.item_paths.local_channel import LocalChannel
 from trainers.sampling import KnownPairs, known_columns, sample_songs, train_pairs
 
@@ -36,7 +36,7 @@ class Calibration:
 
     def __init__(self, ratio: float, seed: int) -> None:
         self.ratio, self.seed = ratio, seed
-        self._chosen: PerGraph[tuple[Tensor, KnownPairs]] = PerGraph()
+        self._chosen: GraphCache[tuple[Tensor, KnownPairs]] = GraphCache()
 
     def pairs(self, graph: HeteroData) -> Tensor:
         """The calibration pairs (2, K) of a graph, at least one."""
@@ -93,7 +93,7 @@ def channel_loss(local: LocalChannel, graph: HeteroData, embeddings: Embeddings 
     The vectors are taken as they are, and only those of the drawn users and songs are read: only the channel's
     parameters get a gradient.
     """
-    known = history(graph)
+    known = listened_songs(graph)
     num_songs = len(known.log_listeners)
     own, others = _scores(local, known, embeddings, draw)
     others[known_columns(known.listens, draw.users, draw.negatives, num_songs).unbind()] = -math.inf
@@ -102,7 +102,7 @@ def channel_loss(local: LocalChannel, graph: HeteroData, embeddings: Embeddings 
 
 
 def _scores(
-    local: LocalChannel, known: History, embeddings: Embeddings | SomeEmbeddings, draw: Draw
+    local: LocalChannel, known: ListenedSongs, embeddings: Embeddings | SomeEmbeddings, draw: Draw
 ) -> tuple[Tensor, Tensor]:
     """Scores of the pairs (K,) and of each user's candidates (B, C)."""
     user, song = embeddings.of_users(draw.users).detach(), embeddings.of_songs(draw.songs).detach()

@@ -12,8 +12,8 @@ from torch_geometric.data import HeteroData
 
 from data.errors import InputError
 from models.base import Embeddings, RecommenderModel, SomeEmbeddings
-from models.graph.neighborhood import Sampler
-from models.graph.per_graph import PerGraph
+from models.graph.graph_cache import GraphCache
+from models.graph.neighborhood import NeighborSampler
 from models.item_paths.paths import Neighbors
 from trainers.calibration import Calibration, Draw, channel_loss
 from trainers.config import TrainingConfig
@@ -86,8 +86,8 @@ class PairObjective:
     def __init__(self, config: TrainingConfig) -> None:
         self.config = config
         self.calibration = Calibration(config.calibration_ratio, config.seed)
-        self._learned: PerGraph[TrainPairs] = PerGraph()
-        self._most: PerGraph[int] = PerGraph()
+        self._learned: GraphCache[TrainPairs] = GraphCache()
+        self._most: GraphCache[int] = GraphCache()
 
     def loss(
         self, model: RecommenderModel, graph: HeteroData, users: Tensor, songs: Tensor, generator: Generator
@@ -136,7 +136,7 @@ class PairObjective:
         silent = [KnownPairs(step.pairs, int(graph["song"].num_nodes))]
         if self.keeps(model):
             silent.append(self.calibration.known(graph))
-        sampler = Sampler(self.config.fan_out, generator, lambda *ends: _any_contains(silent, *ends))
+        sampler = NeighborSampler(self.config.fan_out, generator, lambda *ends: _any_contains(silent, *ends))
         return model.encode_some(graph, step.users, step.songs, sampler)
 
     def _vector_loss(

@@ -14,7 +14,7 @@ from torch_geometric.data import HeteroData
 
 from data.events.ingest import ingest
 from data.events.ingest_config import IngestConfig
-from data.events.sources import find_files
+from data.events.log_files import find_files
 from data.graph import build_graph
 from data.split import SplitConfig
 from data.synthetic.log import SyntheticConfig, event_tables, write_log

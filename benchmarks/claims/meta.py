@@ -19,7 +19,7 @@ from claims.claim import Claim
 from claims.made_up import made_up, usual_run
 from data.graph import BY, LISTENS, assemble_graph, message_graph, node_counts
 from data.listens import Listens
-from data.split import SplitConfig, pair_draw
+from data.split import SplitConfig, pair_uniform
 from data.training_graph import split_graph
 from data.weights import WeightConfig
 from evaluation.metrics.accuracy import ranking_metrics
@@ -84,7 +84,7 @@ def held_out_world(folder: Path, run: RunConfig, fold: int = 0, without: Sequenc
 
 def _fold_of_user(graph: HeteroData) -> np.ndarray:
     hashes = graph["user"].id_hash.numpy()
-    return (pair_draw(hashes, np.zeros_like(hashes), SALT) * FOLDS).astype(int)
+    return (pair_uniform(hashes, np.zeros_like(hashes), SALT) * FOLDS).astype(int)
 
 
 def _graph_of(whole: HeteroData, folder: Path, keep: np.ndarray) -> HeteroData:

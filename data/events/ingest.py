@@ -12,15 +12,15 @@ import duckdb
 
 from data.cutoff import Cut, day_to_date
 from data.errors import InputError
-from data.events import listen_tables
 from data.events.database import database, run_interruptibly
 from data.events.filters import CORE_RULES, ROW_RULES, charge_to_core_rules, drop_outside_core, log_cut, row_rule
 from data.events.ingest_config import IngestConfig
-from data.events.merging import has, merge_duplicates, number_ids, refuse_two_parts
-from data.events.rejects import count_rejected, refuse_gaps, require_few_rejected, write_rejects
+from data.events.listen_tables import write_tables
+from data.events.log_files import event_files, track_artist_files
+from data.events.merging import has_values, merge_duplicates, number_ids, refuse_pairs_in_two_parts
+from data.events.rejects import count_rejected, reject_incomplete_rows, require_few_rejected, write_rejects
 from data.events.schema import EVENTS, TRACK_ARTISTS
-from data.events.sources import event_files, track_artist_files
-from data.events.staging import load, require_one_id_type
+from data.events.staging import load_files, require_one_id_type
 
 Connection = duckdb.DuckDBPyConnection
 Counts = dict[str, Any]
@@ -61,29 +61,29 @@ def _ingest(
     _load(db, config, events, tracks)
     _check(db, config, events, tracks)
     cut = _keep(db, config)
-    counts = _counts(db, cut) | listen_tables.write(db, folder)
+    counts = _counts(db, cut) | write_tables(db, folder)
     write_rejects(db, {"checked_events": events, "checked_tracks": tracks}, folder / "rejects.parquet")
     (folder / "counts.json").write_text(json.dumps(counts, indent=1) + "\n", encoding="utf-8")
     return counts
 
 
 def _load(db: Connection, config: IngestConfig, events: Sequence[Path], tracks: Sequence[Path]) -> None:
-    load(db, "raw_events", events, EVENTS, config.columns)
-    load(db, "raw_tracks", tracks, TRACK_ARTISTS, config.track_artists_columns)
+    load_files(db, "raw_events", events, EVENTS, config.columns)
+    load_files(db, "raw_tracks", tracks, TRACK_ARTISTS, config.track_artists_columns)
     require_one_id_type(db, {"raw_events": events}, "user_id")
     require_one_id_type(db, {"raw_events": events, "raw_tracks": tracks}, "track_id")
 
 
 def _check(db: Connection, config: IngestConfig, events: Sequence[Path], tracks: Sequence[Path]) -> None:
-    refuse_gaps(db)
+    reject_incomplete_rows(db)
     if count_rejected(db, "checked_events")[0] == 0:
         raise InputError(f"The log has no rows ({', '.join(map(str, events[:3]))}); give files with events.")
     require_few_rejected(db, "checked_events", events, config.max_rejected)
     require_few_rejected(db, "checked_tracks", tracks, config.max_rejected)
-    if has(db, "split"):
-        refuse_two_parts(db)
+    if has_values(db, "split"):
+        refuse_pairs_in_two_parts(db)
     for key, column in (("min_ms_played", "ms_played"), ("since", "played_at"), ("until", "played_at")):
-        if getattr(config, key) and not has(db, column):
+        if getattr(config, key) and not has_values(db, column):
             raise InputError(f"{key} is set, but the log has no {column}; give a log with {column}, or remove {key}.")
 
 

@@ -18,7 +18,7 @@ _SHARES = 1_000_000_000
 """Completion is summed in whole billionths: sums of integers do not depend on the order that threads happen to take."""
 
 
-def write(db: Connection, folder: Path) -> dict[str, Any]:
+def write_tables(db: Connection, folder: Path) -> dict[str, Any]:
     """Write the tables of the kept events and return how many rows each has, and the first and last day."""
     _number_nodes(db)
     _collect_artists(db)

@@ -27,7 +27,7 @@ def merge_duplicates(db: Connection, rule: str) -> None:
     """
     numbered = """(SELECT u.number AS user, s.number AS song, e.* FROM checked_events AS e
         JOIN all_users AS u ON e.user_id = u.id JOIN all_songs AS s ON e.track_id = s.id WHERE e.reason IS NULL)"""
-    if has(db, "played_at"):
+    if has_values(db, "played_at"):
         merged = f"""SELECT user, song, played_at, max(ms_played) AS ms_played, max(duration_ms) AS duration_ms,
             max(plays) AS plays, bool_and(skipped) AS skipped, min(split) AS split, count(*) AS copies
             FROM {numbered} GROUP BY user, song, played_at"""
@@ -38,13 +38,13 @@ def merge_duplicates(db: Connection, rule: str) -> None:
     db.execute(f"CREATE TABLE events AS SELECT *, {rule} AS rule FROM ({merged})")
 
 
-def has(db: Connection, column: str) -> bool:
+def has_values(db: Connection, column: str) -> bool:
     """Whether any good row gives the column."""
     found = db.execute(f"SELECT 1 FROM checked_events WHERE reason IS NULL AND {column} IS NOT NULL LIMIT 1")
     return found.fetchone() is not None
 
 
-def refuse_two_parts(db: Connection) -> None:
+def refuse_pairs_in_two_parts(db: Connection) -> None:
     """A pair in train and in test would be learned and asked.
 
     Raises:

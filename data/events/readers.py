@@ -9,7 +9,7 @@ from collections import Counter
 import duckdb
 
 from data.errors import InputError
-from data.events.relation import LogFile, Opener, Relation
+from data.events.log_table import LogFile, LogTable, Reader
 from data.events.schema import TEXT, Column, Problem
 from data.events.sql import identifier, literal
 from data.events.text_files import check_text, first_line
@@ -20,7 +20,7 @@ _DELIMITERS = ",\t;|"
 _KEYS_FROM = 10_000
 
 
-def open_parquet(file: LogFile, db: Connection) -> Relation:
+def open_parquet(file: LogFile, db: Connection) -> LogTable:
     """Parquet of any inner compression; its columns have types."""
     source = "read_parquet(?, file_row_number = true, hive_partitioning = false)"
     parameters: list[object] = [glob.escape(str(file.path))]
@@ -31,10 +31,10 @@ def open_parquet(file: LogFile, db: Connection) -> Relation:
             f"{file.path} is not a whole Parquet file ({_brief(error)}); copy or write it again."
         ) from None
     columns = {name: _typed(name, kind) for name, kind, *_ in described if name != "file_row_number"}
-    return Relation(source, columns, "file_row_number + 1", tuple(columns), parameters)
+    return LogTable(source, columns, "file_row_number + 1", tuple(columns), parameters)
 
 
-def open_jsonl(file: LogFile, db: Connection) -> Relation:
+def open_jsonl(file: LogFile, db: Connection) -> LogTable:
     """JSON lines: one object a line; a key may be absent in some lines."""
     check_text(file.path, file.compression)
     if first_line(file.path, file.compression).lstrip().startswith("["):
@@ -47,10 +47,10 @@ def open_jsonl(file: LogFile, db: Connection) -> Relation:
     keys = _keys(db, lines, parameters)
     columns = {name: Column(f"found[{place}]", "JSON") for place, name in enumerate(file.wanted, 1)}
     malformed = Problem("the line is not a JSON object", "json IS NULL OR json_type(json) <> 'OBJECT'")
-    return Relation(source, columns, "row", keys, parameters, malformed)
+    return LogTable(source, columns, "row", keys, parameters, malformed)
 
 
-def open_csv(file: LogFile, db: Connection) -> Relation:
+def open_csv(file: LogFile, db: Connection) -> LogTable:
     """CSV with a header, divided by comma, tab, semicolon or bar; quotes are doubled inside quotes (RFC 4180)."""
     check_text(file.path, file.compression)
     names, delimiter = _header(file)
@@ -60,12 +60,12 @@ def open_csv(file: LogFile, db: Connection) -> Relation:
     columns = {name: Column(place, TEXT) for name, place in places.items()}
     parameters: list[object] = [glob.escape(str(file.path))]
 
-    def repaired() -> Relation:
+    def line_by_line() -> LogTable:
         _read_line_by_line(file, db, _read_csv(file, list(places.values()), delimiter, ", " + _REJECTS))
         malformed = Problem("the line does not have as many values as the header, or a stray quote", "malformed")
-        return Relation("csv_rows", columns, "row", names, malformed=malformed)
+        return LogTable("csv_rows", columns, "row", names, malformed=malformed)
 
-    return Relation(source, columns, "row", names, parameters, repaired=repaired)
+    return LogTable(source, columns, "row", names, parameters, line_by_line=line_by_line)
 
 
 def _typed(name: str, kind: str) -> Column:
@@ -156,5 +156,5 @@ def _brief(error: Exception) -> str:
     return str(error).splitlines()[0].removesuffix(".")
 
 
-READERS: dict[str, Opener] = {"parquet": open_parquet, "csv": open_csv, "jsonl": open_jsonl}
-"""One reader a format; ``data.events.sources`` says which suffix means which."""
+READERS: dict[str, Reader] = {"parquet": open_parquet, "csv": open_csv, "jsonl": open_jsonl}
+"""One reader a format; ``data.events.log_files`` says which suffix means which."""

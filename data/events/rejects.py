@@ -18,7 +18,7 @@ STORED = 100_000
 _ALL_OR_NONE = ("played_at", "split")
 
 
-def refuse_gaps(db: Connection) -> None:
+def reject_incomplete_rows(db: Connection) -> None:
     """Create ``checked_events``: raw events, where a row without a time or part that other rows have is rejected too.
 
     A temporal split could not place such a row, and which file it came in must not matter.

@@ -10,17 +10,17 @@ import duckdb
 
 from data.config import unknown_name
 from data.errors import InputError
+from data.events.log_files import format_of
+from data.events.log_table import LogFile, LogTable
 from data.events.readers import READERS
-from data.events.relation import LogFile, Relation
 from data.events.schema import Converted, Field, Problem, id_type, source_names
-from data.events.sources import format_of
 
 Connection = duckdb.DuckDBPyConnection
 
 _ID_TYPES = {1: "whole numbers", 2: "text"}
 
 
-def load(
+def load_files(
     db: Connection, table: str, files: Sequence[Path], fields: tuple[Field, ...], renamed: Mapping[str, str]
 ) -> None:
     """Create ``table``: ``file`` (place in ``files``), ``row`` (from 1), ``reason`` (NULL where nothing is wrong), the
@@ -60,15 +60,15 @@ def _load_file(
     log_format, compression = format_of(path)
     wanted = tuple(dict.fromkeys(names[field.name] for field in fields if field.name in names))
     with _reading(path):
-        relation = READERS[log_format](LogFile(path, compression, wanted), db)
-        _require_columns(path, relation, fields, names)
+        log_table = READERS[log_format](LogFile(path, compression, wanted), db)
+        _require_columns(path, log_table, fields, names)
         try:
-            _insert(db, table, place, path, relation, fields, names)
+            _insert(db, table, place, path, log_table, fields, names)
         except duckdb.InvalidInputException:
-            if relation.repaired is None:
+            if log_table.line_by_line is None:
                 raise
-            _insert(db, table, place, path, relation.repaired(), fields, names)
-    return relation.names
+            _insert(db, table, place, path, log_table.line_by_line(), fields, names)
+    return log_table.names
 
 
 def _insert(
@@ -76,21 +76,21 @@ def _insert(
     table: str,
     place: int,
     path: Path,
-    relation: Relation,
+    log_table: LogTable,
     fields: tuple[Field, ...],
     names: Mapping[str, str],
 ) -> None:
-    converted = {field.name: _convert(path, relation, field, names) for field in fields}
+    converted = {field.name: _convert(path, log_table, field, names) for field in fields}
     problems = [problem for values in converted.values() for problem in values.problems]
-    reason = _first_reason([relation.malformed, *problems] if relation.malformed else problems)
+    reason = _first_reason([log_table.malformed, *problems] if log_table.malformed else problems)
     values = [f"{converted[field.name].value} AS {field.name}" for field in fields]
-    types = [f"{id_type(relation.columns[names[field.name]])} AS {field.name}_type" for field in _ids(fields)]
-    selected = ", ".join([f"{place} AS file", f"{relation.row} AS row", f"{reason} AS reason", *values, *types])
-    db.execute(f"INSERT INTO {table} BY NAME SELECT {selected} FROM {relation.source}", relation.parameters)
+    types = [f"{id_type(log_table.columns[names[field.name]])} AS {field.name}_type" for field in _ids(fields)]
+    selected = ", ".join([f"{place} AS file", f"{log_table.row} AS row", f"{reason} AS reason", *values, *types])
+    db.execute(f"INSERT INTO {table} BY NAME SELECT {selected} FROM {log_table.source}", log_table.parameters)
 
 
-def _convert(path: Path, relation: Relation, field: Field, names: Mapping[str, str]) -> Converted:
-    column = relation.columns.get(names.get(field.name, ""))
+def _convert(path: Path, log_table: LogTable, field: Field, names: Mapping[str, str]) -> Converted:
+    column = log_table.columns.get(names.get(field.name, ""))
     if column is None:
         return Converted("1" if field.name == "plays" else "NULL")
     converted = field.kind.convert(field.name, column)
@@ -107,14 +107,14 @@ def _first_reason(problems: Sequence[Problem]) -> str:
     return f"CASE {cases} END"
 
 
-def _require_columns(path: Path, relation: Relation, fields: tuple[Field, ...], names: Mapping[str, str]) -> None:
-    if not relation.names and relation.malformed:  # JSON lines without a line
+def _require_columns(path: Path, log_table: LogTable, fields: tuple[Field, ...], names: Mapping[str, str]) -> None:
+    if not log_table.names and log_table.malformed:  # JSON lines without a line
         return
     for field in fields:
-        if field.required and names.get(field.name) not in relation.names:
+        if field.required and names.get(field.name) not in log_table.names:
             given = names.get(field.name, field.name)
             raise InputError(
-                f"{path} has no column '{given}'; it has {', '.join(relation.names)}. "
+                f"{path} has no column '{given}'; it has {', '.join(log_table.names)}. "
                 f'Say which one is the {field.name} with columns = {{{field.name} = "…"}}.'
             )
 

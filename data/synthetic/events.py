@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from data.synthetic.world import FAVOURITES, Catalogue, Floats, Ints, Users
+from data.synthetic.world import FAVOURITES, Floats, Ints, SongCatalogue, Users
 
 AGAIN, FAVOURITE, GENRE, POPULAR = range(4)
 """Why a song is played: it was before; its artist is a favourite; its genre is liked; everyone knows it."""
@@ -31,7 +31,7 @@ class Events:
     skipped: npt.NDArray[np.bool_]
 
 
-def make_events(rng: np.random.Generator, catalogue: Catalogue, users: Users, num_days: int) -> Events:
+def make_events(rng: np.random.Generator, catalogue: SongCatalogue, users: Users, num_days: int) -> Events:
     """All events of ``users``, numbered from 0."""
     user = np.repeat(np.arange(len(users)), users.events)
     session = _sessions(rng, user)
@@ -69,7 +69,7 @@ def _session_starts(rng: np.random.Generator, users: Users, user: Ints, num_days
 
 def _fresh_songs(
     rng: np.random.Generator,
-    catalogue: Catalogue,
+    catalogue: SongCatalogue,
     users: Users,
     user: Ints,
     day: Ints,

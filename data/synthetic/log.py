@@ -20,7 +20,7 @@ from data.config import Config
 from data.errors import InputError
 from data.synthetic.events import Events, make_events
 from data.synthetic.names import artist_names, song_names
-from data.synthetic.world import Catalogue, Ints, make_catalogue, make_users
+from data.synthetic.world import Ints, SongCatalogue, make_catalogue, make_users
 
 Preset = Literal["tiny", "small", "medium", "large"]
 
@@ -131,7 +131,7 @@ def _bounds(events: Ints) -> list[int]:
 class _Labels:
     """Ids and names, which say nothing about popularity or order: numbers are shuffled."""
 
-    def __init__(self, rng: np.random.Generator, catalogue: Catalogue, num_users: int) -> None:
+    def __init__(self, rng: np.random.Generator, catalogue: SongCatalogue, num_users: int) -> None:
         self.duration_ms = catalogue.duration_ms
         self.users = _ids("user", rng.permutation(num_users))
         self.songs = _ids("track", rng.permutation(len(catalogue.artist)))
@@ -162,7 +162,7 @@ def _ids(kind: str, numbers: Ints) -> pa.Array:
     return pa.array([f"{kind}-{number:0{width}d}" for number in numbers])
 
 
-def _lists(labels: pa.Array, catalogue: Catalogue) -> pa.Array:
+def _lists(labels: pa.Array, catalogue: SongCatalogue) -> pa.Array:
     """(S,) the label of each song's artist, or of both."""
     both = np.stack([catalogue.artist, catalogue.second_artist], axis=1)
     offsets = np.concatenate([[0], np.cumsum((both >= 0).sum(axis=1))])

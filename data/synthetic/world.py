@@ -26,7 +26,7 @@ SHARE_DUETS = 0.05
 
 
 @dataclass(frozen=True)
-class Catalogue:
+class SongCatalogue:
     """Songs in the order of artist and release, artists in the order of genre, so that every group is one slice."""
 
     genre: Ints
@@ -85,14 +85,14 @@ class Users:
         return Users(**{field.name: getattr(self, field.name)[start:stop] for field in fields(self)})
 
 
-def make_catalogue(rng: np.random.Generator, num_songs: int, num_artists: int, num_days: int) -> Catalogue:
+def make_catalogue(rng: np.random.Generator, num_songs: int, num_artists: int, num_days: int) -> SongCatalogue:
     """Artists with power-law popularity; more songs for popular ones; three songs in ten released during the log."""
     num_genres = min(NUM_GENRES, num_artists)  # each has an artist
     genre = np.sort(np.append(np.arange(num_genres), rng.integers(num_genres, size=num_artists - num_genres)))
     weight = _zipf(rng, num_artists, ARTIST_EXPONENT)
     extra = rng.choice(num_artists, size=num_songs - num_artists, p=np.sqrt(weight) / np.sqrt(weight).sum())
     artist = np.sort(np.append(np.arange(num_artists), extra))
-    return Catalogue(
+    return SongCatalogue(
         genre=genre,
         artist_weight=weight,
         artist=artist,
@@ -104,7 +104,7 @@ def make_catalogue(rng: np.random.Generator, num_songs: int, num_artists: int, n
 
 
 def make_users(
-    rng: np.random.Generator, catalogue: Catalogue, num_users: int, num_events: int, num_days: int, least: int
+    rng: np.random.Generator, catalogue: SongCatalogue, num_users: int, num_events: int, num_days: int, least: int
 ) -> Users:
     """Users with log-normal activity and at least ``least`` listens each, three in ten of whom join during the log."""
     joined = _days_of_appearance(rng, num_users, SHARE_OLD_USERS, num_days)
@@ -121,7 +121,7 @@ def make_users(
     )
 
 
-def _favourites(rng: np.random.Generator, catalogue: Catalogue, genres: Ints) -> Ints:
+def _favourites(rng: np.random.Generator, catalogue: SongCatalogue, genres: Ints) -> Ints:
     """(U, ERAS, FAVOURITES): the later era keeps about half of the earlier one's artists."""
     num_users = len(genres)
     liked = np.stack([genres[:, :2], genres[:, 1:]], axis=1)  # (U, ERAS, 2)

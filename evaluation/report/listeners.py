@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
+from data.display_names import artists_by_song, names_of
 from data.graph import LISTENS, load_graph
-from data.names import artists_by_song, names_of
 from evaluation.parts import part_edges
 from evaluation.record import EvaluationRecord, read_per_user
 from evaluation.report.blocks import Listener, Listeners, Section, Song

@@ -1,1 +1,1 @@
-"""Message passing: adjacency, sums over neighbours, sampled neighbourhoods."""
+"""Message passing: the adjacency matrix, sums over neighbours, and sampled neighbourhoods."""

@@ -1,7 +1,7 @@
-"""From nodes to edges and back, never holding edges x dimensions, forward or backward.
+"""Sums over neighbours with gradients; no tensor of edges x dimensions is ever made, forward or backward.
 
-On the CPU the loops are those of ``models.kernels.attention``; elsewhere, and in half precision, torch's sparse
-products.
+On the CPU they run in the loops of ``models.kernels.attention``; on other devices, and in half precision, as sparse
+matrix products of torch.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from torch.autograd.function import once_differentiable
 from models.graph.adjacency import OPPOSITE, Adjacency
 from models.kernels.attention import (
     Edges,
-    Factors,
-    Partial,
-    Score,
+    ParameterGradients,
+    ScoreInputs,
+    WeightFactors,
     attend,
     attend_backward,
     attend_backward_targets,
@@ -30,15 +30,15 @@ from models.kernels.attention import (
 )
 from models.kernels.compiled import in_parallel
 
-THREAD_WORK = 2**17
-"""Edges x dimensions for which another thread is worth starting."""
+WORK_PER_THREAD = 2**17
+"""Edges x dimensions that are worth one more thread."""
 
 
 class EdgeFactors(NamedTuple):
-    """What the weights of the edges are multiplied by, besides what they are computed from.
+    """Factors that multiply the weights of the edges.
 
-    ``keep`` (E,), of the dtype of the weights, is a constant for autograd; 0 leaves an edge out. ``dropout`` is the
-    chance of each edge to be left out in each head, the others being scaled up; ``seed``, below 2^32, draws it.
+    ``keep`` (E,) has the dtype of the weights and gets no gradient; 0 leaves an edge out. ``dropout`` is the
+    probability that an edge is left out, drawn for each head by ``seed`` (below 2^32); other edges are scaled up.
     """
 
     keep: Tensor | None = None
@@ -47,22 +47,24 @@ class EdgeFactors(NamedTuple):
 
     @property
     def threshold(self) -> int:
-        """The least 32-bit draw that keeps an edge."""
+        """The smallest 32-bit number that keeps an edge."""
         return round(self.dropout * 2**32)
 
     def apply(self, weight: Tensor) -> Tensor:
-        """The weights (E, H) times the factors: what the kernels do, with torch's operators."""
+        """Return the weights (E, H) times the factors, as the kernels compute them."""
         if self.keep is not None:
             weight = weight * self.keep[:, None]
         if self.threshold:
-            weight = weight * (drawn(weight.shape, self.seed, weight.device) >= self.threshold) / (1 - self.dropout)
+            weight = (
+                weight * (random_bits(weight.shape, self.seed, weight.device) >= self.threshold) / (1 - self.dropout)
+            )
         return weight
 
 
-def drawn(shape: torch.Size, seed: int, device: torch.device) -> Tensor:
-    """32 random bits for each entry, int64, a function of its number and the seed alone.
+def random_bits(shape: torch.Size, seed: int, device: torch.device) -> Tensor:
+    """Return 32 random bits for each entry, as int64, computed only from the entry's number and the seed.
 
-    So a mask need not be kept for the backward pass, and all paths drop the same edges. The hash is C. Wellons's
+    So the backward pass can compute the mask again, and kernels and torch drop the same edges. The hash is C. Wellons's
     ``lowbias32``.
     """
     bits = torch.arange(shape.numel(), device=device).bitwise_and_(0xFFFFFFFF).bitwise_xor_(seed)
@@ -72,7 +74,7 @@ def drawn(shape: torch.Size, seed: int, device: torch.device) -> Tensor:
 
 
 class AttentionParameters(NamedTuple):
-    """Of a ``DegreeAttention``: query, key (R, H, C), bias and degree powers (R, H), power of the confidence (H,)."""
+    """Parameters of a ``DegreeAttention``: query, key (R, H, C), bias, degree powers (R, H), confidence power (H,)."""
 
     query: Tensor
     key: Tensor
@@ -83,7 +85,7 @@ class AttentionParameters(NamedTuple):
 
 
 class ScoreRule(NamedTuple):
-    """Slope of the LeakyReLU on the learned score, and the bounds of the whole one."""
+    """Slope of the LeakyReLU on the learned score, and the bounds of the whole score."""
 
     slope: float
     low: float
@@ -91,21 +93,22 @@ class ScoreRule(NamedTuple):
 
 
 def has_kernels(x: Tensor) -> bool:
-    """Whether sums over ``x`` run in compiled loops."""
+    """Return whether sums over ``x`` run in compiled loops."""
     return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
 
 
 def attended_sum(
     graph: Adjacency, x: Tensor, parameters: AttentionParameters, rule: ScoreRule, factors: EdgeFactors
 ) -> Tensor:
-    """``neighbor_sum`` with the weights of ``DegreeAttention``, computed in passing and again for the gradients.
+    """Sum each node's neighbours with the weights of ``DegreeAttention``, see ``neighbor_sum``.
 
-    Differentiable once in ``x`` and the parameters. Only where ``has_kernels``.
+    The weights are computed while summing, and again for the gradients. Differentiable once, in ``x`` and the
+    parameters. Requires ``has_kernels(x)``.
 
     Shapes: x (N, H, C) -> (N, H, C).
 
     Raises:
-        ValueError: ``x`` or ``keep`` is not of the graph's size.
+        ValueError: the length of ``x`` or ``keep`` does not fit the graph.
     """
     _check("x", x, graph.num_nodes)
     if factors.keep is not None:
@@ -115,15 +118,15 @@ def attended_sum(
 
 
 def neighbor_sum(graph: Adjacency, weight: Tensor, x: Tensor) -> Tensor:
-    """Sum of each node's neighbours' vectors, one weight an edge and head.
+    """Sum the vectors of each node's neighbours, with one weight per edge and head.
 
     ``out[i, h] = sum over edges (j -> i) of weight[edge, h] * x[j, h]``, differentiable in ``weight`` and ``x``.
 
-    Shapes: E edges, N nodes, H heads, C channels a head.
+    Shapes: E edges, N nodes, H heads, C channels per head.
         weight (E, H), x (N, H, C) -> (N, H, C).
 
     Raises:
-        ValueError: ``weight`` or ``x`` is not of the graph's size.
+        ValueError: the length of ``weight`` or ``x`` does not fit the graph.
     """
     _check("x", x, graph.num_nodes)
     _check("weight", weight, len(graph.source))
@@ -133,7 +136,7 @@ def neighbor_sum(graph: Adjacency, weight: Tensor, x: Tensor) -> Tensor:
 
 
 def edge_sums(graph: Adjacency, target: Tensor, source: Tensor) -> Tensor:
-    """For every edge, what its target and its source bring to the edge's relation, added up.
+    """Add up, for every edge, the values of its target and of its source in the edge's relation.
 
     Shapes: N nodes, R relations, K values, E edges. target (N, R, K), source (N, R, K) -> (E, K).
     """
@@ -142,13 +145,13 @@ def edge_sums(graph: Adjacency, target: Tensor, source: Tensor) -> Tensor:
 
 
 def _check(name: str, given: Tensor, rows: int) -> None:
-    if len(given) != rows:  # a compiled loop would read beyond the end
+    if len(given) != rows:  # a compiled loop would read past the end
         raise ValueError(f"{name} has {len(given)} rows; this graph needs {rows}.")
 
 
-def _run(kernel: Callable[..., None], graph: Adjacency, like: Tensor, *arguments: Any) -> None:
+def _run_kernel(kernel: Callable[..., None], graph: Adjacency, like: Tensor, *arguments: Any) -> None:
     work = len(graph.source) * like[0].numel()
-    threads = min(torch.get_num_threads(), 1 + work // THREAD_WORK)
+    threads = min(torch.get_num_threads(), 1 + work // WORK_PER_THREAD)
     in_parallel(kernel, threads, len(graph.parts) - 1, *arguments)
 
 
@@ -157,7 +160,7 @@ def _numpy(tensor: Tensor) -> npt.NDArray[Any]:
 
 
 def _unsigned(tensor: Tensor) -> npt.NDArray[Any]:
-    return _numpy(tensor).view(np.uint32)  # an index that cannot be negative needs no care
+    return _numpy(tensor).view(np.uint32)  # Numba need not check unsigned indices for negative values
 
 
 def _edges(graph: Adjacency) -> Edges:
@@ -166,7 +169,7 @@ def _edges(graph: Adjacency) -> Edges:
 
 
 class _AttendedSum(torch.autograd.Function):
-    """The kernels of the attention; nothing but its inputs and (N R, H) terms is kept between the passes."""
+    """The kernels of the attention; between the passes only the inputs and two terms of (N R, H) are kept."""
 
     @staticmethod
     def forward(ctx: Any, graph: Adjacency, rule: ScoreRule, factors: EdgeFactors, x: Tensor, *given: Tensor) -> Tensor:
@@ -175,8 +178,8 @@ class _AttendedSum(torch.autograd.Function):
         source = _node_terms(graph, graph.source_slots, x, parameters.key)
         ctx.graph, ctx.rule, ctx.factors = graph, rule, factors
         ctx.save_for_backward(x, target, source, *parameters)
-        score, out = _score(graph, rule, target, source, parameters), torch.empty_like(x)
-        _run(attend, graph, x, _edges(graph), score, _factors(factors, x), _numpy(x), _numpy(out))
+        score, out = _score_inputs(graph, rule, target, source, parameters), torch.empty_like(x)
+        _run_kernel(attend, graph, x, _edges(graph), score, _weight_factors(factors, x), _numpy(x), _numpy(out))
         return out
 
     @staticmethod
@@ -184,50 +187,49 @@ class _AttendedSum(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, target, source, *given = ctx.saved_tensors
         parameters, graph = AttentionParameters(*given), ctx.graph
-        edges, partial = _edges(graph), _partial(graph, parameters)
-        score = _score(graph, ctx.rule, target, source, parameters)
+        edges, gradients = _edges(graph), _zero_gradients(graph, parameters)
+        score = _score_inputs(graph, ctx.rule, target, source, parameters)
         grad_x, grad_learned = torch.empty_like(x), x.new_empty(len(graph.source), x.shape[1])
-        of, to, learned = _numpy(x), _numpy(grad_x), _numpy(grad_learned)
+        given_x, out, learned = _numpy(x), _numpy(grad_x), _numpy(grad_learned)
         key, query, grad = _numpy(parameters.key), _numpy(parameters.query), _numpy(grads[0])
-        factors = _factors(ctx.factors, x)
-        _run(attend_backward, graph, x, edges, score, factors, of, key, grad, to, learned, partial)
-        _run(attend_backward_targets, graph, x, edges, score.relation, of, query, learned, to, partial)
-        return None, None, None, grad_x, *_parameter_gradients(partial)
+        factors = _weight_factors(ctx.factors, x)
+        _run_kernel(attend_backward, graph, x, edges, score, factors, given_x, key, grad, out, learned, gradients)
+        _run_kernel(attend_backward_targets, graph, x, edges, score.relation, given_x, query, learned, out, gradients)
+        # numpy sums the parts in one order, whatever the number of threads
+        query_grad, key_grad, powers_grad = (torch.from_numpy(values.sum(axis=0)) for values in gradients)
+        bias, source_power, target_power, confidence_power = powers_grad.unbind(1)
+        powers = bias, -source_power, -target_power, confidence_power.sum(dim=0)
+        return None, None, None, grad_x, *AttentionParameters(query_grad, key_grad, *powers)
 
 
 def _node_terms(graph: Adjacency, slots: Tensor, x: Tensor, vectors: Tensor) -> Tensor:
-    """What each node brings to the learned scores at one end of its edges: (N R, H)."""
+    """Return what each node adds to the learned scores at one end of its edges: (N R, H)."""
     out = x.new_empty(len(x) * len(vectors), x.shape[1])
-    _run(node_terms, graph, x, *map(_numpy, (graph.parts, slots, x, vectors, out)))
+    _run_kernel(node_terms, graph, x, *map(_numpy, (graph.parts, slots, x, vectors, out)))
     return out
 
 
-def _score(graph: Adjacency, rule: ScoreRule, target: Tensor, source: Tensor, parameters: AttentionParameters) -> Score:
+def _score_inputs(
+    graph: Adjacency, rule: ScoreRule, target: Tensor, source: Tensor, parameters: AttentionParameters
+) -> ScoreInputs:
     confidence_power = parameters.confidence_power.expand_as(parameters.bias)
     powers = (parameters.bias, -parameters.source_power, -parameters.target_power, confidence_power)
     logs = (graph.log_confidence.to(target.dtype), graph.log_degree.to(target.dtype))
     same, opposite = np.arange(len(OPPOSITE), dtype=np.uint32), np.array(OPPOSITE, dtype=np.uint32)
     terms = [_numpy(term) for term in (target, source, torch.stack(powers, dim=1))]
     arrays = (*terms, _unsigned(graph.relation), same, opposite, *map(_numpy, logs))
-    return Score._make((*arrays, *rule))
+    return ScoreInputs._make((*arrays, *rule))
 
 
-def _factors(factors: EdgeFactors, x: Tensor) -> Factors:
+def _weight_factors(factors: EdgeFactors, x: Tensor) -> WeightFactors:
     keep = x.new_empty(0) if factors.keep is None else factors.keep.to(x.dtype)
-    return Factors(_numpy(keep), factors.seed, factors.threshold, 1 / (1 - factors.dropout))
+    return WeightFactors(_numpy(keep), factors.seed, factors.threshold, 1 / (1 - factors.dropout))
 
 
-def _partial(graph: Adjacency, parameters: AttentionParameters) -> Partial:
+def _zero_gradients(graph: Adjacency, parameters: AttentionParameters) -> ParameterGradients:
     parts, (relations, heads, channels) = len(graph.parts) - 1, parameters.query.shape
     shapes = ((relations, heads, channels), (relations, heads, channels), (relations, 4, heads))
-    return Partial(*(_numpy(parameters.query.new_zeros(parts, *shape)) for shape in shapes))
-
-
-def _parameter_gradients(partial: Partial) -> AttentionParameters:
-    # the parts are summed by numpy, whose order does not depend on the number of threads
-    query, key, powers = (torch.from_numpy(values.sum(axis=0)) for values in partial)
-    bias, source_power, target_power, confidence_power = powers.unbind(1)
-    return AttentionParameters(query, key, bias, -source_power, -target_power, confidence_power.sum(dim=0))
+    return ParameterGradients(*(_numpy(parameters.query.new_zeros(parts, *shape)) for shape in shapes))
 
 
 class _NeighborSum(torch.autograd.Function):
@@ -238,7 +240,7 @@ class _NeighborSum(torch.autograd.Function):
         ctx.graph = graph
         ctx.save_for_backward(weight, x)
         out = torch.empty_like(x, memory_format=torch.contiguous_format)
-        _run(sum_neighbors, graph, x, _edges(graph), _numpy(weight), _numpy(x), _numpy(out))
+        _run_kernel(sum_neighbors, graph, x, _edges(graph), _numpy(weight), _numpy(x), _numpy(out))
         return out
 
     @staticmethod
@@ -249,12 +251,12 @@ class _NeighborSum(torch.autograd.Function):
         grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
         wanted = grad_weight if ctx.needs_input_grad[1] else grad_weight[:0]
         given = (_numpy(tensor) for tensor in (weight, x, grads[0], wanted, grad_x))
-        _run(sum_neighbors_backward, ctx.graph, x, _edges(ctx.graph), *given)
+        _run_kernel(sum_neighbors_backward, ctx.graph, x, _edges(ctx.graph), *given)
         return None, grad_weight if len(wanted) else None, grad_x
 
 
 class _EdgeSums(torch.autograd.Function):
-    """Two look-ups; their gradients are sums over the edges of a slot, which as sparse products run in parallel."""
+    """Two look-ups; their gradients are sums over the edges of a slot, computed as parallel sparse products."""
 
     @staticmethod
     def forward(ctx: Any, graph: Adjacency, target: Tensor, source: Tensor) -> Tensor:
@@ -273,14 +275,14 @@ class _EdgeSums(torch.autograd.Function):
 
 
 def _row_sums(row_start: Tensor, edges: Tensor, values: Tensor) -> Tensor:
-    """Sum of the ``values`` (E, K) of each row's edges: (rows, K)."""
+    """Sum the ``values`` (E, K) of the edges of each row: (rows, K)."""
     size = (len(row_start) - 1, len(values))
     ones = values.new_ones(len(edges))
     return _multiply(torch.sparse_csr_tensor(row_start, edges, ones, size=size, check_invariants=False), values)
 
 
 class _SparseNeighborSum(torch.autograd.Function):
-    """One sparse product a head; the gradient of the weights is a product sampled at the edges (SDDMM)."""
+    """One sparse product per head; the gradient of the weights is a product sampled at the edges (SDDMM)."""
 
     @staticmethod
     def forward(ctx: Any, graph: Adjacency, weight: Tensor, x: Tensor) -> Tensor:
@@ -294,7 +296,7 @@ class _SparseNeighborSum(torch.autograd.Function):
         weight, x = ctx.saved_tensors
         grad, graph = grads[0].contiguous(), ctx.graph
         grad_weight = _edge_products(graph, grad, x) if ctx.needs_input_grad[1] else None
-        # the pattern is its own transpose, so the transposed matrix is the same rows with the reverse edges' weights
+        # the pattern is its own transpose: the transposed matrix has the same rows, with the reverse edges' weights
         grad_x = _sums(graph, weight.index_select(0, graph.reverse), grad) if ctx.needs_input_grad[2] else None
         return None, grad_weight, grad_x
 
@@ -307,12 +309,12 @@ def _sums(graph: Adjacency, weight: Tensor, x: Tensor) -> Tensor:
 
 
 def _multiply(matrix: Tensor, x: Tensor) -> Tensor:
-    # on the CPU torch's own kernel is faster than the general product, on CUDA only the latter exists
+    # on the CPU torch's own kernel is faster than the general product; CUDA has only the general product
     return matrix @ x if x.is_cuda else torch.sparse.mm(matrix, x, "sum")
 
 
 def _edge_products(graph: Adjacency, target: Tensor, source: Tensor) -> Tensor:
-    """``target[i, h] . source[j, h]`` at every edge (j -> i): (E, H)."""
+    """Return ``target[i, h] . source[j, h]`` for every edge (j -> i): (E, H)."""
     columns = []
     pattern = graph.matrix(target.new_zeros(len(graph.source)))
     for head in range(target.shape[1]):

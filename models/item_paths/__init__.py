@@ -1,1 +1,1 @@
-"""The local channel: scores a song by the paths that lead to it from a user's own songs."""
+"""The local channel: scores a song by the paths that lead to it from the songs that a user listened to."""

@@ -1,9 +1,9 @@
-"""Loops over the edges of a graph on the CPU, compiled by Numba; see ``models.kernels.compiled``.
+"""Loops of graph attention over edges on the CPU; Numba compiles them, see ``models.kernels.compiled``.
 
-Edges are sorted by target, so a range of rows is a range of edges. Every array that a kernel writes by row is written
-by the one thread that owns the row, in the order of the edges: the same bits at any number of threads.
+Edges are sorted by target, so a range of rows (nodes) is a range of edges. Each row is written by the one thread that
+owns it, in the order of the edges: the bits do not depend on the number of threads.
 
-Letters in shapes: N nodes, E edges, R relations, H heads, C channels a head, P parts, B edges of a block.
+Letters in shapes: N nodes, E edges, R relations, H heads, C channels per head, P parts, B edges of a block.
 """
 
 from __future__ import annotations
@@ -22,22 +22,23 @@ from models.kernels.compiled import inner, kernel
 Array = npt.NDArray[Any]
 
 BLOCK = 256
-"""Edges whose weights are computed together, in buffers that stay in the first-level cache."""
+"""Edges whose weights are computed together; their buffers stay in the first-level cache."""
 
 TAYLOR = tuple(1 / factorial(n) for n in range(9, -1, -1))
 """Coefficients of the exponential series, the highest power first."""
 
-AHEAD = 16
-"""A row is asked for so many edges before it is read: the processor cannot guess which comes next."""
+PREFETCH_AHEAD = 16
+"""A row is prefetched this many edges before it is read: the processor cannot guess which row comes next."""
 
-LINE = 64
-"""Bytes that memory gives at once."""
+CACHE_LINE = 64
+"""Bytes of a cache line."""
 
 
 class Edges(NamedTuple):
-    """The edges of a graph, as in ``Adjacency``; unsigned indices, since one that may be negative costs a comparison.
+    """The edges of a graph, as in ``Adjacency``.
 
-    parts (P + 1,) int64 and row_start (N + 1,) int32. source, target, reverse (E,) uint32.
+    parts (P + 1,) int64 and row_start (N + 1,) int32. source, target, reverse (E,) uint32: unsigned, because Numba
+    checks signed indices for negative values.
     """
 
     parts: Array
@@ -47,12 +48,13 @@ class Edges(NamedTuple):
     reverse: Array
 
 
-class Score(NamedTuple):
-    """What the weight of an edge is computed from.
+class ScoreInputs(NamedTuple):
+    """All that the weight of an edge is computed from.
 
-    target, source (N R, H): what either end brings to the learned score. powers (R, 4, H): of 1 (the bias), of the
-    degrees of source and target, and of the confidence. relation (E,). same, opposite (R,): relation of an edge and of
-    its reverse. log_confidence (E,), the same on both. log_degree (N,). slope: of the LeakyReLU. low, high: bounds.
+    target, source (N R, H): what each end adds to the learned score. powers (R, 4, H): the bias, and the exponents of
+    the source's degree, the target's degree and the confidence. relation (E,). same, opposite (R,): the relation of an
+    edge, and that of its reverse. log_confidence (E,), equal on an edge and its reverse. log_degree (N,). slope: of
+    the LeakyReLU. low, high: bounds of the score.
     """
 
     target: Array
@@ -68,8 +70,8 @@ class Score(NamedTuple):
     high: float
 
 
-class Factors(NamedTuple):
-    """What multiplies a weight: ``keep`` (E,) or (0,), and a dropout of chance ``threshold / 2^32``."""
+class WeightFactors(NamedTuple):
+    """Factors of the weights: ``keep`` (E,), or (0,) for none, and dropout with probability ``threshold / 2^32``."""
 
     keep: Array
     seed: int
@@ -77,8 +79,8 @@ class Factors(NamedTuple):
     scale: float
 
 
-class Partial(NamedTuple):
-    """Gradients of parameters, an entry a part: query, key (P, R, H, C), and powers (P, R, 4, H) as in ``Score``."""
+class ParameterGradients(NamedTuple):
+    """Gradients of the parameters, one entry per part: query, key (P, R, H, C), powers (P, R, 4, H)."""
 
     query: Array
     key: Array
@@ -86,7 +88,7 @@ class Partial(NamedTuple):
 
 
 def _prefetch_code(typing: Any, array: Any, row: Any, column: Any) -> Any:
-    """Ask for the cache line ``column`` entries from the start of ``array[row]``, and go on without it."""
+    """Prefetch the cache line that is ``column`` entries from the start of ``array[row]``."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         kind, byte, word = signature.args[0], ir.IntType(8).as_pointer(), ir.IntType(32)
@@ -96,7 +98,7 @@ def _prefetch_code(typing: Any, array: Any, row: Any, column: Any) -> Any:
         place = builder.bitcast(cgutils.get_item_pointer(context, builder, kind, data, indices), byte)
         ask = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
         function = cgutils.get_or_insert_function(builder.module, ask, "llvm.prefetch.p0")
-        builder.call(function, [place, word(0), word(3), word(1)])  # to read, in all caches, data
+        builder.call(function, [place, word(0), word(3), word(1)])  # for reading, into all caches, data
         return context.get_dummy_value()
 
     return types.void(array, row, column), generate
@@ -107,9 +109,9 @@ _prefetch: Any = intrinsic(_prefetch_code)
 
 @kernel
 def node_terms(first: int, last: int, parts: Array, slots: Array, x: Array, vectors: Array, out: Array) -> None:
-    """What a node brings to the learned scores of its edges of each relation, ``vectors[r] . x[i]``: (N R, H).
+    """Write ``vectors[r] . x[i]``, which node i adds to the learned scores of its edges of relation r: (N R, H).
 
-    Only where ``slots`` (N R + 1,) says that there is an edge; the rest of ``out`` is left as it is.
+    A slot without edges, as ``slots`` (N R + 1,) says, is not written.
     """
     relations, heads, channels = vectors.shape
     for i in range(parts[first], parts[last]):
@@ -124,21 +126,23 @@ def node_terms(first: int, last: int, parts: Array, slots: Array, x: Array, vect
 
 
 @kernel
-def attend(first: int, last: int, edges: Edges, score: Score, factors: Factors, x: Array, out: Array) -> None:
-    """``out[i, h] = sum over edges (j -> i) of weight[h] * x[j, h]``, the weights computed on the way: (N, H, C)."""
-    number, relation, logs, buffers = _buffers(x)
+def attend(
+    first: int, last: int, edges: Edges, score: ScoreInputs, factors: WeightFactors, x: Array, out: Array
+) -> None:
+    """Write ``out[i, h] = sum over edges (j -> i) of weight[h] * x[j, h]``, computing the weights: (N, H, C)."""
+    edge, relation, logs, buffers = _buffers(x)
     out[edges.parts[first] : edges.parts[last]] = 0
     for part in range(first, last):
         end = edges.row_start[edges.parts[part + 1]]
-        # blocks start anew with each part, so that they are the same whichever thread has it
+        # each part starts a new block, so that blocks do not depend on the thread
         for start in range(edges.row_start[edges.parts[part]], end, BLOCK):
             stop = min(start + BLOCK, end)
             for k in range(stop - start):
-                number[k] = start + k
-            there = _add_terms(start, stop, edges.target, edges.source, score.same, score, relation, logs, buffers)
-            _weigh(there, relation[: stop - start], logs, score, buffers)
-            _thin(number[: stop - start], factors, buffers[1])
-            _sum(start, stop, edges.source, edges.target, buffers[1], x, out)
+                edge[k] = start + k
+            present = _gather_terms(start, stop, edges.target, edges.source, score.same, score, relation, logs, buffers)
+            _compute_weights(present, relation[: stop - start], logs, score, buffers)
+            _apply_factors(edge[: stop - start], factors, buffers[1])
+            _sum_rows(start, stop, edges.source, edges.target, buffers[1], x, out)
 
 
 @kernel
@@ -146,21 +150,22 @@ def attend_backward(
     first: int,
     last: int,
     edges: Edges,
-    score: Score,
-    factors: Factors,
+    score: ScoreInputs,
+    factors: WeightFactors,
     x: Array,
     key: Array,
     grad: Array,
     grad_x: Array,
     grad_learned: Array,
-    partial: Partial,
+    gradients: ParameterGradients,
 ) -> None:
-    """Gradients by the rows of the sources: each vector of ``grad`` is read once an edge and gives all of them.
+    """Compute the gradients by the rows of the sources: one read of a vector of ``grad`` per edge gives all of them.
 
-    At row i, the edge p from j is taken for its reverse, from i to j. Writes the part of ``grad_x`` (N, H, C) that does
-    not come through the targets' scores, ``partial``, and ``grad_learned`` (E, H), at p the gradient of the reverse.
+    At row i, edge p from j stands for its reverse, from i to j. Writes ``grad_x`` (N, H, C) without the part that comes
+    through the targets' scores, the gradients of key and powers, and ``grad_learned`` (E, H): the gradient of the
+    learned score of the reverse of p, at p.
     """
-    number, relation, logs, buffers = _buffers(x)
+    edge, relation, logs, buffers = _buffers(x)
     sums = np.zeros(x.shape[1], x.dtype)
     grad_x[edges.parts[first] : edges.parts[last]] = 0
     for part in range(first, last):
@@ -168,20 +173,22 @@ def attend_backward(
         for start in range(edges.row_start[edges.parts[part]], end, BLOCK):
             stop = min(start + BLOCK, end)
             for k in range(stop - start):
-                number[k] = edges.reverse[start + k]
-            there = _add_terms(start, stop, edges.source, edges.target, score.opposite, score, relation, logs, buffers)
-            _weigh(there, relation[: stop - start], logs, score, buffers)
-            _thin(number[: stop - start], factors, buffers[1])
-            _sum_and_dot(start, stop, edges.source, edges.target, buffers[1], grad, x, grad_x, buffers[2])
+                edge[k] = edges.reverse[start + k]
+            present = _gather_terms(
+                start, stop, edges.source, edges.target, score.opposite, score, relation, logs, buffers
+            )
+            _compute_weights(present, relation[: stop - start], logs, score, buffers)
+            _apply_factors(edge[: stop - start], factors, buffers[1])
+            _sum_rows_and_dot(start, stop, edges.source, edges.target, buffers[1], grad, x, grad_x, buffers[2])
             _score_gradients(stop - start, buffers)
-            _add_powers(there, relation[: stop - start], logs, buffers[2], partial.powers[part])
+            _add_powers(present, relation[: stop - start], logs, buffers[2], gradients.powers[part])
             for k in range(stop - start):
                 p = start + k
                 for h in range(len(sums)):
                     grad_learned[p, h] = buffers[0, h, k]
                     sums[h] += buffers[0, h, k]
-                if p + 1 == end or _turns(edges.target, score.relation, p):
-                    _finish(sums, edges.target[p], relation[k], x, key, grad_x, partial.key[part])
+                if p + 1 == end or _is_last_of_slot(edges.target, score.relation, p):
+                    _add_slot_gradients(sums, edges.target[p], relation[k], x, key, grad_x, gradients.key[part])
 
 
 @kernel
@@ -194,24 +201,24 @@ def attend_backward_targets(
     query: Array,
     grad_learned: Array,
     grad_x: Array,
-    partial: Partial,
+    gradients: ParameterGradients,
 ) -> None:
-    """Adds to ``grad_x`` what comes through the targets' scores, and writes the gradient of ``query``."""
+    """Add to ``grad_x`` the part that comes through the targets' scores, and write the gradient of ``query``."""
     reverse, target = edges.reverse, edges.target
     sums = np.zeros(x.shape[1], x.dtype)
     for part in range(first, last):
         end = edges.row_start[edges.parts[part + 1]]
         for e in range(edges.row_start[edges.parts[part]], end):
-            _prefetch(grad_learned, reverse[min(e + AHEAD, len(reverse) - 1)], 0)
+            _prefetch(grad_learned, reverse[min(e + PREFETCH_AHEAD, len(reverse) - 1)], 0)
             for h in range(len(sums)):
                 sums[h] += grad_learned[reverse[e], h]
-            if e + 1 == end or _turns(target, relation, e):
-                _finish(sums, target[e], relation[e], x, query, grad_x, partial.query[part])
+            if e + 1 == end or _is_last_of_slot(target, relation, e):
+                _add_slot_gradients(sums, target[e], relation[e], x, query, grad_x, gradients.query[part])
 
 
 @kernel
 def sum_neighbors(first: int, last: int, edges: Edges, weight: Array, x: Array, out: Array) -> None:
-    """``out[i, h] = sum over edges (j -> i) of weight[e, h] * x[j, h]``: (N, H, C)."""
+    """Write ``out[i, h] = sum over edges (j -> i) of weight[e, h] * x[j, h]``: (N, H, C)."""
     buffer = np.empty((x.shape[1], BLOCK), x.dtype)
     out[edges.parts[first] : edges.parts[last]] = 0
     end = edges.row_start[edges.parts[last]]
@@ -220,14 +227,14 @@ def sum_neighbors(first: int, last: int, edges: Edges, weight: Array, x: Array, 
         for k in range(stop - start):
             for h in range(len(buffer)):
                 buffer[h, k] = weight[start + k, h]
-        _sum(start, stop, edges.source, edges.target, buffer, x, out)
+        _sum_rows(start, stop, edges.source, edges.target, buffer, x, out)
 
 
 @kernel
 def sum_neighbors_backward(
     first: int, last: int, edges: Edges, weight: Array, x: Array, grad: Array, grad_weight: Array, grad_x: Array
 ) -> None:
-    """Gradients of ``sum_neighbors`` by the rows of the sources; ``grad_weight`` (E, H), or (0, H) where not needed."""
+    """Compute the gradients of ``sum_neighbors``; ``grad_weight`` is (E, H), or (0, H) if it is not needed."""
     buffers, reverse = np.empty((2, x.shape[1], BLOCK), x.dtype), edges.reverse
     factor, product = buffers[0], buffers[1]
     grad_x[edges.parts[first] : edges.parts[last]] = 0
@@ -238,80 +245,83 @@ def sum_neighbors_backward(
             for h in range(len(factor)):
                 factor[h, k] = weight[reverse[start + k], h]
         if len(grad_weight) == 0:
-            _sum(start, stop, edges.source, edges.target, factor, grad, grad_x)
+            _sum_rows(start, stop, edges.source, edges.target, factor, grad, grad_x)
             continue
-        _sum_and_dot(start, stop, edges.source, edges.target, factor, grad, x, grad_x, product)
+        _sum_rows_and_dot(start, stop, edges.source, edges.target, factor, grad, x, grad_x, product)
         for k in range(stop - start):
             for h in range(len(product)):
                 grad_weight[reverse[start + k], h] = product[h, k]
 
 
-# What follows works on a block of edges: a call, or a view of a row, for every edge costs more than the work itself.
-# Edges come last in the buffers, so that the loops over them are vectorised whatever the number of heads.
+# The functions below work on a block of edges: a call or a view for each edge would cost more than the work itself.
+# Edges are the last dimension of the buffers, so that loops over them are vectorised for any number of heads.
 
 
 @inner
 def _buffers(x: Array) -> tuple[Array, Array, Array, Array]:
-    """For the edges of a block: numbers, relations (B,); logarithms (3, B); slopes, weights and products (3, H, B)."""
+    """Return buffers for a block: edges and relations (B,); logarithms (3, B); slopes, weights, products (3, H, B)."""
     whole, real = (3, x.shape[1], BLOCK), x.dtype
     return np.empty(BLOCK, np.int64), np.empty(BLOCK, np.int32), np.empty((3, BLOCK), real), np.empty(whole, real)
 
 
 @inner
-def _add_terms(
+def _gather_terms(
     start: int,
     stop: int,
     target: Array,
     source: Array,
-    name: Array,
-    score: Score,
+    map_to: Array,
+    score: ScoreInputs,
     relation: Array,
     logs: Array,
     buffers: Array,
 ) -> int:
-    """What both ends bring to the scores of a block; ``name`` (R,) renames the relations. Returns a bit for each."""
+    """Gather what both ends of each edge add to the scores of a block.
+
+    ``map_to`` (R,) is the relation that each relation stands for. Returns the relations of the block, one bit each.
+    """
     of_target, of_source, learned = score.target, score.source, buffers[0]
-    at_most, there = len(source) - 1, 0
+    at_most, present = len(source) - 1, 0
     for e in range(start, stop):
-        later = min(e + AHEAD, at_most)
-        _prefetch(of_source, source[later] * len(name) + name[score.relation[later]], 0)
-        k, r, i, j = e - start, name[score.relation[e]], target[e], source[e]
+        later = min(e + PREFETCH_AHEAD, at_most)
+        _prefetch(of_source, source[later] * len(map_to) + map_to[score.relation[later]], 0)
+        k, r, i, j = e - start, map_to[score.relation[e]], target[e], source[e]
         relation[k] = r
-        there |= 1 << r
+        present |= 1 << r
         logs[0, k] = score.log_degree[j]
         logs[1, k] = score.log_degree[i]
         logs[2, k] = score.log_confidence[e]
-        i, j = i * len(name) + r, j * len(name) + r
+        i, j = i * len(map_to) + r, j * len(map_to) + r
         for h in range(len(learned)):
             learned[h, k] = of_target[i, h] + of_source[j, h]
-    return there
+    return present
 
 
 @inner
-def _weigh(there: int, relation: Array, logs: Array, score: Score, buffers: Array) -> None:
-    """Slopes and weights of a block from the learned part of its scores; the slope is 0 outside of the bounds."""
+def _compute_weights(present: int, relation: Array, logs: Array, score: ScoreInputs, buffers: Array) -> None:
+    """Replace the learned scores of a block by slopes and weights; the slope is 0 outside of the bounds."""
     real = buffers.dtype.type
     one, zero, slope, low, high = real(1), real(0), real(score.slope), real(score.low), real(score.high)
     powers = score.powers
     for h in range(buffers.shape[1]):
-        lean, weight = buffers[0, h], buffers[1, h]
+        slopes, weight = buffers[0, h], buffers[1, h]
         for r in range(len(powers)):
-            if not there >> r & 1:
+            if not present >> r & 1:
                 continue
             bias, source, target, confidence = powers[r, 0, h], powers[r, 1, h], powers[r, 2, h], powers[r, 3, h]
             for k in range(len(relation)):
                 fixed = bias + source * logs[0, k] + target * logs[1, k] + confidence * logs[2, k]
                 weight[k] = fixed if relation[k] == r else weight[k]
         for k in range(len(relation)):
-            leaky = one if lean[k] > zero else slope
-            value = lean[k] * leaky + weight[k]
-            lean[k] = leaky if low <= value <= high else zero
-            weight[k] = _exp(min(max(value, low), high))
+            leaky = one if slopes[k] > zero else slope
+            value = slopes[k] * leaky + weight[k]
+            slopes[k] = leaky if low <= value <= high else zero
+            weight[k] = _bounded_exp(min(max(value, low), high))
 
 
 @inner
-def _exp(x: float) -> float:
-    """The exponential function between -12 and 2 to some 1e-14, from what a loop can be vectorised with."""
+def _bounded_exp(x: float) -> float:
+    """Return exp(x) for x from -12 to 2, with an error near 1e-14; unlike ``math.exp`` it can be vectorised."""
     y, series = np.float64(x) * 0.015625, 1 / 3628800
     for coefficient in TAYLOR:
         series = series * y + coefficient
@@ -321,18 +331,18 @@ def _exp(x: float) -> float:
 
 
 @inner
-def _thin(number: Array, factors: Factors, weight: Array) -> None:
-    """Multiply the weights of the edges ``number`` (B,) by what else there is; the bits are ``neighbors.drawn``'s."""
+def _apply_factors(edge: Array, factors: WeightFactors, weight: Array) -> None:
+    """Multiply the weights of the edges (B,) by their factors; the hash is ``models.graph.aggregation.random_bits``."""
     heads, scale, zero = len(weight), weight.dtype.type(factors.scale), weight.dtype.type(0)
     seed, threshold = np.uint32(factors.seed), factors.threshold
     if len(factors.keep):
         for h in range(heads):
-            for k in range(len(number)):
-                weight[h, k] *= factors.keep[number[k]]
+            for k in range(len(edge)):
+                weight[h, k] *= factors.keep[edge[k]]
     if threshold:
         for h in range(heads):
-            for k in range(len(number)):
-                bits = np.uint32(number[k] * heads + h) ^ seed
+            for k in range(len(edge)):
+                bits = np.uint32(edge[k] * heads + h) ^ seed
                 bits = np.uint32((bits ^ (bits >> np.uint32(16))) * np.uint32(0x7FEB352D))
                 bits = np.uint32((bits ^ (bits >> np.uint32(15))) * np.uint32(0x846CA68B))
                 bits = np.uint32(bits ^ (bits >> np.uint32(16)))
@@ -341,15 +351,15 @@ def _thin(number: Array, factors: Factors, weight: Array) -> None:
 
 @inner
 def _prefetch_row(x: Array, row: int) -> None:
-    for column in range(0, x.shape[1] * x.shape[2], LINE // x.itemsize):
+    for column in range(0, x.shape[1] * x.shape[2], CACHE_LINE // x.itemsize):
         _prefetch(x, row, column)
 
 
 @inner
-def _sum(start: int, stop: int, source: Array, target: Array, weight: Array, x: Array, out: Array) -> None:
+def _sum_rows(start: int, stop: int, source: Array, target: Array, weight: Array, x: Array, out: Array) -> None:
     heads, channels = x.shape[1:]
     for e in range(start, stop):
-        _prefetch_row(x, source[min(e + AHEAD, len(source) - 1)])
+        _prefetch_row(x, source[min(e + PREFETCH_AHEAD, len(source) - 1)])
         xj, oi = x[source[e]], out[target[e]]
         for h in range(heads):
             a = weight[h, e - start]
@@ -358,7 +368,7 @@ def _sum(start: int, stop: int, source: Array, target: Array, weight: Array, x: 
 
 
 @inner
-def _sum_and_dot(
+def _sum_rows_and_dot(
     start: int,
     stop: int,
     source: Array,
@@ -369,10 +379,10 @@ def _sum_and_dot(
     out: Array,
     product: Array,
 ) -> None:
-    """``_sum`` of the rows of ``grad``, and their products with those of ``x``, while they are at hand."""
+    """Do what ``_sum_rows`` does with ``grad``; write the products of its rows with those of ``x`` as well."""
     heads, channels = grad.shape[1:]
     for e in range(start, stop):
-        _prefetch_row(grad, source[min(e + AHEAD, len(source) - 1)])
+        _prefetch_row(grad, source[min(e + PREFETCH_AHEAD, len(source) - 1)])
         gj, xi, oi = grad[source[e]], x[target[e]], out[target[e]]
         for h in range(heads):
             a, total = weight[h, e - start], grad.dtype.type(0)
@@ -384,22 +394,22 @@ def _sum_and_dot(
 
 @inner
 def _score_gradients(edges: int, buffers: Array) -> None:
-    """From slopes, weights and products to the gradients of the learned scores and, third, of the scores."""
+    """Replace the slopes by the gradients of the learned scores, and the products by those of the whole scores."""
     zero = buffers.dtype.type(0)
     for h in range(buffers.shape[1]):
-        lean, weight, product = buffers[0, h], buffers[1, h], buffers[2, h]
+        slopes, weight, product = buffers[0, h], buffers[1, h], buffers[2, h]
         for k in range(edges):
-            gradient = weight[k] * product[k] if lean[k] > zero else zero
+            gradient = weight[k] * product[k] if slopes[k] > zero else zero
             product[k] = gradient
-            lean[k] *= gradient
+            slopes[k] *= gradient
 
 
 @inner
-def _add_powers(there: int, relation: Array, logs: Array, gradients: Array, powers: Array) -> None:
+def _add_powers(present: int, relation: Array, logs: Array, gradients: Array, powers: Array) -> None:
     zero = gradients.dtype.type(0)
     for h in range(len(gradients)):
         for r in range(len(powers)):
-            if not there >> r & 1:
+            if not present >> r & 1:
                 continue
             bias = source = target = confidence = zero
             for k in range(len(relation)):
@@ -415,14 +425,16 @@ def _add_powers(there: int, relation: Array, logs: Array, gradients: Array, powe
 
 
 @inner
-def _turns(row: Array, relation: Array, edge: int) -> bool:
-    """Whether the next edge is of another row or relation."""
+def _is_last_of_slot(row: Array, relation: Array, edge: int) -> bool:
+    """Return whether the next edge belongs to another row or relation."""
     return row[edge + 1] != row[edge] or relation[edge + 1] != relation[edge]
 
 
 @inner
-def _finish(total: Array, row: int, r: int, x: Array, vectors: Array, grad_x: Array, grad_vectors: Array) -> None:
-    """The scores ``vectors[r] . x[row]`` have the gradients ``total`` (H,), which is emptied."""
+def _add_slot_gradients(
+    total: Array, row: int, r: int, x: Array, vectors: Array, grad_x: Array, grad_vectors: Array
+) -> None:
+    """Add the gradients of ``vectors[r] . x[row]``, whose own gradient is ``total`` (H,), and reset ``total``."""
     for h in range(len(total)):
         for c in range(x.shape[2]):
             grad_x[row, h, c] += total[h] * vectors[r, h, c]

@@ -1,10 +1,10 @@
-"""How loops are compiled by Numba, and run on several threads.
+"""How Numba compiles loops, and how they run on several threads.
 
-Nothing is compiled before it is called. What is compiled is kept on disk, under ``NUMBA_CACHE_DIR``, else beside the
-module, else in the user's cache; where nothing can be written, each process compiles anew.
+A loop is compiled when it is first called. The machine code is kept on disk: in ``NUMBA_CACHE_DIR``, else beside this
+module, else in the user's cache folder. If no folder can be written, each process compiles again.
 
-Threads are plain Python threads around kernels that let go of the GIL; Numba's own threading layers are not used,
-because the one that every wheel has ends the process when two Python threads call it at once.
+Threads are plain Python threads around kernels that release the GIL. Numba's own threading layers are not used, because
+the one that every wheel contains ends the process when two Python threads call it at the same time.
 """
 
 from __future__ import annotations
@@ -26,72 +26,71 @@ from data.machine import threads
 Array = npt.NDArray[Any]
 
 HERE = Path(__file__).parent
+SHARED_FILES = ("compiled.py", "fast_math.py")
+"""Files whose code is compiled into kernels of other files."""
 
 CONFIG: Any = numba.config
 
-SHARES = 4
-"""Calls of a kernel a thread."""
+CALLS_PER_THREAD = 4
+"""A thread that waits for its core must not hold up the others, so the work is cut into more calls than threads."""
 
-PARTS = 64
-"""Runs of rows that threads take turns at: enough to even out their work, few enough to cost nothing themselves."""
+MAX_PARTS = 64
+"""Parts of about equal cost: enough to balance the threads, few enough to cost nothing themselves."""
 
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"}}
-"""Sums may be vectorised, which fixes their order at compile time; NaN and infinity mean what they always do."""
+"""Sums may be vectorised, which fixes their order at compile time. NaN and infinity keep their meaning."""
 
 
 def in_parallel(kernel: Callable[..., None], threads: int, parts: int, *arguments: Any) -> None:
-    """Run ``kernel(first part, last part, *arguments)`` over all parts on as many threads.
-
-    There are several shares a thread, so that one that has to wait for its core does not hold up the others.
-    """
+    """Run ``kernel(first part, last part, *arguments)`` over all parts on as many threads."""
     if threads == 1 or parts == 0:
         return kernel(0, parts, *arguments)
-    shares = min(SHARES * threads, parts)
-    bounds = [parts * share // shares for share in range(shares + 1)]
-    # a pool a call costs some 0.1 ms, and leaves nothing behind that a fork or an exit could hang on
+    calls = min(CALLS_PER_THREAD * threads, parts)
+    bounds = [parts * call // calls for call in range(calls + 1)]
+    # a new pool costs about 0.1 ms a call, and leaves nothing behind on which a fork or an exit could hang
     with ThreadPoolExecutor(threads) as pool:
-        running = [pool.submit(kernel, *share, *arguments) for share in pairwise(bounds)]
-    for share in running:
-        share.result()
+        running = [pool.submit(kernel, *bound, *arguments) for bound in pairwise(bounds)]
+    for call in running:
+        call.result()
     return None
 
 
 def in_balanced_parts(kernel: Callable[..., None], cost: Array, *arguments: Any) -> None:
-    """Run ``kernel(first part, last part, bounds, *arguments)`` over rows (n,) of known cost on all threads.
+    """Run ``kernel(first part, last part, bounds, *arguments)`` on all threads, over rows of known cost (n,).
 
-    The rows of part p are those from ``bounds[p]`` to ``bounds[p + 1]``.
+    Part p holds the rows from ``bounds[p]`` to before ``bounds[p + 1]``.
     """
-    bounds = balanced(cost)
+    bounds = balanced_bounds(cost)
     in_parallel(kernel, threads(), len(bounds) - 1, bounds, *arguments)
 
 
-def balanced(cost: Array, parts: int = PARTS) -> Array:
-    """Bounds (at most ``parts`` + 1,) of runs of about equal cost."""
+def balanced_bounds(cost: Array, parts: int = MAX_PARTS) -> Array:
+    """Cut rows of known cost (n,) into parts of about equal cost: returns their bounds (at most ``parts`` + 1,)."""
     total = np.cumsum(np.maximum(cost, 1))
     cuts = np.searchsorted(total, np.linspace(0, total[-1] if len(total) else 0, parts + 1)[1:-1])
     return np.unique(np.concatenate([[0], cuts, [len(cost)]])).astype(np.int64)
 
 
 def kernel(function: Callable[..., None]) -> Callable[..., None]:
-    """Compile at the first call, and keep the result on disk."""
+    """Compile at the first call, and keep the machine code on disk."""
     compiled: Callable[..., None]
     try:
         with _cached_in(_cache_folder()):
             compiled = numba.njit(function, cache=True, **OPTIONS)
-    except RuntimeError:  # Numba has found no folder that it may write to
+    except RuntimeError:  # Numba has found no folder that it can write to
         compiled = numba.njit(function, **OPTIONS)
     return compiled
 
 
 def _cache_folder() -> Path:
-    """Another one whenever what kernels take from other files changes: Numba looks at the file of a kernel only."""
-    shared = b"".join((HERE / name).read_bytes() for name in ("compiled.py", "fast_math.py"))
+    """Return another folder whenever a shared file changes: Numba itself checks only the file of the kernel."""
+    shared = b"".join((HERE / name).read_bytes() for name in SHARED_FILES)
     return Path(CONFIG.CACHE_DIR or HERE / "__pycache__") / f"kernels-{hashlib.sha256(shared).hexdigest()[:16]}"
 
 
 @contextmanager
 def _cached_in(folder: Path) -> Iterator[None]:
-    """Kernels that are made within keep their results there, if Numba may write to it."""
+    """Let kernels that are defined inside keep their machine code in ``folder``, if Numba can write to it."""
     chosen = CONFIG.CACHE_DIR
     CONFIG.CACHE_DIR = str(folder)
     try:
@@ -101,13 +100,18 @@ def _cached_in(folder: Path) -> Iterator[None]:
 
 
 def inner(function: Callable[..., Any]) -> Any:
-    """Compile as a part of kernels."""
-    return numba.njit(function, **OPTIONS)
+    """Compile as a part of kernels, always inlined.
+
+    A function that is not inlined runs different machine code in the process that compiles the kernel and in those that
+    load it from disk, and then sums may differ in the last bit.
+    """
+    return numba.njit(function, forceinline=True, **OPTIONS)
 
 
 def exact(function: Callable[..., Any]) -> Any:
-    """Compile as a part of kernels, each operation as it is written: the same bits in a vector as alone.
+    """Compile as a part of kernels, with every operation as it is written: the same bits in a vector as alone.
 
-    ``fastmath`` has to be refused by name: what is not named is taken over from whichever kernel is compiled first.
+    ``fastmath`` is refused by name. If it were left out, Numba would take the option of the kernel that is compiled
+    first.
     """
     return numba.njit(function, nogil=True, error_model="numpy", fastmath=False)

@@ -1,7 +1,7 @@
-"""Logarithm and exponential of float32, written out: loops are vectorised, and any machine gets the same bits.
+"""Logarithm and exponential of float32, written out so that loops are vectorised and all machines get the same bits.
 
-Both follow Cephes (S. L. Moshier, netlib.org/cephes, ``logf.c`` and ``expf.c``) and are right to a unit or two in the
-last place.
+Both follow Cephes (S. L. Moshier, netlib.org/cephes, ``logf.c`` and ``expf.c``) and are right to one or two units in
+the last place.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from models.kernels.compiled import exact
 GREATEST = np.finfo(np.float32).max
 
 ROOT = np.int32(0x3F3504F3)
-"""Bits of the root of 1/2: mantissas are taken from there to twice of it, around 1."""
+"""Bits of the square root of 1/2: mantissas are taken between it and its double, around 1."""
 
 LN2, LN2_REST = np.float32(0.693359375), np.float32(-2.12194440e-4)
-"""Together the logarithm of 2; products of the first with an exponent are exact."""
+"""Their sum is the logarithm of 2; the product of the first with any exponent is exact."""
 
 LOG2_E = np.float32(1.44269504088896341)
 ONE, HALF = np.float32(1.0), np.float32(0.5)
@@ -30,19 +30,19 @@ LOG = tuple(
         -1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1,
     )
 )  # fmt: skip
-"""Of m^3 in log(1 + m), the highest power first."""
+"""Coefficients of m^3 in log(1 + m), the highest power first."""
 
 EXP = tuple(
     np.float32(factor)
     for factor in (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
 )
-"""Of r^2 in exp(r), the highest power first."""
+"""Coefficients of r^2 in exp(r), the highest power first."""
 
 
 @exact
 def log(x: Any) -> Any:
-    """Of a float32 of at least 2^-126; infinity and NaN come back."""
-    shifted = np.int32(np.float32(x).view(np.int32) - ROOT)  # Numba would go on in 64 bits, with half as many at once
+    """Return the natural logarithm of a float32 that is at least 2^-126; infinity and NaN are returned unchanged."""
+    shifted = np.int32(np.float32(x).view(np.int32) - ROOT)  # int32: Numba would use 64 bits, half as many at once
     exponent = np.float32(np.int32(shifted >> 23))
     m = np.int32((shifted & 0x7FFFFF) + ROOT).view(np.float32) - ONE
     series = LOG[0]
@@ -55,7 +55,7 @@ def log(x: Any) -> Any:
 
 @exact
 def exp(x: Any) -> Any:
-    """Of a float32 between -87 and 88."""
+    """Return the exponential of a float32 between -87 and 88."""
     exponent = np.floor(x * LOG2_E + HALF)
     r = (x - exponent * LN2) - exponent * LN2_REST
     series = EXP[0]

@@ -1,11 +1,13 @@
-"""Loops that score songs for users and keep the best, compiled by Numba; see ``models.kernels.compiled``.
+"""Loops that score songs for users and keep the best; Numba compiles them, see ``models.kernels.compiled``.
 
-A score is defined by exact sums (``evaluation.exact_products``) and by float32 operations in one order, so it has the
-same bits wherever and beside whatever it is computed (``exact``). To rank, all songs are scored from a float32 product,
-which is fast and rounds as it likes. A user's ``margin`` bounds twice the error of that, so whoever is more than the
-margin below the k-th cannot be among the best k. The few others are scored by the definition.
+A score is defined by exact sums (``evaluation.exact_products``) and by float32 operations in one fixed order
+(``exact``), so it has the same bits in every batch and in every loop.
 
-Letters in shapes: B users, S songs, D dimensions, H heads, R relations, k length of the lists.
+The ranking scores all songs from a float32 matrix product, which is fast but rounded. A user's ``margin`` is at least
+twice the error of such a score, so a song that is more than the margin below the k-th best cannot be among the best k.
+Only the few remaining candidates get the exact score.
+
+Letters in shapes: B users, S songs, D dimensions, H heads, k length of the lists.
 """
 
 from __future__ import annotations
@@ -21,21 +23,24 @@ from models.kernels.fast_math import ONE, log
 
 Array = npt.NDArray[Any]
 
-SCORED, SIFTED = 1024, 64
-"""Songs whose scores are added up, and that are compared with the cut, before the next ones."""
+SCORE_BLOCK = 1024
+"""Songs whose scores are computed together, head by head."""
 
-MOST = np.float32(1e37)
-"""Scores above are left to those who find out where they come from."""
+SHORTLIST_BLOCK = 64
+"""Songs that are compared with the cut together."""
+
+MAX_SCORE = np.float32(1e37)
+"""The loops give up on users with a greater score; the caller then looks at all exact scores."""
 
 SPARE = 64
-"""Candidates that may wait before the worst are sorted out."""
+"""Candidates beyond 2 k that are collected before the worst are dropped."""
 
 
 class WeightedEdges(NamedTuple):
-    """Edges of a relation by the song that was listened to.
+    """Edges from songs that were listened to, through users or through artists, to candidate songs.
 
-    start, stop (n,) int64: where a song's edges are, since rows do not lie side by side. candidate (E,): uint32,
-    since an index that may be negative costs a comparison, or uint16 where that is enough. weight (H, E) float32.
+    start, stop (n,) int64: where the edges of each song are; the rows do not lie side by side. candidate (E,): uint32,
+    because Numba checks signed indices for negative values, or uint16 if that is enough. weight (H, E) float32.
     """
 
     start: Array
@@ -44,19 +49,23 @@ class WeightedEdges(NamedTuple):
     weight: Array
 
 
-class Sums(NamedTuple):
-    """What the local sums of users are added up from: ``history`` (n,) row of edges, user b's from ``start[b]`` on."""
+class ListenedEdges(NamedTuple):
+    """The edges of the songs that users listened to.
+
+    User b listened to the songs whose rows of ``edges`` are ``row[start[b]:start[b + 1]]``. start (B + 1,), row (n,).
+    """
 
     start: Array
-    history: Array
+    row: Array
     edges: tuple[WeightedEdges, ...]
 
 
 class Gates(NamedTuple):
-    """What sums and similarities count; the last of the H + 1 gates is the similarity's. All float32.
+    """The factors of the heads and of the similarity in a score. All float32.
 
-    user (B, H + 1): of a user. song (H + 1,): factor of a song's ``log_listeners`` (S,); a gate is the sum of both.
-    scale (B, H): of each sum. popularity (1,): another factor of ``log_listeners``.
+    Gate h of user b and song i is ``user[b, h] + song[h] * log_listeners[i]``; the last gate is that of the similarity.
+    user (B, H + 1), song (H + 1,), log_listeners (S,). scale (B, H) multiplies each sum before the logarithm.
+    popularity (1,) is the factor of ``log_listeners`` itself.
     """
 
     user: Array
@@ -66,74 +75,78 @@ class Gates(NamedTuple):
     log_listeners: Array
 
 
-class Vectors(NamedTuple):
-    """On the grids of ``evaluation.exact_products``, float32: user (B, D), song (S, D)."""
+class GridVectors(NamedTuple):
+    """Vectors on the grids of ``evaluation.exact_products``, float32: user (B, D), song (S, D)."""
 
     user: Array
     song: Array
 
 
-class Wanted(NamedTuple):
-    """What is looked for: user b's songs ``hidden[start[b]:start[b + 1]]`` stay out; margin (B,) float64, see above."""
+class TopSongsQuery(NamedTuple):
+    """Which songs may be listed: all but ``hidden[start[b]:start[b + 1]]`` of user b.
+
+    start (B + 1,) and hidden (n,) int64. margin (B,) float64: see the module.
+    """
 
     start: Array
     hidden: Array
     margin: Array
 
 
-class Found(NamedTuple):
-    """Lists, best first: items (B, k) int64, -1 from where no song is left; scores (B, k) float32, -inf there.
+class TopSongs(NamedTuple):
+    """The best songs of each user, best first.
 
-    sound (B,) bool: False where a score may not be finite. That row means nothing.
+    items (B, k) int64, -1 if no song is left; scores (B, k) float32, -inf there. valid (B,) bool: False if a score of
+    the user may not be finite; the rest of that row has no meaning.
     """
 
     items: Array
     scores: Array
-    sound: Array
+    valid: Array
 
 
 @kernel
-def score_songs(first: int, last: int, parts: Array, sums: Sums, gates: Gates, out: Array) -> None:
-    """Turn the similarities in ``out`` (B, S) into scores."""
+def score_songs(first: int, last: int, parts: Array, listened: ListenedEdges, gates: Gates, out: Array) -> None:
+    """Replace the similarities in ``out`` (B, S) by scores."""
     total = np.zeros((gates.scale.shape[1], out.shape[1]), dtype=np.float32)
-    for row in range(parts[first], parts[last]):
-        _add_up(row, sums, total)
-        _score_all(row, gates, total, out[row])
+    for user in range(parts[first], parts[last]):
+        _add_up(user, listened, total)
+        _score_all(user, gates, total, out[user])
 
 
 @kernel
 def best_by_vectors(
-    first: int, last: int, parts: Array, vectors: Vectors, wanted: Wanted, near: Array, found: Found
+    first: int, last: int, parts: Array, vectors: GridVectors, query: TopSongsQuery, near: Array, top: TopSongs
 ) -> None:
-    """The best songs by dot product; ``near`` (B, S) is that in float32."""
-    scratch = _scratch(near.shape[1])
-    for row in range(parts[first], parts[last]):
-        count = _candidates(row, near[row], wanted, found, scratch)
+    """Fill ``top`` with the best songs by dot product; ``near`` (B, S) holds the float32 products."""
+    candidates = _room_for_candidates(near.shape[1])
+    for user in range(parts[first], parts[last]):
+        count = _collect_candidates(user, near[user], query, top, candidates)
         for n in range(count):
-            scratch.score[n] = _dot(vectors.user[row], vectors.song[scratch.song[n]])
-        _keep(row, count, scratch, found)
+            candidates.score[n] = _dot(vectors.user[user], vectors.song[candidates.song[n]])
+        _keep_best(user, count, candidates, top)
 
 
 @kernel
 def best_by_local(
-    first: int, last: int, parts: Array, vectors: Vectors, sums: Sums, gates: Gates, wanted: Wanted, near: Array,
-    found: Found,
+    first: int, last: int, parts: Array, vectors: GridVectors, listened: ListenedEdges, gates: Gates,
+    query: TopSongsQuery, near: Array, top: TopSongs,
 ) -> None:  # fmt: skip
-    """The best songs of a model with a local channel; ``near`` (B, S), float32 products, is written over."""
-    scratch = _scratch(near.shape[1])
+    """Fill ``top`` for a model with a local channel; overwrites the float32 products in ``near`` (B, S)."""
+    candidates = _room_for_candidates(near.shape[1])
     total = np.zeros((gates.scale.shape[1], near.shape[1]), dtype=np.float32)
-    for row in range(parts[first], parts[last]):
-        _add_up(row, sums, total)
-        _score_all(row, gates, total, near[row])
-        count = _candidates(row, near[row], wanted, found, scratch)
+    for user in range(parts[first], parts[last]):
+        _add_up(user, listened, total)
+        _score_all(user, gates, total, near[user])
+        count = _collect_candidates(user, near[user], query, top, candidates)
         for n in range(count):
-            i = scratch.song[n]
-            scratch.score[n] = _score(row, i, _dot(vectors.user[row], vectors.song[i]), gates, total)
-        _keep(row, count, scratch, found)
+            i = candidates.song[n]
+            candidates.score[n] = _score(user, i, _dot(vectors.user[user], vectors.song[i]), gates, total)
+        _keep_best(user, count, candidates, top)
 
 
-class _Scratch(NamedTuple):
-    """Room for candidates (S,): which songs, and their scores; and (S,) which songs are hidden."""
+class _Candidates(NamedTuple):
+    """Working memory of one thread: candidate songs and their scores (S,), and which songs are hidden (S,)."""
 
     song: Array
     score: Array
@@ -141,17 +154,17 @@ class _Scratch(NamedTuple):
 
 
 @inner
-def _scratch(songs: int) -> Any:
-    return _Scratch(np.empty(songs, np.int64), np.empty(songs, np.float32), np.zeros(songs, np.bool_))
+def _room_for_candidates(songs: int) -> Any:
+    return _Candidates(np.empty(songs, np.int64), np.empty(songs, np.float32), np.zeros(songs, np.bool_))
 
 
 @exact
-def _add_up(row: int, sums: Sums, total: Array) -> None:
-    """``total`` (H, S): of the edges from a user's songs to each song, in the order of the history."""
+def _add_up(user: int, listened: ListenedEdges, total: Array) -> None:
+    """Set ``total`` (H, S) to the sum of the weights from the user's songs to each song, song by song."""
     total[:] = 0.0
-    for n in range(sums.start[row], sums.start[row + 1]):
-        j, head = sums.history[n], 0
-        for edges in sums.edges:
+    for n in range(listened.start[user], listened.start[user + 1]):
+        j, head = listened.row[n], 0
+        for edges in listened.edges:
             start, stop, heads = edges.start[j], edges.stop[j], len(edges.weight)
             for h in range(0, heads - 1, 2):  # two at a time: a candidate is read once for both
                 _add_two(start, stop, edges, h, total[head + h], total[head + h + 1])
@@ -176,29 +189,29 @@ def _add_one(start: int, stop: int, candidate: Array, weight: Array, one: Array)
 
 
 @exact
-def _score(row: int, i: int, similarity: float, gates: Gates, total: Array) -> float:
-    """The definition: of one song, from its similarity."""
+def _score(user: int, i: int, similarity: float, gates: Gates, total: Array) -> float:
+    """Return the score of song ``i``: this is the definition."""
     heads, log_d = len(total), gates.log_listeners[i]
-    score = (gates.user[row, heads] + gates.song[heads] * log_d) * similarity + gates.popularity[0] * log_d
+    score = (gates.user[user, heads] + gates.song[heads] * log_d) * similarity + gates.popularity[0] * log_d
     for h in range(heads):
-        score += (gates.user[row, h] + gates.song[h] * log_d) * log(ONE + total[h, i] * gates.scale[row, h])
+        score += (gates.user[user, h] + gates.song[h] * log_d) * log(ONE + total[h, i] * gates.scale[user, h])
     return score
 
 
 @exact
-def _score_all(row: int, gates: Gates, total: Array, out: Array) -> None:
-    """The same operations on all songs at once, block by block; ``out`` (S,) from similarities to scores."""
+def _score_all(user: int, gates: Gates, total: Array, out: Array) -> None:
+    """Replace the similarities in ``out`` (S,) by scores: the operations of ``_score``, on blocks of songs."""
     heads, songs = len(total), len(out)
-    for start in range(0, songs, SCORED):
-        stop = min(start + SCORED, songs)
+    for start in range(0, songs, SCORE_BLOCK):
+        stop = min(start + SCORE_BLOCK, songs)
         log_d, block = gates.log_listeners[start:stop], out[start:stop]
-        _begin(gates.user[row, heads], gates.song[heads], gates.popularity[0], log_d, block)
+        _begin_with_vectors(gates.user[user, heads], gates.song[heads], gates.popularity[0], log_d, block)
         for h in range(heads):
-            _add_head(gates.user[row, h], gates.song[h], gates.scale[row, h], total[h, start:stop], log_d, block)
+            _add_head(gates.user[user, h], gates.song[h], gates.scale[user, h], total[h, start:stop], log_d, block)
 
 
 @exact
-def _begin(user: float, song: float, popularity: float, log_d: Array, out: Array) -> None:
+def _begin_with_vectors(user: float, song: float, popularity: float, log_d: Array, out: Array) -> None:
     for n in range(len(out)):
         out[n] = (user + song * log_d[n]) * out[n] + popularity * log_d[n]
 
@@ -211,7 +224,7 @@ def _add_head(user: float, song: float, scale: float, total: Array, log_d: Array
 
 @inner
 def _dot(user: Array, song: Array) -> Any:
-    """Exact in any order, so its sum may be vectorised, and then rounded once."""
+    """Return the dot product, rounded once: on the grids the float64 sum is exact in any order."""
     total = 0.0
     for d in range(len(user)):
         total += np.float64(user[d]) * np.float64(song[d])
@@ -219,41 +232,44 @@ def _dot(user: Array, song: Array) -> Any:
 
 
 @inner
-def _candidates(row: int, near: Array, wanted: Wanted, found: Found, scratch: _Scratch) -> int:
-    """Put the songs that may be among the best into ``scratch``, by rising index; how many they are."""
-    hidden = wanted.hidden[wanted.start[row] : wanted.start[row + 1]]
+def _collect_candidates(user: int, near: Array, query: TopSongsQuery, top: TopSongs, candidates: _Candidates) -> int:
+    """Put the songs that may be among the best k into ``candidates``, by rising index; return how many they are."""
+    hidden = query.hidden[query.start[user] : query.start[user + 1]]
     for i in hidden:
-        scratch.hidden[i] = True
-    count, finite = _sift(near, found.items.shape[1], wanted.margin[row], scratch)
+        candidates.hidden[i] = True
+    count, finite = _shortlist(near, top.items.shape[1], query.margin[user], candidates)
     for i in hidden:
-        scratch.hidden[i] = False
-    found.sound[row] = finite and wanted.margin[row] <= MOST
-    return count if found.sound[row] else 0
+        candidates.hidden[i] = False
+    top.valid[user] = finite and query.margin[user] <= MAX_SCORE
+    return count if top.valid[user] else 0
 
 
 @inner
-def _sift(near: Array, k: int, margin: float, scratch: _Scratch) -> tuple[int, bool]:
-    """Songs not below the cut, which rises with the k-th best of those seen; and whether all scores are finite."""
+def _shortlist(near: Array, k: int, margin: float, candidates: _Candidates) -> tuple[int, bool]:
+    """Collect the songs that are not below the cut, which rises with the k-th best song so far.
+
+    Returns the number of candidates, and whether all scores are finite.
+    """
     count, full, cut, finite = 0, 2 * k + SPARE, np.float32(-inf), True
-    for start in range(0, len(near), SIFTED):
-        block = near[start : start + SIFTED]
+    for start in range(0, len(near), SHORTLIST_BLOCK):
+        block = near[start : start + SHORTLIST_BLOCK]
         above, odd = False, False
         for n in range(len(block)):
             above |= block[n] >= cut
-            odd |= not abs(block[n]) <= MOST  # NaN is not
+            odd |= not abs(block[n]) <= MAX_SCORE  # true for NaN
         finite &= not odd
         if above:
             for n in range(len(block)):
-                if block[n] >= cut and not scratch.hidden[start + n]:
-                    scratch.song[count] = start + n
-                    scratch.score[count] = block[n]
+                if block[n] >= cut and not candidates.hidden[start + n]:
+                    candidates.song[count] = start + n
+                    candidates.score[count] = block[n]
                     count += 1
             if count >= full:
-                cut = _cut(scratch.score[:count], k, margin)
-                count = _drop(count, cut, scratch)
-                full = max(full, 2 * count)  # where all scores are about the same, to sort out is no use
+                cut = _cut(candidates.score[:count], k, margin)
+                count = _drop_below(cut, count, candidates)
+                full = max(full, 2 * count)  # dropping is useless if all scores are about the same
     if count > k:
-        count = _drop(count, _cut(scratch.score[:count], k, margin), scratch)
+        count = _drop_below(_cut(candidates.score[:count], k, margin), count, candidates)
     return count, finite
 
 
@@ -263,23 +279,23 @@ def _cut(scores: Array, k: int, margin: float) -> Any:
 
 
 @inner
-def _drop(count: int, cut: float, scratch: _Scratch) -> int:
+def _drop_below(cut: float, count: int, candidates: _Candidates) -> int:
     kept = 0
     for n in range(count):
-        if scratch.score[n] >= cut:
-            scratch.song[kept] = scratch.song[n]
-            scratch.score[kept] = scratch.score[n]
+        if candidates.score[n] >= cut:
+            candidates.song[kept] = candidates.song[n]
+            candidates.score[kept] = candidates.score[n]
             kept += 1
     return kept
 
 
 @inner
-def _keep(row: int, count: int, scratch: _Scratch, found: Found) -> None:
-    """The best k of the candidates in their order: by falling score, then by rising index, as they came."""
-    k = found.items.shape[1]
-    order = np.argsort(-scratch.score[:count], kind="mergesort")
-    found.items[row] = -1
-    found.scores[row] = -inf
+def _keep_best(user: int, count: int, candidates: _Candidates, top: TopSongs) -> None:
+    """Write the best k candidates, by falling score; equal scores stay in the order of their index."""
+    k = top.items.shape[1]
+    order = np.argsort(-candidates.score[:count], kind="mergesort")
+    top.items[user] = -1
+    top.scores[user] = -inf
     for place in range(min(k, count)):
-        found.items[row, place] = scratch.song[order[place]]
-        found.scores[row, place] = scratch.score[order[place]]
+        top.items[user, place] = candidates.song[order[place]]
+        top.scores[user, place] = candidates.score[order[place]]

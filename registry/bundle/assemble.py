@@ -14,7 +14,7 @@ from torch_geometric.data import HeteroData
 
 from data.errors import InputError
 from evaluation.record import EvaluationRecord
-from models.item_paths.local_scores import LocalScores
+from models.item_paths.local_scorer import LocalScorer
 from registry.bundle.manifest import (
     EMBEDDINGS,
     HEADS,
@@ -147,7 +147,7 @@ def _embedded(path: Path) -> dict[str, int]:
 
 def _connected(path: Path) -> dict[str, int]:
     """How many users and songs a local channel has, if it is sound."""
-    local = LocalScores.load(path)
+    local = LocalScorer.load(path)
     return {"user": local.num_users, "song": local.num_songs}
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from evaluation.ranking import Score, rank
 from evaluation.vector_scores import VectorScores
-from models.item_paths.local_scores import LocalScores
+from models.item_paths.local_scorer import LocalScorer
 from registry.bundle.manifest import ScoreFiles
 from registry.bundle.seen_tables import PARTS
 
@@ -127,7 +127,7 @@ def _side(folder: Path, files: ScoreFiles, nodes: Mapping[str, Shared]) -> Side:
 
 def _score(folder: Path, files: ScoreFiles) -> Score:
     vectors = load_file(folder / files.vectors)
-    local = LocalScores.load(folder / files.local) if files.local else None
+    local = LocalScorer.load(folder / files.local) if files.local else None
     return VectorScores(vectors["user"], vectors["song"], local)
 
 

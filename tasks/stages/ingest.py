@@ -10,7 +10,7 @@ from typing import Any
 from data.digest import sha256_of_json
 from data.errors import InputError
 from data.events.ingest_config import IngestConfig
-from data.events.sources import find_files, track_artist_files
+from data.events.log_files import find_files, track_artist_files
 from data.project import artifacts_folder
 from tasks.cache.file_digests import digest_files
 from tasks.cache.ref import Files, Ref

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from data.errors import InputError
 from data.listens import Listens
-from data.split import Part, SplitConfig, mix64, pair_draw, random_parts, split_listens
+from data.split import Part, SplitConfig, mix64, pair_uniform, random_parts, split_listens
 
 FIRST_DAY = 20_000
 HELD_OUT = (Part.VAL, Part.TEST)
@@ -85,17 +85,17 @@ def test_the_greatest_draw_goes_back_to_train():
 
 def test_draws_are_uniform_and_change_with_the_salt():
     user, song = np.divmod(np.arange(40_000), 200)
-    draw = pair_draw(hashes(200, 1)[user], hashes(200, 2)[song], salt=0)
+    draw = pair_uniform(hashes(200, 1)[user], hashes(200, 2)[song], salt=0)
     counts = np.histogram(draw, bins=20, range=(0, 1))[0]
     assert counts.min() > 1_800
     assert counts.max() < 2_200
-    assert abs(np.corrcoef(draw, pair_draw(hashes(200, 1)[user], hashes(200, 2)[song], salt=1))[0, 1]) < 0.02
+    assert abs(np.corrcoef(draw, pair_uniform(hashes(200, 1)[user], hashes(200, 2)[song], salt=1))[0, 1]) < 0.02
     assert abs(np.corrcoef(draw.reshape(200, 200)[0], draw.reshape(200, 200)[1])[0, 1]) < 0.25
 
 
 def test_draws_do_not_mix_up_user_and_song():
     left, right = np.array([5]), np.array([9])
-    assert pair_draw(left, right, 0) != pair_draw(right, left, 0)
+    assert pair_uniform(left, right, 0) != pair_uniform(right, left, 0)
 
 
 def test_mix64_gives_the_published_sequence_of_splitmix64():

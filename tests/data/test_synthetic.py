@@ -204,7 +204,7 @@ def test_ingest_keeps_every_event_and_the_graph_has_what_the_log_says(tmp_path, 
 
 
 def test_configs_are_parsed_without_the_heavy_libraries():
-    modules = "data.synthetic.log, data.events.ingest_config, data.events.sources, data.split, data.weights"
+    modules = "data.synthetic.log, data.events.ingest_config, data.events.log_files, data.split, data.weights"
     code = f"import sys, {modules}; print({{'torch', 'pandas', 'duckdb'}} & set(sys.modules))"
     root = Path(__file__).parents[2]
     found = subprocess.run([sys.executable, "-c", code], cwd=root, check=True, capture_output=True, text=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 from data.errors import InputError
 from evaluation.ranking import Ranked, Ranking, rank
 from evaluation.vector_scores import Hidden, VectorScores
-from models.item_paths.local_scores import LocalScores, Relation
+from models.item_paths.local_scorer import LocalScorer, PathHeads
 from models.item_paths.paths import Neighbors, Paths
 
 whenever_compiled = settings(deadline=None)  # the first example may have to wait for the compiler
@@ -39,7 +39,7 @@ def some_hidden(seed: int) -> Tensor:
     return torch.unique(pairs, dim=1)
 
 
-def channel(seed: int, songs: int = SONGS, gates: float = 1.0) -> LocalScores:
+def channel(seed: int, songs: int = SONGS, gates: float = 1.0) -> LocalScorer:
     """A local channel of random listens and parameters; user 0 has no songs."""
     rng = np.random.default_rng(seed)
     user, song = np.unique(rng.integers((1, 0), (USERS, songs), (600, 2)), axis=0).T
@@ -48,11 +48,11 @@ def channel(seed: int, songs: int = SONGS, gates: float = 1.0) -> LocalScores:
     def draw(*shape: int) -> np.ndarray:
         return rng.normal(size=shape).astype(np.float32)
 
-    return LocalScores(
+    return LocalScorer(
         Neighbors.of(user, song, USERS),
         (
-            Relation(Paths.of(song, user, songs, USERS, (0.3, 1.0)), draw(2, 5)),
-            Relation(Paths.of(by, artist, songs, 60, (0.5,)), draw(1, 4)),
+            PathHeads(Paths.of(song, user, songs, USERS, (0.3, 1.0)), draw(2, 5)),
+            PathHeads(Paths.of(by, artist, songs, 60, (0.5,)), draw(1, 4)),
         ),
         user_power=draw(3),
         gates=gates * draw(4, 3),
@@ -112,7 +112,7 @@ def taken(score: VectorScores, k: int = 5) -> bool:
 
 
 @pytest.mark.parametrize("local", [None, channel(0)])
-def test_usual_vectors_are_ranked_without_all_scores(local: LocalScores | None) -> None:
+def test_usual_vectors_are_ranked_without_all_scores(local: LocalScorer | None) -> None:
     score = VectorScores(*near_ties(0), local)
     assert isinstance(score, Ranking)
     assert taken(score)
@@ -153,7 +153,7 @@ def test_a_score_moves_no_further_than_said_when_its_similarity_does(seed: int, 
     user, song = near_ties(seed)
     local = channel(seed, gates=gates)
     score, users = VectorScores(user, song, local), np.arange(USERS)
-    _, prepared = local.prepared(users, SONGS)
+    _, prepared = local.kernel_inputs(users, SONGS)
     rng = np.random.default_rng(seed)
     exact = rng.uniform(-1, 1, (USERS, SONGS)).astype(np.float32) * score._greatest_product(user.numpy())[:, None]
     exact = exact.astype(np.float32)
@@ -177,7 +177,7 @@ def taken_by(score: VectorScores) -> bool:
 
 
 @pytest.mark.parametrize("local", [None, channel(0)])
-def test_a_user_of_whom_all_is_hidden_has_an_empty_list(local: LocalScores | None) -> None:
+def test_a_user_of_whom_all_is_hidden_has_an_empty_list(local: LocalScorer | None) -> None:
     hidden = torch.stack([torch.full((SONGS - 2,), 3), torch.arange(2, SONGS)])
     found = rank(VectorScores(*near_ties(0), local), torch.arange(USERS), hidden, 4)
     assert set(found.items[3, :2].tolist()) == {0, 1}
@@ -188,7 +188,7 @@ def test_a_user_of_whom_all_is_hidden_has_an_empty_list(local: LocalScores | Non
 @pytest.mark.parametrize("local", [None, channel(0)])
 @pytest.mark.parametrize(("place", "value"), [("user", torch.nan), ("song", torch.nan), ("song", torch.inf)])
 def test_scores_that_are_not_finite_are_refused_though_they_are_never_all_computed(
-    local: LocalScores | None, place: str, value: float
+    local: LocalScorer | None, place: str, value: float
 ) -> None:
     user, song = near_ties(0)
     {"user": user, "song": song}[place][5, 0] = value

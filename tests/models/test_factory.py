@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from data.errors import InputError
-from models.factory import create_model, model_path
+from models.architectures import model_path
+from models.factory import create_model
 
 SIZES = {"num_users": 4, "num_songs": 5, "num_artists": 2}
 
@@ -28,7 +29,7 @@ def test_a_class_anywhere_can_be_named():
 
 
 def test_naming_a_model_imports_no_torch():
-    code = "import sys; from models.factory import model_path; model_path({}); print('torch' in sys.modules)"
+    code = "import sys; from models.architectures import model_path; model_path({}); print('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"
 

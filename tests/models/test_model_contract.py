@@ -10,7 +10,8 @@ from data.graph import LISTENS, message_graph
 from evaluation.evaluation import evaluate
 from evaluation.ranking import rank
 from evaluation.vector_scores import VectorScores
-from models.factory import MODELS, create_model
+from models.architectures import MODELS
+from models.factory import create_model
 from trainers.config import TrainingConfig
 from trainers.loop.random_streams import own_global_stream
 from trainers.objective import PairObjective

@@ -18,7 +18,7 @@ from torch_geometric.data import HeteroData
 
 from evaluation.result_files import write_results
 from evaluation.vector_scores import VectorScores
-from models.item_paths.local_scores import LocalScores, Relation
+from models.item_paths.local_scorer import LocalScorer, PathHeads
 from models.item_paths.paths import Neighbors, Paths
 from registry.bundle.assemble import assemble_bundle
 from registry.gate.gate_config import GateConfig
@@ -58,7 +58,7 @@ def embeddings(graph: HeteroData, quality: float) -> dict[str, torch.Tensor]:
     return {"user": user, "song": torch.eye(NUM_SONGS)}
 
 
-def local_channel(graph: HeteroData, similarity: float) -> LocalScores:
+def local_channel(graph: HeteroData, similarity: float) -> LocalScorer:
     """A local channel of the train listens, where the similarity of the vectors counts as much as is said."""
     store = graph["user", "listens", "song"]
     user, song = store.edge_index[:, store.get("train_mask", torch.ones(store.num_edges, dtype=torch.bool))].numpy()
@@ -66,16 +66,16 @@ def local_channel(graph: HeteroData, similarity: float) -> LocalScores:
     users = Paths.of(song, user, NUM_SONGS, NUM_USERS, [0.5])
     artists = Paths.of(made, artist, NUM_SONGS, NUM_ARTISTS, [0.5])
     head = np.array([[0.5, 0.1, -0.3, 1.2]], dtype=np.float32)
-    return LocalScores(
+    return LocalScorer(
         Neighbors.of(user, song, NUM_USERS),
-        (Relation(users, head), Relation(artists, head)),
+        (PathHeads(users, head), PathHeads(artists, head)),
         user_power=np.array([0.5, 0.2], dtype=np.float32),
         gates=np.array([[0.2, 0.1, 0.0], [0.3, 0.0, 0.1], [similarity, 0.0, 0.0]], dtype=np.float32),
         popularity=0.05,
     )
 
 
-def write_model(folder: Path, graph: HeteroData, quality: float, trainer: str, local: LocalScores | None) -> Path:
+def write_model(folder: Path, graph: HeteroData, quality: float, trainer: str, local: LocalScorer | None) -> Path:
     folder.mkdir(parents=True)
     if local:
         local.save(folder / "local.safetensors")

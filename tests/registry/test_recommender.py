@@ -15,7 +15,7 @@ from torch_geometric.data import HeteroData
 
 from data.errors import InputError
 from evaluation.vector_scores import VectorScores
-from models.item_paths.local_scores import LocalScores
+from models.item_paths.local_scorer import LocalScorer
 from registry.bundle.assemble import assemble_bundle
 from registry.bundle.manifest import verify_bundle
 from registry.bundle.seen_tables import KNOWN
@@ -76,7 +76,7 @@ def test_agrees_with_the_evaluation_of_a_model_with_a_local_channel(
     with_local: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch, share: float
 ) -> None:
     """Whether one user's edges are counted or those of all songs."""
-    monkeypatch.setattr("models.item_paths.local_scores.ALL_EDGES_FROM", share)
+    monkeypatch.setattr("models.item_paths.local_scorer.ALL_EDGES_FROM", share)
     assert recommended(with_local) == lists_of(with_local)
     assert lists_of(with_local) != lists_of(bundle)
 
@@ -86,7 +86,7 @@ def test_a_refit_recommends_by_its_own_local_channel(make_parts, tmp_path: Path)
     assemble_bundle(tmp_path / "bundle", **parts, refit=refit["model"])
     manifest, model = verify_bundle(tmp_path / "bundle"), Recommender.load(tmp_path / "bundle")
     vectors = load_file(refit["model"] / "embeddings.safetensors")
-    local = LocalScores.load(refit["model"] / "local.safetensors")
+    local = LocalScorer.load(refit["model"] / "local.safetensors")
     expected = VectorScores(vectors["user"], vectors["song"], local)(torch.arange(40)).numpy()
     assert (np.stack([model.scores(user) for user in range(40)]) == expected).all()
     twin = Recommender(tmp_path / "bundle", manifest, manifest.measured)

@@ -11,7 +11,7 @@ from data.errors import InputError
 from data.graph import LISTENS, message_graph
 from models.base import Embeddings
 from models.factory import create_model
-from models.item_paths.listened import history
+from models.item_paths.listened_songs import listened_songs
 from trainers import calibration as channels
 from trainers.calibration import Calibration, channel_loss
 from trainers.config import TrainingConfig
@@ -243,7 +243,7 @@ def test_what_the_vectors_learn_does_not_depend_on_the_channel(model, seen):
 
 def naive_loss(model, graph, embeddings, pairs, chosen):
     """Mean over the pairs of -log of the positive's share of exp(score), candidates counting for all songs."""
-    known, train, total = history(graph), as_set(train_pairs(graph)), 0.0
+    known, train, total = listened_songs(graph), as_set(train_pairs(graph)), 0.0
     for user, song in pairs.T:
         similarity = embeddings.user[user] @ embeddings.song.T
         own = model.local.pair_scores(known, user[None], song[None], similarity[song][None])[0]

@@ -10,8 +10,8 @@ from torch_geometric.data import HeteroData
 from data.graph import LISTENS, REV_LISTENS, message_graph
 from evaluation.audit.auditor import IN_SAMPLE, audit_graph
 from evaluation.audit.planting import run_canary
+from models.architectures import MODELS
 from models.base import Embeddings, RecommenderModel
-from models.factory import MODELS
 from trainers.advanced import AdvancedTrainer
 from trainers.factory import TRAINERS
 from trainers.leakage_probe import TrainerProbe

@@ -13,7 +13,7 @@ from torch_geometric.data import HeteroData
 from data.errors import InputError
 from models.base import Embeddings, TableModel
 from models.factory import create_model
-from models.graph.per_graph import PerGraph
+from models.graph.graph_cache import GraphCache
 from trainers.advanced import AdvancedTrainer
 from trainers.config import TrainingConfig
 from trainers.federated.client import graph_of, groups_of_users, load_parameters, split_parameters
@@ -65,7 +65,7 @@ class FederatedTrainer(AdvancedTrainer):
         self._check_model()
         self.answered: list[int] = []
         self._flower: FlowerProcess | None = None
-        self._known_parts: PerGraph[list[Part]] = PerGraph()
+        self._known_parts: GraphCache[list[Part]] = GraphCache()
 
     def train(self, graph: HeteroData, num_epochs: int) -> TrainingResults:
         """See ``BaseTrainer.train``; Flower runs from the first epoch to the end."""

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from evaluation.ranking import Score
 from evaluation.vector_scores import VectorScores
 from models.base import Embeddings, RecommenderModel
-from models.item_paths.local_scores import LocalScores
+from models.item_paths.local_scorer import LocalScorer
 from trainers.loop.training_results import EpochRecord
 
 WEIGHTS, EMBEDDINGS, CONFIG, HISTORY = "model.safetensors", "embeddings.safetensors", "config.json", "history.json"
@@ -26,7 +26,7 @@ def write_model(
     folder: Path,
     model: RecommenderModel,
     embeddings: Embeddings,
-    local: LocalScores | None,
+    local: LocalScorer | None,
     config: Mapping[str, Any],
     history: list[EpochRecord],
 ) -> Path:
@@ -52,7 +52,7 @@ def load_embeddings(folder: Path) -> Embeddings:
 
 def load_score(folder: Path) -> Score:
     """The score function of a saved model: the similarity, or what its local channel makes of it."""
-    local = LocalScores.load(folder / LOCAL) if (folder / LOCAL).is_file() else None
+    local = LocalScorer.load(folder / LOCAL) if (folder / LOCAL).is_file() else None
     return VectorScores(*load_embeddings(folder), local)
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
+from data.display_names import artists_by_song, names_of
 from data.graph import BY
-from data.names import artists_by_song, names_of
 from models.base import Embeddings
 from trainers.sampling import train_pairs
 

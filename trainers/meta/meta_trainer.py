@@ -17,7 +17,7 @@ from evaluation.new_users import NewUsers, few_shot_recall
 from evaluation.parts import part_edges, sample_users
 from evaluation.ranking import Ranked, rows_of
 from models.few_shot import PREFIX, FewShot
-from models.graph.per_graph import PerGraph
+from models.graph.graph_cache import GraphCache
 from models.item_paths.paths import Neighbors
 from trainers.advanced import AdvancedConfig, AdvancedTrainer
 from trainers.config import TrainingConfig
@@ -77,7 +77,7 @@ class MetaTrainer(AdvancedTrainer):
         self.few_shot = self._new_few_shot().to(self.device)
         self.model.add_module(PREFIX, self.few_shot)
         self.optimizer = self.create_optimizer()
-        self._listens: PerGraph[Neighbors] = PerGraph()
+        self._listens: GraphCache[Neighbors] = GraphCache()
 
     def _new_few_shot(self) -> FewShot:
         config, model = self.config, self.model.config

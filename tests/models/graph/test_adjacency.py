@@ -53,7 +53,7 @@ def test_without_leaves_out_both_directions_of_the_pairs_and_nothing_else(board)
     seen, users = message_graph(board), board["user"].num_nodes
     edges, pairs = adjacency(seen, CPU), seen[LISTENS].edge_index
     chosen = pairs[:, [7, 0, -1, 7, 30]]  # in any order, and one of them twice
-    keep = edges.without(chosen, users)
+    keep = edges.mask_without(chosen, users)
     assert set(keep.tolist()) == {0.0, 1.0}
     assert ends_of(edges, users, keep == 0) == sorted(2 * [tuple(pair) for pair in pairs[:, [0, -1, 7, 30]].T.tolist()])
     assert (keep[edges.relation >= 2] == 1).all()
@@ -61,7 +61,7 @@ def test_without_leaves_out_both_directions_of_the_pairs_and_nothing_else(board)
 
 def test_without_no_pairs_keeps_all(board):
     edges = adjacency(message_graph(board), CPU)
-    assert (edges.without(torch.empty(2, 0, dtype=torch.long), board["user"].num_nodes) == 1).all()
+    assert (edges.mask_without(torch.empty(2, 0, dtype=torch.long), board["user"].num_nodes) == 1).all()
 
 
 # an even user hears no odd song, song 0 of user 0 is held out; user 44 is artist 0, whose song 0 is
@@ -72,13 +72,15 @@ NO_EDGES = [(0, 1), (0, 0), (23, 0), (23, 18), (0, 20), (0, 10**6), (24, 0), (44
 def test_without_a_pair_that_is_no_edge_changes_nothing_more(board, pair):
     seen, users = message_graph(board), board["user"].num_nodes
     edges, pairs = adjacency(seen, CPU), seen[LISTENS].edge_index[:, :3]
-    assert torch.equal(edges.without(torch.cat([pairs, torch.tensor([pair]).T], 1), users), edges.without(pairs, users))
+    assert torch.equal(
+        edges.mask_without(torch.cat([pairs, torch.tensor([pair]).T], 1), users), edges.mask_without(pairs, users)
+    )
 
 
 def test_without_a_pair_of_a_graph_that_has_no_edges(make_checkerboard):
     empty = message_graph(make_checkerboard(num_artists=0, withheld=False))
     empty[LISTENS].edge_index, empty[LISTENS].weight = torch.empty(2, 0, dtype=torch.long), torch.empty(0)
-    assert len(adjacency(empty, CPU).without(torch.zeros(2, 1, dtype=torch.long), 24)) == 0
+    assert len(adjacency(empty, CPU).mask_without(torch.zeros(2, 1, dtype=torch.long), 24)) == 0
 
 
 def test_a_graph_is_prepared_once_and_let_go(board):

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from data.graph import BY, LISTENS, message_graph
-from models.factory import MODELS, create_model
+from models.architectures import MODELS
+from models.factory import create_model
 from models.graph.adjacency import adjacency
 
 CPU = torch.device("cpu")

@@ -15,7 +15,7 @@ from torch_geometric.data import HeteroData
 from data.graph import BY, LISTENS
 from models.factory import create_model
 from models.graph.adjacency import adjacency
-from models.graph.neighborhood import Sampler, sample_edges, subsets
+from models.graph.neighborhood import NeighborSampler, random_subsets, sample_edges
 from trainers.config import TrainingConfig
 from trainers.objective import PairObjective
 
@@ -58,8 +58,8 @@ def nothing(users: torch.Tensor, songs: torch.Tensor) -> torch.Tensor:
     return torch.zeros(len(users), dtype=torch.bool)
 
 
-def sampler(*fan_out: int, seed: int = 0, without=nothing) -> Sampler:
-    return Sampler(fan_out, torch.Generator().manual_seed(seed), without)
+def sampler(*fan_out: int, seed: int = 0, without=nothing) -> NeighborSampler:
+    return NeighborSampler(fan_out, torch.Generator().manual_seed(seed), without)
 
 
 graphs = st.builds(
@@ -75,7 +75,7 @@ graphs = st.builds(
 @given(sizes=st.lists(st.integers(0, 20), min_size=1, max_size=8), count=st.integers(1, 20), seed=st.integers(0, 99))
 def test_a_subset_has_different_numbers_below_its_size(sizes, count, seed):
     sizes = torch.tensor(sizes) + count
-    chosen = subsets(sizes, count, torch.Generator().manual_seed(seed))
+    chosen = random_subsets(sizes, count, torch.Generator().manual_seed(seed))
     assert chosen.shape == (len(sizes), count)
     assert (chosen >= 0).all()
     assert (chosen < sizes[:, None]).all()
@@ -84,7 +84,7 @@ def test_a_subset_has_different_numbers_below_its_size(sizes, count, seed):
 
 def test_every_subset_is_as_likely():
     draws = 60_000
-    chosen = subsets(torch.full((draws,), 5), 3, torch.Generator().manual_seed(0))
+    chosen = random_subsets(torch.full((draws,), 5), 3, torch.Generator().manual_seed(0))
     _, counts = chosen.unique(dim=0, return_counts=True)
     expected = draws / 10  # 5 choose 3
     assert len(counts) == 10

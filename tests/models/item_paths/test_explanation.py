@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from models.item_paths.explanation import explain
-from tests.models.item_paths.test_local_scores import World, larger_world, whenever_compiled, worlds
+from models.item_paths.explanation import explain_score
+from tests.models.item_paths.test_local_scorer import World, larger_world, whenever_compiled, worlds
 
 
 @given(worlds())
@@ -17,7 +17,7 @@ def test_the_terms_add_up_to_the_score(world: World) -> None:
     scores = world.scores(local)
     for user in range(world.users):
         for song in range(world.songs):
-            found = explain(local, user, song, float(world.similarity[user, song]))
+            found = explain_score(local, user, song, float(world.similarity[user, song]))
             # terms of opposite signs may be much larger than their sum
             size = abs(found.vectors) + abs(found.popularity) + np.abs(found.by_listeners).sum()
             assert found.score == pytest.approx(
@@ -29,7 +29,7 @@ def test_only_songs_of_the_user_that_lead_there_are_named_and_the_first_adds_mos
     world = larger_world()
     local = world.compiled()
     for user in range(5):
-        found = explain(local, user, song=7, similarity=0.5)
+        found = explain_score(local, user, song=7, similarity=0.5)
         added = found.by_listeners + found.by_artists
         assert {(user, int(song)) for song in found.songs} <= world.listens
         assert (np.diff(added) <= 0).all()

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from data.graph import BY, LISTENS, REV_BY, REV_LISTENS
-from models.item_paths.listened import ARTIST_POWERS, USER_POWERS, History, history
-from models.item_paths.local_channel import STEP, LocalChannel, _HistorySums
+from models.item_paths.listened_songs import ARTIST_POWERS, USER_POWERS, ListenedSongs, listened_songs
+from models.item_paths.local_channel import PARAMETER_SCALE, LocalChannel, _ListenedSums
 from models.item_paths.paths import Neighbors, Paths
 from models.kernels.path_counts import HIGH, LOW
 
@@ -36,8 +36,8 @@ class World(NamedTuple):
     channel: LocalChannel
 
     @property
-    def known(self) -> History:
-        return history(self.graph())
+    def known(self) -> ListenedSongs:
+        return listened_songs(self.graph())
 
     def graph(self) -> HeteroData:
         graph = HeteroData()
@@ -59,7 +59,7 @@ def world(users: int, songs: int, artists: int, listens: Pairs, by: Pairs, seed:
     channel = LocalChannel()
     with torch.no_grad():
         for parameter in channel.parameters():
-            parameter += 0.3 / STEP * torch.randn(parameter.shape, generator=generator)
+            parameter += 0.3 / PARAMETER_SCALE * torch.randn(parameter.shape, generator=generator)
     similarity = 2 * torch.rand(users, songs, generator=generator) - 1
     return World(users, songs, artists, listens, by, similarity, channel)
 
@@ -113,7 +113,7 @@ def dense_weights(middles: Tensor, powers: tuple[float, ...], heads: Tensor, log
     size = middles.sum(0).clamp(min=1)
     strengths = [middles @ (size**-power)[:, None].mul(middles.T) for power in powers]
     joined = (middles @ middles.T > 0) & ~torch.eye(len(middles), dtype=torch.bool)
-    bias, of_i, of_j, *of_strength = (heads * STEP).T[:, :, None, None]
+    bias, of_i, of_j, *of_strength = (heads * PARAMETER_SCALE).T[:, :, None, None]
     score = bias + of_i * log_d[:, None] + of_j * log_d
     for alpha, strength in zip(of_strength, strengths, strict=True):
         score = score + alpha * torch.where(joined, strength, 1).log()
@@ -127,13 +127,13 @@ def dense_scores(world: World, parameters: Parameters, heard: Tensor, log_n: Ten
     listened = dense_weights(heard.T, USER_POWERS, parameters.user_heads, log_d)
     made = dense_weights(by, ARTIST_POWERS, parameters.artist_heads, log_d)
     sums = torch.einsum("uj,hij->uih", heard, torch.cat([listened, made]))
-    parts = (1 + (-parameters.user_power * STEP * log_n[:, None, None]).exp() * sums).log()
+    parts = (1 + (-parameters.user_power * PARAMETER_SCALE * log_n[:, None, None]).exp() * sums).log()
     parts = torch.cat([parts, world.similarity.double()[..., None]], 2)
     features = torch.stack(
         torch.broadcast_tensors(torch.ones(()), log_n[:, None] - usual[0], log_d - usual[1]), 2
     )  # (U, S, 3)
-    gates = torch.einsum("gf,uif->uig", parameters.gates * STEP, features)
-    return (gates * parts).sum(2) + parameters.popularity * STEP * log_d
+    gates = torch.einsum("gf,uif->uig", parameters.gates * PARAMETER_SCALE, features)
+    return (gates * parts).sum(2) + parameters.popularity * PARAMETER_SCALE * log_d
 
 
 def reference(world: World, parameters: Parameters, left_out: tuple[int, int] | None = None) -> Tensor:
@@ -184,9 +184,9 @@ def test_pair_scores_and_their_gradients_are_those_of_the_formula_without_the_pa
     assert_same_gradients(world, scores, expected, parameters)
 
 
-def held(known: History, whole: History) -> History:
+def held(known: ListenedSongs, whole: ListenedSongs) -> ListenedSongs:
     """``known`` with the users' numbers of songs, and the means, of another: what a pair's world keeps."""
-    vars(known).update(log_listens=whole.log_listens, usual=whole.usual)
+    vars(known).update(log_listens=whole.log_listens, mean_logs=whole.mean_logs)
     return known
 
 
@@ -224,7 +224,7 @@ def test_a_score_that_keeps_its_own_edge_is_another() -> None:
 @given(worlds())
 def test_what_is_compiled_scores_unseen_songs_as_training_does(world: World) -> None:
     users, songs = everyone(world)
-    served = torch.from_numpy(world.channel.compiled(world.known)(users.numpy(), world.similarity.clone().numpy()))
+    served = torch.from_numpy(world.channel.scorer(world.known)(users.numpy(), world.similarity.clone().numpy()))
     with torch.no_grad():
         trained = world.channel.scores(world.known, users, songs, world.similarity)
     unseen = incidence(world.listens, world.users, world.songs) == 0
@@ -253,10 +253,10 @@ def test_gradients_reach_every_number_of_every_parameter(of_pairs: bool) -> None
 def test_a_user_without_songs_is_scored_by_similarity_and_popularity() -> None:
     made = larger_world()
     users, songs = torch.zeros(1, dtype=torch.long), torch.arange(60)
-    known, (base, by_listens, by_listeners) = made.known, made.channel.gates[-1] * STEP
+    known, (base, by_listens, by_listeners) = made.known, made.channel.gates[-1] * PARAMETER_SCALE
     log_d = known.log_listeners
-    gate = base - by_listens * known.usual[0] + by_listeners * (log_d - known.usual[1])
-    expected = gate * made.similarity[0] + made.channel.popularity * STEP * log_d
+    gate = base - by_listens * known.mean_logs[0] + by_listeners * (log_d - known.mean_logs[1])
+    expected = gate * made.similarity[0] + made.channel.popularity * PARAMETER_SCALE * log_d
     scores = made.channel.scores(known, users, songs, made.similarity[:1])[0]
     assert torch.allclose(scores, expected, atol=1e-5)
 
@@ -265,7 +265,7 @@ def test_a_graph_without_artists_teaches_the_artist_head_nothing() -> None:
     made = larger_world(artists=0)
     bare = made.graph()
     del bare[BY], bare[REV_BY]
-    known = history(bare)
+    known = listened_songs(bare)
     users, songs = columns(made.listens)
     scores = made.channel.scores(known, *everyone(made), made.similarity)
     (scores.sum() + made.channel.pair_scores(known, users, songs, made.similarity[users, songs]).sum()).backward()
@@ -291,15 +291,15 @@ def test_sums_over_histories_and_their_gradient_are_those_of_a_dense_product(
         (torch.from_numpy(edges.owner), torch.from_numpy(edges.other).long()), weight
     )
     expected = torch.einsum("bj,cjh->bch", heard, dense)
-    sums = _HistorySums.apply(weight, edges, Neighbors.of(*heard.nonzero().T.numpy(), 20), 50)
+    sums = _ListenedSums.apply(weight, edges, Neighbors.of(*heard.nonzero().T.numpy(), 20), 50)
     assert torch.allclose(sums, expected, atol=1e-5)
     found, wanted = (torch.autograd.grad((out * signs(expected)).sum(), weight)[0] for out in (sums, expected))
     assert torch.allclose(found, wanted, atol=1e-5)
 
 
 def test_the_history_is_of_train_edges_alone(tiny_training_graph: HeteroData) -> None:
-    known, listens = history(tiny_training_graph), tiny_training_graph[LISTENS]
+    known, listens = listened_songs(tiny_training_graph), tiny_training_graph[LISTENS]
     train = listens.edge_index[:, listens.train_mask]
     assert known.listens.degree.tolist() == torch.bincount(train[0], minlength=40).tolist()
     assert known.users.middles.degree.tolist() == torch.bincount(train[1], minlength=30).tolist()
-    assert history(tiny_training_graph) is known
+    assert listened_songs(tiny_training_graph) is known

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from data.machine import threads
 from models.item_paths.paths import Neighbors, Paths, SongEdges
-from models.kernels.path_counts import Attention
+from models.kernels.path_counts import HeadTerms
 from models.kernels.top_songs import WeightedEdges
 
 Pairs = set[tuple[int, int]]
@@ -173,12 +173,12 @@ ATTENTION = ((0.7, 0.0, -0.4), (0.0, 1.3, 0.2), (-0.5, 0.1, 0.0))
 """Three heads of as many powers."""
 
 
-def attention(songs: int, seed: int = 0) -> Attention:
+def attention(songs: int, seed: int = 0) -> HeadTerms:
     listened, candidate = np.random.default_rng(seed).normal(size=(2, songs, len(ATTENTION))).astype(np.float32)
-    return Attention(np.array(ATTENTION, dtype=np.float32), listened, candidate)
+    return HeadTerms(np.array(ATTENTION, dtype=np.float32), listened, candidate)
 
 
-def weighed_row(edges: WeightedEdges, n: int) -> dict[int, np.ndarray]:
+def weighted_row(edges: WeightedEdges, n: int) -> dict[int, np.ndarray]:
     own = slice(edges.start[n], edges.stop[n])
     found = dict(zip(edges.candidate[own].tolist(), edges.weight[:, own].T, strict=True))
     assert len(found) == own.stop - own.start  # no song twice
@@ -190,13 +190,13 @@ def weighed_row(edges: WeightedEdges, n: int) -> dict[int, np.ndarray]:
 def test_weighed_edges_are_the_edges_with_the_exp_of_their_scores(made: tuple[int, int, Pairs]) -> None:
     songs, middles, pairs = made
     heads, wanted = attention(songs), np.arange(songs)[::-1].copy()
-    edges = paths(pairs, songs, middles).weighed(wanted, heads)
+    edges = paths(pairs, songs, middles).weighted_edges(wanted, heads)
     for n, j in enumerate(wanted.tolist()):
         expected = {
             i: np.exp(heads.listened[j] + heads.candidate[i] + heads.of_strength @ np.log(strength))
             for i, strength in naive_edges(pairs, songs, j).items()
         }
-        found = weighed_row(edges, n)
+        found = weighted_row(edges, n)
         assert found.keys() == expected.keys()
         for i, weight in expected.items():
             np.testing.assert_allclose(found[i], weight, rtol=1e-5)
@@ -208,36 +208,36 @@ def test_weights_are_the_same_bits_alone_and_on_any_number_of_threads(
 ) -> None:
     heads, through = attention(300), paths(larger_pairs(), 300, 80)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    expected = through.weighed(np.arange(300), heads)
+    expected = through.weighted_edges(np.arange(300), heads)
     monkeypatch.setenv("OMP_NUM_THREADS", threads)
-    together = through.weighed(np.arange(300), heads)
+    together = through.weighted_edges(np.arange(300), heads)
     for song in range(300):
-        alone = weighed_row(through.weighed(np.array([song]), heads), 0)
-        for found in (alone, weighed_row(together, song)):
-            for i, weight in weighed_row(expected, song).items():
+        alone = weighted_row(through.weighted_edges(np.array([song]), heads), 0)
+        for found in (alone, weighted_row(together, song)):
+            for i, weight in weighted_row(expected, song).items():
                 assert np.array_equal(found[i], weight)
 
 
 def test_no_bad_score_makes_a_weight_infinite() -> None:
     made, far = paths({(0, 0), (1, 0)}, 2, 1), np.full((2, 1), 1e30, dtype=np.float32)
     for listened, bound in ((far, 15), (-far, -20)):
-        heads = Attention(np.zeros((1, 3), dtype=np.float32), listened, np.zeros_like(far))
-        edges = made.weighed(np.array([0, 1]), heads)
+        heads = HeadTerms(np.zeros((1, 3), dtype=np.float32), listened, np.zeros_like(far))
+        edges = made.weighted_edges(np.array([0, 1]), heads)
         for row in (0, 1):
-            np.testing.assert_allclose(weighed_row(edges, row)[1 - row], np.exp(bound), rtol=1e-6)
+            np.testing.assert_allclose(weighted_row(edges, row)[1 - row], np.exp(bound), rtol=1e-6)
 
 
 @pytest.mark.parametrize("songs", [2**16, 2**16 + 1])
 def test_candidates_of_large_catalogues_keep_their_numbers(songs: int) -> None:
     made = paths({(1, 0), (songs - 1, 0)}, songs, 1)
-    edges = made.weighed(np.array([1, songs - 1]), attention(songs))
-    assert [set(weighed_row(edges, row)) for row in (0, 1)] == [{songs - 1}, {1}]
+    edges = made.weighted_edges(np.array([1, songs - 1]), attention(songs))
+    assert [set(weighted_row(edges, row)) for row in (0, 1)] == [{songs - 1}, {1}]
 
 
 def test_no_songs_make_no_edges() -> None:
     none, made = np.empty(0, dtype=np.int64), paths({(0, 0), (1, 0)}, 2, 1)
     assert [len(part) for part in made.edges(none)] == [1, 0, 0]
-    assert len(made.weighed(none, attention(2)).start) == 0
+    assert len(made.weighted_edges(none, attention(2)).start) == 0
 
 
 @pytest.mark.parametrize(("asked", "given"), [("3", 3), ("", None), ("0", None), ("4,2", None)])

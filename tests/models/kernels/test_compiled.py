@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.kernels.compiled import OPTIONS, balanced, exact, inner
+from models.kernels.compiled import OPTIONS, balanced_bounds, exact, inner
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 
@@ -48,7 +48,7 @@ def test_operations_of_an_inner_function_may_be_reordered() -> None:
 
 @given(st.lists(st.integers(0, 9)), st.integers(1, 8))
 def test_parts_cover_the_work(cost: list[int], parts: int) -> None:
-    bounds = balanced(np.array(cost, dtype=np.int64), parts)
+    bounds = balanced_bounds(np.array(cost, dtype=np.int64), parts)
     assert len(bounds) <= parts + 1
     assert (bounds[0], bounds[-1]) == (0, len(cost))
     assert (np.diff(bounds) > 0).all()
@@ -79,6 +79,37 @@ def test_a_change_of_what_kernels_share_reaches_those_that_are_compiled_already(
         return ended.stdout.strip()
 
     assert printed() == printed() == "2.7182817"
-    changed = tmp_path / "models" / "elementary.py"
+    changed = tmp_path / "models" / "kernels" / "fast_math.py"
     changed.write_text(changed.read_text().replace("ONE, HALF = np.float32(1.0)", "ONE, HALF = np.float32(2.0)"))
     assert printed() == "4.7182817"
+
+
+GRADIENTS = """
+import hashlib
+import torch
+from torch_geometric.data import HeteroData
+from data.graph import LISTENS
+from models.gat import DegreeAttention
+from models.graph.adjacency import adjacency
+
+torch.manual_seed(0)
+graph = HeteroData()
+graph["user"].num_nodes = graph["song"].num_nodes = 150
+graph[LISTENS].edge_index = (torch.rand(150, 150) < 0.2).nonzero().T
+graph[LISTENS].weight = torch.rand(graph[LISTENS].edge_index.shape[1])
+layer = DegreeAttention(32, 4)
+x = torch.randn(300, 32)
+(layer(x, adjacency(graph, x.device)) * torch.randn(300, 32)).sum().backward()
+print(hashlib.sha256(b"".join(value.grad.numpy().tobytes() for value in layer.parameters())).hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_the_process_that_compiles_a_kernel_gets_the_same_bits_as_those_that_load_it(tmp_path: Path) -> None:
+    variables = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", GRADIENTS]
+
+    def digest() -> str:
+        return subprocess.run(command, cwd=CHECKOUT, env=variables, capture_output=True, text=True, check=True).stdout
+
+    assert digest() == digest()

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from evaluation.record import read_per_user
-from models.item_paths.local_scores import LocalScores, Relation
+from models.item_paths.local_scorer import LocalScorer, PathHeads
 from models.item_paths.paths import Neighbors, Paths
 from registry.bundle.manifest import EMBEDDINGS, LOCAL, ScoreFiles, read_manifest
 from registry.gate.compare import Comparison, _coverage_by_user, compare
@@ -36,14 +36,14 @@ class World:
         everyone = np.arange(len(self.users))
         self.scores = self.local(everyone, self.products.copy()) if self.local else self.products
 
-    def connected(self) -> LocalScores:
+    def connected(self) -> LocalScorer:
         pairs = sorted((self.users.index(user), self.songs.index(song)) for user, song in self.seen["train"])
         (user, song), songs, users = np.array(pairs).T, len(self.songs), len(self.users)
         none, head = np.empty(0, dtype=np.int64), np.array([[0.5, -0.2, 0.3, 1.0]], dtype=np.float32)
         relations = Paths.of(song, user, songs, users, [0.3]), Paths.of(none, none, songs, 0, [0.5])
-        return LocalScores(
+        return LocalScorer(
             Neighbors.of(user, song, users),
-            tuple(Relation(paths, head) for paths in relations),
+            tuple(PathHeads(paths, head) for paths in relations),
             user_power=np.array([0.5, 0.5], dtype=np.float32),
             gates=np.array([[0.7, 0.2, 0.1], [0.1, 0.0, 0.0], [0.6, 0.1, 0.2]], dtype=np.float32),
             popularity=0.2,

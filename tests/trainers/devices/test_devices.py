@@ -12,7 +12,7 @@ import torch
 from data.graph import LISTENS
 from evaluation.ranking import rank
 from evaluation.vector_scores import VectorScores
-from models.item_paths.listened import history
+from models.item_paths.listened_songs import listened_songs
 from models.item_paths.local_channel import LocalChannel
 from tests.trainers.devices.pretend_gpu import PretendedTensor, pretended_gpu
 from trainers.base import BaseTrainer
@@ -131,7 +131,7 @@ def test_a_refit_runs_on_the_gpu(make, tiny_graph, gpu):
 
 
 def test_a_channel_on_the_gpu_scores_what_it_scores_on_the_cpu(tiny_graph, gpu):
-    known, users = history(tiny_graph), torch.arange(4)
+    known, users = listened_songs(tiny_graph), torch.arange(4)
     here, there = LocalChannel(), LocalChannel().to(gpu)
     songs, similarity = torch.arange(30), torch.zeros(4, 30)
     ours, theirs = (channel.scores(known, users, songs, similarity) for channel in (here, there))
@@ -141,7 +141,7 @@ def test_a_channel_on_the_gpu_scores_what_it_scores_on_the_cpu(tiny_graph, gpu):
     for own, other in zip(here.parameters(), there.parameters(), strict=True):
         assert torch.equal(own.grad, other.grad.cpu())
     near = similarity.numpy()
-    assert (here.compiled(known)(users.numpy(), near) == there.compiled(known)(users.numpy(), near)).all()
+    assert (here.scorer(known)(users.numpy(), near) == there.scorer(known)(users.numpy(), near)).all()
 
 
 def test_vectors_on_the_gpu_rank_as_on_the_cpu(gpu):
@@ -160,7 +160,7 @@ def test_vectors_on_the_gpu_rank_as_on_the_cpu(gpu):
 
 def test_vectors_on_the_gpu_and_a_channel_rank_as_on_the_cpu(tiny_graph, gpu):
     user, song = (torch.randn(rows, 8, generator=torch.Generator().manual_seed(rows)) for rows in (40, 30))
-    local = LocalChannel().to(gpu).compiled(history(tiny_graph))
+    local = LocalChannel().to(gpu).scorer(listened_songs(tiny_graph))
     here, there = VectorScores(user, song, local), VectorScores(user.to(gpu), song.to(gpu), local)
     ours, theirs = (rank(score, torch.arange(40), None, 10) for score in (here, there))
     assert torch.equal(ours.items, theirs.items)

@@ -15,7 +15,8 @@ from data.errors import InputError
 from data.graph import BY, LISTENS, NODE_TYPES, REV_BY, REV_LISTENS, node_counts
 from data.split import SplitConfig
 from data.training_graph import split_graph
-from models.factory import MODELS, create_model
+from models.architectures import MODELS
+from models.factory import create_model
 from trainers.factory import create_trainer
 from trainers.warm_start.new_nodes import fold_in
 from trainers.warm_start.transfer import EarlierModel, start_from

@@ -1,4 +1,4 @@
-"""Remembers what was derived from a graph for as long as the graph lives."""
+"""Keeps values that were computed from a graph for as long as the graph lives."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from torch_geometric.data import HeteroData
 T = TypeVar("T")
 
 
-class PerGraph(Generic[T]):
-    """A weak dictionary by identity: ``HeteroData`` has no hash, so ``WeakKeyDictionary`` does not take it.
+class GraphCache(Generic[T]):
+    """A weak dictionary by identity: ``WeakKeyDictionary`` does not take ``HeteroData``, which has no hash.
 
-    A graph that was changed in place keeps its old value: treat graphs as immutable.
+    A graph that is changed in place keeps its old value, so treat graphs as immutable.
     """
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[weakref.ref[HeteroData], T]] = {}
 
     def get(self, graph: HeteroData) -> T | None:
-        """The value of ``graph``, or None."""
+        """Return the value of ``graph``, or None."""
         entry = self._known.get(id(graph))
         return entry[1] if entry is not None and entry[0]() is graph else None
 
     def set(self, graph: HeteroData, value: T) -> T:
-        """Keep ``value`` until ``graph`` is gone."""
+        """Keep ``value`` until ``graph`` is gone, and return it."""
         key = id(graph)
         self._known[key] = weakref.ref(graph, lambda gone: self._forget(key, gone)), value
         return value

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from data.errors import InputError
-from models.item_paths.local_scores import LAYOUT, LocalScores, Relation
+from models.item_paths.local_scorer import LAYOUT, LocalScorer, PathHeads
 from models.item_paths.paths import Neighbors, Paths
 
 whenever_compiled = settings(deadline=None)  # the first example may have to wait for the compiler
@@ -36,22 +36,22 @@ class World(NamedTuple):
     popularity: float
     similarity: np.ndarray
 
-    def compiled(self) -> LocalScores:
+    def compiled(self) -> LocalScorer:
         user, song = columns(self.listens)
         made, artist = columns(self.by)
         paths = (
             Paths.of(song, user, self.songs, self.users, USER_POWERS),
             Paths.of(made, artist, self.songs, int(artist.max(initial=-1)) + 1, ARTIST_POWERS),
         )
-        return LocalScores(
+        return LocalScorer(
             Neighbors.of(user, song, self.users),
-            tuple(Relation(path, head) for path, head in zip(paths, self.heads, strict=True)),
+            tuple(PathHeads(path, head) for path, head in zip(paths, self.heads, strict=True)),
             user_power=self.user_power,
             gates=self.gates,
             popularity=self.popularity,
         )
 
-    def scores(self, local: LocalScores, users: np.ndarray | None = None) -> np.ndarray:
+    def scores(self, local: LocalScorer, users: np.ndarray | None = None) -> np.ndarray:
         rows = np.arange(self.users) if users is None else users
         return local(rows, self.similarity[rows].copy())
 
@@ -151,7 +151,7 @@ def test_the_bits_of_small_graphs_depend_neither_on_the_batch_nor_on_the_threads
     expected = world.scores(world.compiled())
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "2")
-        patch.setattr("models.item_paths.local_scores.ALL_EDGES_FROM", 2.0)
+        patch.setattr("models.item_paths.local_scorer.ALL_EDGES_FROM", 2.0)
         for user in range(world.users):
             assert (world.scores(world.compiled(), np.array([user])) == expected[user]).all()
 
@@ -168,14 +168,14 @@ def test_few_users_do_not_pay_for_the_edges_of_all_songs_and_get_the_same_bits(u
 
 def test_one_user_never_pays_for_the_edges_of_all_songs(monkeypatch: pytest.MonkeyPatch) -> None:
     made, local = larger_world(), larger_world().compiled()
-    monkeypatch.setattr("models.item_paths.local_scores.ALL_EDGES_FROM", 0.0)
+    monkeypatch.setattr("models.item_paths.local_scorer.ALL_EDGES_FROM", 0.0)
     assert (made.scores(local, np.array([5])) == made.scores(made.compiled())[5]).all()
     assert "edges" not in vars(local)
 
 
 def test_edges_that_may_not_fit_are_refused_before_they_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     made, local = larger_world(), larger_world().compiled()
-    monkeypatch.setattr("models.item_paths.local_scores.memory", lambda: 1000)
+    monkeypatch.setattr("models.item_paths.local_scorer.memory", lambda: 1000)
     with pytest.raises(InputError, match=r"needs up to .* GiB for the edges .* set model.local to false"):
         made.scores(local)
     assert len(made.scores(local, np.array([5]))) == 1
@@ -186,11 +186,11 @@ def test_edges_that_may_not_fit_are_refused_before_they_are_counted(monkeypatch:
 def test_save_and_load_give_the_same_bits(world: World, tmp_path_factory: pytest.TempPathFactory) -> None:
     path, local = tmp_path_factory.mktemp("saved") / "local.safetensors", world.compiled()
     local.save(path)
-    loaded = LocalScores.load(path)
+    loaded = LocalScorer.load(path)
     assert (loaded.num_users, loaded.num_songs) == (world.users, world.songs)
     assert (world.scores(loaded) == world.scores(local)).all()
     loaded.save(path)
-    assert (world.scores(LocalScores.load(path)) == world.scores(local)).all()
+    assert (world.scores(LocalScorer.load(path)) == world.scores(local)).all()
 
 
 @pytest.mark.parametrize(("users", "songs"), [([60], 900), ([0], 899), ([0], 901)])
@@ -233,8 +233,8 @@ def without(name: str) -> Callable[[Tensors], Tensors]:
 
 DAMAGES: list[tuple[str, Callable[[Tensors], Tensors]]] = [
     *((f"it has no {name}", without(name)) for name in LAYOUT),
-    *((f"{name} has .* where 1 dimension of int", replaced(name, np.float64)) for name in list(LAYOUT)[:4]),
-    ("users.heads has 1 of float32, where 2 dimensions of float32 belong", replaced("users.heads", np.ravel)),
+    *((f"{name} has .* but needs 1 dimension of int", replaced(name, np.float64)) for name in list(LAYOUT)[:4]),
+    ("users.heads has 1 of float32, but needs 2 dimensions of float32", replaced("users.heads", np.ravel)),
     ("listens.start does not divide the 6 entries of listens.song", replaced("listens.start", lambda a: a[:-1])),
     ("listens.start does not divide", replaced("listens.start", lambda a: a[:0])),
     ("listens.start does not divide", entry("listens.start", 0, -1)),
@@ -266,7 +266,7 @@ def test_arrays_that_do_not_fit_are_refused_by_a_sentence(
     path, tensors = saved
     save_file(damage(tensors), path)
     with pytest.raises(InputError, match=f"The local channel .*local.safetensors is refused: {problem}"):
-        LocalScores.load(path)
+        LocalScorer.load(path)
 
 
 def test_a_file_that_is_missing_or_cut_is_refused_by_a_sentence(saved: tuple[Path, Tensors]) -> None:
@@ -274,9 +274,9 @@ def test_a_file_that_is_missing_or_cut_is_refused_by_a_sentence(saved: tuple[Pat
     for content in (path.read_bytes()[:-5], b"", b"not a tensor"):
         path.write_bytes(content)
         with pytest.raises(InputError, match="is refused: it cannot be read"):
-            LocalScores.load(path)
+            LocalScorer.load(path)
     with pytest.raises(InputError, match="is refused: it cannot be read"):
-        LocalScores.load(path.parent / "other.safetensors")
+        LocalScorer.load(path.parent / "other.safetensors")
 
 
 @whenever_compiled
@@ -292,7 +292,7 @@ def test_whatever_is_not_refused_can_be_scored(
     raw[place % len(raw)] = byte
     save_file({**tensors, name: np.frombuffer(bytes(raw), tensors[name].dtype).reshape(tensors[name].shape)}, path)
     try:
-        local = LocalScores.load(path)
+        local = LocalScorer.load(path)
     except InputError:
         return
     assert made.scores(local).shape == (60, 900)

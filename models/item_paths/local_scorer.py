@@ -1,4 +1,4 @@
-"""The local channel in use: numpy and compiled loops, so that a registered model answers without loading torch."""
+"""The scores of a trained local channel: numpy and compiled loops, so that a registered model needs no torch."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from data.errors import InputError
 from data.machine import memory
 from models.item_paths.paths import Neighbors, Paths
 from models.kernels.compiled import in_balanced_parts
-from models.kernels.path_counts import Attention
-from models.kernels.top_songs import Gates, Sums, WeightedEdges, score_songs
+from models.kernels.path_counts import HeadTerms
+from models.kernels.top_songs import Gates, ListenedEdges, WeightedEdges, score_songs
 
 Array = npt.NDArray[Any]
 
 ALL_EDGES_FROM = 1 / 32
-"""Several users pay for the edges of all songs, and keep them, when this share of the songs is theirs."""
+"""If the users of a call listened to this share of all songs, the edges of all songs are computed and kept."""
 
 GIB = 2**30
 
@@ -39,93 +39,97 @@ LAYOUT = {
     "gates": (np.float32, 2),
     "popularity": (np.float32, 1),
 }
-"""What the file holds: name to kind of number and of array."""
+"""Arrays of the file: the name, the dtype, and the number of dimensions."""
 
 
-class Relation(NamedTuple):
-    """One kind of path between songs, and its heads (H, F + 3): bias, log d_i, log d_j, and F strengths."""
+class PathHeads(NamedTuple):
+    """One kind of path between songs, and its heads (H, F + 3): bias, factors of log d_i and log d_j, F strengths."""
 
     paths: Paths
     heads: Array
 
 
-class LocalScores:
-    """Turns similarities of vectors into the scores of a model with a local channel; see
-    ``models.item_paths.local_channel.LocalChannel``.
+class LocalScorer:
+    """Turns similarities of vectors into the scores of a model with a local channel.
 
-    The edges are counted and weighed when many users are scored for the first time, and kept: 4 (1 + heads) bytes an
-    edge. For few users only the edges of their own songs are, each time. The scores are the same bits.
+    ``models.item_paths.local_channel.LocalChannel`` has the formula. When many users are scored, the edges of all songs
+    are computed once and kept: 2 or 4 bytes per edge, and 4 for each head. For few users only the edges of their own
+    songs are computed, in each call. The scores have the same bits both ways.
 
     Args:
         listens: each user's train songs.
-        relations: users' paths, artists' paths.
-        user_power: (H,) power of the user's number of songs that a head's sum is divided by.
-        gates: (H + 1, 3) constant, factor of log n_u and of log d_i of each head and, last, of the similarity.
+        path_heads: the heads of the paths through users, and of those through artists.
+        user_power: (H,) a head's sum is divided by the user's number of songs to this power.
+        gates: (H + 1, 3) constant, factor of log n_u, and factor of log d_i, for each head and last for the similarity.
         popularity: factor of log d_i.
     """
 
     def __init__(
         self,
         listens: Neighbors,
-        relations: tuple[Relation, ...],
+        path_heads: tuple[PathHeads, ...],
         *,
         user_power: Array,
         gates: Array,
         popularity: float,
     ) -> None:
-        self.listens, self.relations = listens, relations
+        self.listens, self.path_heads = listens, path_heads
         self.user_power, self.gates, self.popularity = user_power, gates, popularity
 
     @property
     def num_users(self) -> int:
-        """Users whom it knows."""
+        """Number of users."""
         return len(self.listens.start) - 1
 
     @property
     def num_songs(self) -> int:
-        """Songs that it scores."""
+        """Number of songs."""
         return len(self.log_listeners)
 
     @cached_property
     def log_listeners(self) -> Array:
         """(S,) logarithm of each song's number of listeners."""
-        return self.relations[0].paths.middles.log_degree
+        return self.path_heads[0].paths.middles.log_degree
 
     def __call__(self, users: Array, similarity: Array) -> Array:
-        """Scores (B, S) float32 of all songs.
+        """Return the scores (B, S) float32 of all songs.
 
         Args:
             users: (B,) indices.
-            similarity: (B, S) float32, of their vectors and the songs'; it is written over.
+            similarity: (B, S) float32, similarity of the users' vectors and the songs'; it may be overwritten.
 
         Raises:
-            InputError: it is the local channel of other users or songs.
+            InputError: this local channel belongs to other users or songs.
         """
-        sums, gates = self.prepared(users, similarity.shape[1])
+        listened, gates = self.kernel_inputs(users, similarity.shape[1])
         out = np.ascontiguousarray(similarity, dtype=np.float32)
-        in_balanced_parts(score_songs, np.diff(sums.start) + 1, sums, gates, out)
+        in_balanced_parts(score_songs, np.diff(listened.start) + 1, listened, gates, out)
         return out
 
-    def for_histories(self, listens: Neighbors) -> LocalScores:
-        """The same channel for other users, of whom only their songs are known; paths and parameters are shared."""
-        other = LocalScores(
-            listens, self.relations, user_power=self.user_power, gates=self.gates, popularity=self.popularity
+    def for_users(self, listens: Neighbors) -> LocalScorer:
+        """Return a scorer for other users, given each user's songs; it shares the paths and the parameters."""
+        other = LocalScorer(
+            listens, self.path_heads, user_power=self.user_power, gates=self.gates, popularity=self.popularity
         )
         if "edges" in vars(self):
-            vars(other)["edges"] = self.edges  # of the songs alone, and costly
+            vars(other)["edges"] = self.edges  # they are expensive, and do not depend on the users
         return other
 
-    def prepared(self, users: Array, num_songs: int) -> tuple[Sums, Gates]:
-        """What the scores of users (B,) are computed from by the loops of ``models.kernels.top_songs``.
+    def kernel_inputs(self, users: Array, num_songs: int) -> tuple[ListenedEdges, Gates]:
+        """Return what the loops of ``models.kernels.top_songs`` compute the scores of users (B,) from.
 
         Raises:
-            InputError: it is the local channel of other users or songs.
+            InputError: this local channel belongs to other users or songs.
         """
-        self._check(users, num_songs)
+        if num_songs != self.num_songs or users.max(initial=-1) >= self.num_users:  # a compiled loop does not check
+            raise InputError(
+                f"The local channel knows {self.num_users} users and {self.num_songs} songs, and is asked for user "
+                f"{users.max(initial=0)} and {num_songs} songs; take all files of a model from one run."
+            )
         rows = self.listens.rows(users)
         log_listens = rows.log_degree[:, None]
         base, by_listens, by_listeners = self.gates.T.astype(np.float32)
-        return self._sums(rows), Gates(
+        return self._listened_edges(rows), Gates(
             user=base + log_listens * by_listens,
             song=by_listeners.copy(),
             scale=np.exp(-self.user_power * log_listens).astype(np.float32),
@@ -133,82 +137,78 @@ class LocalScores:
             log_listeners=self.log_listeners,
         )
 
-    def _check(self, users: Array, num_songs: int) -> None:
-        """Before a compiled loop, which does not look where it reads."""
-        if num_songs == self.num_songs and users.max(initial=-1) < self.num_users:
-            return
-        raise InputError(
-            f"The local channel knows {self.num_users} users and {self.num_songs} songs, and is asked for user "
-            f"{users.max(initial=0)} and {num_songs} songs; take all files of a model from one run."
-        )
-
-    def _sums(self, rows: Neighbors) -> Sums:
+    def _listened_edges(self, rows: Neighbors) -> ListenedEdges:
         songs = np.unique(rows.node).astype(np.int64)
         if "edges" in vars(self) or (len(rows.start) > 2 and len(songs) >= ALL_EDGES_FROM * self.num_songs):
-            return Sums(rows.start, rows.node, self.edges)
+            return ListenedEdges(rows.start, rows.node, self.edges)
         place = np.searchsorted(songs, rows.node).astype(np.int32)
-        return Sums(rows.start, place, self._edges_of(songs))
+        return ListenedEdges(rows.start, place, self._edges_of(songs))
 
     @cached_property
     def edges(self) -> tuple[WeightedEdges, ...]:
-        """The weighted edges of each relation.
+        """The weighted edges of all songs, for each kind of path.
 
         Raises:
-            InputError: they may need more memory than there is.
+            InputError: the machine may not have enough memory for them.
         """
         songs = np.arange(self.num_songs)
-        needed = sum(paths.weighed_bytes(songs, len(heads)) for paths, heads in self.relations)
+        needed = sum(paths.max_weighted_bytes(songs, len(heads)) for paths, heads in self.path_heads)
         if needed > memory():
             raise InputError(
                 f"To rank all songs the local channel needs up to {needed / GIB:,.0f} GiB for the edges between songs "
-                f"of this log, and the machine has {memory() / GIB:,.0f}; set model.local to false, or take a log of "
-                "fewer and shorter histories."
+                f"of this log, but the machine has {memory() / GIB:,.0f}; set model.local to false, or use a log with "
+                "fewer users or fewer songs per user."
             )
         return self._edges_of(songs)
 
     def _edges_of(self, songs: Array) -> tuple[WeightedEdges, ...]:
-        """Those from some songs, in each relation."""
-        return tuple(paths.weighed(songs, self._attention(heads)) for paths, heads in self.relations)
+        """Return the weighted edges from some songs (n,), for each kind of path."""
+        return tuple(paths.weighted_edges(songs, self._head_terms(heads)) for paths, heads in self.path_heads)
 
-    def _attention(self, heads: Array) -> Attention:
+    def _head_terms(self, heads: Array) -> HeadTerms:
         bias, of_candidate, of_listened, *of_strength = heads.astype(np.float32).T
         log_d = self.log_listeners[:, None]
-        return Attention(
+        return HeadTerms(
             of_strength=np.stack(of_strength, axis=1),
             listened=bias + of_listened * log_d,
             candidate=of_candidate * log_d,
         )
 
     def save(self, path: Path) -> None:
-        """Write the train listens, the songs' artists and the parameters; the edges are derived from them."""
+        """Write the train listens, the songs' artists and the parameters; ``load`` computes the rest from them."""
         save_file({name: np.ascontiguousarray(value) for name, value in self.arrays().items()}, path)
 
     @classmethod
-    def load(cls, path: Path) -> LocalScores:
-        """Read what ``save`` wrote.
+    def load(cls, path: Path) -> LocalScorer:
+        """Read a file that ``save`` wrote.
 
         Raises:
-            InputError: the file is missing or damaged, or its arrays do not fit each other.
+            InputError: the file is missing or damaged, or its arrays do not fit together.
         """
-        found = _read(path)
+        try:
+            found: dict[str, Array] = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise _refused(path, f"it cannot be read ({error})") from None
+        if problem := next(_problems(found), None):
+            raise _refused(path, problem)
         listens = Neighbors(found["listens.start"], found["listens.song"])
         made = Neighbors(found["artists.start"], found["artists.artist"])
         num_songs = len(made.start) - 1
-        # only who is an artist of the same songs counts, not by which number the graph knows them
+        # the artists' numbers in the graph do not matter, only which songs share an artist
         names, artist = np.unique(made.node, return_inverse=True)
         users = Paths.of(listens.node, listens.owner, num_songs, len(listens.start) - 1, found["users.powers"].tolist())
         artists = Paths.of(made.owner, artist, num_songs, len(names), found["artists.powers"].tolist())
         return cls(
             listens,
-            (Relation(users, found["users.heads"]), Relation(artists, found["artists.heads"])),
+            (PathHeads(users, found["users.heads"]), PathHeads(artists, found["artists.heads"])),
             user_power=found["user_power"],
             gates=found["gates"],
             popularity=float(found["popularity"][0]),
         )
 
     def arrays(self) -> dict[str, Array]:
-        """All that the scores are computed from, by the names of the file."""
-        users, artists = self.relations
+        """Return all arrays of the file, by name."""
+        users, artists = self.path_heads
         return {
             "listens.start": self.listens.start,
             "listens.song": self.listens.node,
@@ -224,17 +224,6 @@ class LocalScores:
         }
 
 
-def _read(path: Path) -> dict[str, Array]:
-    try:
-        found: dict[str, Array] = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise _refused(path, f"it cannot be read ({error})") from None
-    problem = next(_problems(found), None)
-    if problem:
-        raise _refused(path, problem)
-    return found
-
-
 def _refused(path: Path, problem: str) -> InputError:
     return InputError(
         f"The local channel {path} is refused: {problem}. Take the file from the run that wrote the model, or train "
@@ -243,12 +232,12 @@ def _refused(path: Path, problem: str) -> InputError:
 
 
 def _problems(found: Mapping[str, Array]) -> Iterator[str]:
-    """What is wrong with a file; each is looked for only where nothing before it was found."""
+    """Yield the problems of a file; each check relies on those before it."""
     yield from (f"it has no {name}" for name in LAYOUT if name not in found)
     for name, (kind, dimensions) in LAYOUT.items():
         if found[name].dtype != kind or found[name].ndim != dimensions:
             expected = f"{dimensions} dimension{'s' * (dimensions > 1)} of {np.dtype(kind)}"
-            yield f"{name} has {found[name].ndim} of {found[name].dtype}, where {expected} belong"
+            yield f"{name} has {found[name].ndim} of {found[name].dtype}, but needs {expected}"
     num_songs = len(found["artists.start"]) - 1
     yield from _row_problems(found, "artists.start", "artists.artist", 2**31 - 1)
     yield from _row_problems(found, "listens.start", "listens.song", num_songs)

@@ -16,7 +16,7 @@ import pytest
 from data.errors import InputError
 from data.events.ingest import ingest
 from data.events.ingest_config import IngestConfig
-from data.events.sources import FORMATS, find_files, format_of
+from data.events.log_files import FORMATS, find_files, format_of
 
 EVENTS = [
     {

@@ -10,7 +10,7 @@ import duckdb
 
 from data.events.schema import Column, Problem
 
-Opener = Callable[["LogFile", duckdb.DuckDBPyConnection], "Relation"]
+Reader = Callable[["LogFile", duckdb.DuckDBPyConnection], "LogTable"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class LogFile:
 
 
 @dataclass(frozen=True)
-class Relation:
+class LogTable:
     """The rows of one file as something DuckDB can select from."""
 
     source: str
@@ -38,5 +38,5 @@ class Relation:
     """Values of the ``?`` in ``source``."""
     malformed: Problem | None = None
     """What is wrong with a row that cannot be divided into columns."""
-    repaired: Callable[[], Relation] | None = None
+    line_by_line: Callable[[], LogTable] | None = None
     """How to read the file row by row once reading it whole has failed."""
