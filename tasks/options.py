@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from data.errors import InputError
-from trainers.factory import TRAINERS
+from trainers.names import TRAINERS
 
 ConfigOption = Annotated[
     str | None,

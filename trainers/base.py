@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch_geometric.data import HeteroData
 
 from data.errors import InputError
-from data.graph import LISTENS, graph_digest, message_graph
+from data.graph import LISTENS, graph_digest, has_masks, message_graph
 from evaluation.evaluation import evaluate
 from evaluation.ranking import Score, check_k
 from evaluation.vector_scores import VectorScores
@@ -25,8 +25,7 @@ from models.base import Embeddings
 from models.factory import create_model
 from models.item_paths.listened import history
 from models.item_paths.local_scores import LocalScores
-from trainers.config import TrainingConfig, parse_keys
-from trainers.factory import trainer_name
+from trainers.config import TrainingConfig
 from trainers.loop.best_epoch import Best
 from trainers.loop.checkpoint import CheckpointFile, fingerprint
 from trainers.loop.model_files import write_model
@@ -34,8 +33,9 @@ from trainers.loop.progress import TrainingProgress
 from trainers.loop.random_streams import global_state, own_global_stream, restore_global_state, stream, stream_seed
 from trainers.loop.tensorboard import TensorBoard
 from trainers.loop.training_results import EpochListener, EpochRecord, TrainingResults
+from trainers.names import trainer_name
 from trainers.objective import PairObjective, check_fan_out
-from trainers.refit import Twin, refuse_refit, require_all_for_training, with_all_for_training
+from trainers.refit import Twin, with_all_for_training
 from trainers.sampling import batches, num_batches
 from trainers.warm_start.transfer import EarlierModel, check_unseen, start_from
 
@@ -83,7 +83,7 @@ class BaseTrainer(ABC):
         output_dir: str | Path = "artifacts/training",
         tensorboard_dir: str | Path | None = None,
     ) -> None:
-        self.config = parse_keys(self.Config, training_config)
+        self.config = self.Config.parse(training_config, "training_config")
         self.output_dir, self.tensorboard_dir = Path(output_dir), tensorboard_dir
         if self.config.histograms and tensorboard_dir is None:
             raise InputError("histograms are for TensorBoard; name its folder with tensorboard_dir, or remove the key.")
@@ -255,16 +255,41 @@ class BaseTrainer(ABC):
 
         Args:
             graph: the whole graph, without masks.
-            history: the twin's records, see ``trainers.refit.chosen_history``.
+            history: the twin's records, see ``chosen_history``.
 
         Raises:
             InputError: when the trainer trains on everything anyway, the graph is split, or ``train`` would refuse.
         """
-        refuse_refit(type(self), graph)
+        if self.trains_on_everything:
+            raise InputError(
+                f"{type(self).__name__} trains on all listens already, so there is nothing to refit; keep its model."
+            )
+        if has_masks(graph):
+            raise InputError(
+                "The graph is split, and the attributes of its held-out listens are blank; "
+                "give refit the graph that it was split from."
+            )
         twin = Twin.of(history)
         whole = self.prepare(with_all_for_training(graph))
-        require_all_for_training(whole, type(self))
+        if has_masks(whole) and not bool(whole[LISTENS].train_mask.all()):
+            raise InputError(
+                f"prepare of {type(self).__name__} holds out listens of a refit, which trains on all of them; "
+                "let it keep the masks that a graph has."
+            )
         return self._train(whole, len(twin.epochs), twin)
+
+    @classmethod
+    def chosen_history(cls, history: Sequence[EpochRecord], results: Mapping[str, Any]) -> list[EpochRecord]:
+        """Return the epochs that made the weights of a finished training: what ``refit`` repeats.
+
+        These are the epochs up to the best one if the trainer puts the best weights back, and all epochs otherwise.
+
+        Args:
+            history: one record an epoch, as ``train`` returns them.
+            results: ``best_epoch`` and ``epochs_run``, as ``train`` returns them.
+        """
+        best = results["best_epoch"] if cls.restores_best else None
+        return [dict(record) for record in history[: best or results["epochs_run"]]]
 
     def _train(self, graph: HeteroData, num_epochs: int, twin: Twin | None) -> TrainingResults:
         self._twin = twin

@@ -9,18 +9,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.optim import Optimizer
 from torch_geometric.data import HeteroData
 
 from data.errors import InputError
-from data.graph import LISTENS, MASKS, has_masks
+from data.graph import LISTENS, MASKS
 from trainers.loop.training_results import EpochRecord
-
-if TYPE_CHECKING:
-    from trainers.base import BaseTrainer
 
 
 @dataclass(frozen=True)
@@ -53,31 +50,10 @@ class Twin:
         return {name: value for name, value in self.epochs[epoch - 1].items() if name not in of_the_epoch}
 
 
-def chosen_history(
-    trainer: type[BaseTrainer], history: Sequence[EpochRecord], results: Mapping[str, Any]
-) -> list[EpochRecord]:
-    """The epochs that made the weights of a finished training: what ``BaseTrainer.refit`` takes.
-
-    Up to the best epoch where the trainer puts its weights back, and all epochs otherwise.
-
-    Args:
-        results: ``best_epoch`` and ``epochs_run``, as ``train`` returns them.
-    """
-    best = results["best_epoch"] if trainer.restores_best else None
-    return [dict(record) for record in history[: best or results["epochs_run"]]]
-
-
-def refuse_refit(trainer: type[BaseTrainer], graph: HeteroData) -> None:
-    """Raise InputError where a refit would repeat the first training, or learn from listens without attributes."""
-    if trainer.trains_on_everything:
-        raise InputError(
-            f"{trainer.__name__} trains on all listens already, so there is nothing to refit; keep its model."
-        )
-    if has_masks(graph):
-        raise InputError(
-            "The graph is split, and the attributes of its held-out listens are blank; "
-            "give refit the graph that it was split from."
-        )
+def chosen_history(trainer: Any, history: Sequence[EpochRecord], results: Mapping[str, Any]) -> list[EpochRecord]:
+    """Return ``trainer.chosen_history(history, results)``, under the name that earlier versions documented."""
+    chosen: list[EpochRecord] = trainer.chosen_history(history, results)
+    return chosen
 
 
 def with_all_for_training(graph: HeteroData) -> HeteroData:
@@ -87,12 +63,3 @@ def with_all_for_training(graph: HeteroData) -> HeteroData:
     for mask in MASKS:
         whole[LISTENS][mask] = torch.full((count,), mask == "train_mask")
     return whole
-
-
-def require_all_for_training(graph: HeteroData, trainer: type[BaseTrainer]) -> None:
-    """Raise InputError for a trainer whose ``prepare`` holds out listens of a graph that is split already."""
-    if has_masks(graph) and not bool(graph[LISTENS].train_mask.all()):
-        raise InputError(
-            f"prepare of {trainer.__name__} holds out listens of a refit, which trains on all of them; "
-            "let it keep the masks that a graph has."
-        )

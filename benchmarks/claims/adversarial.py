@@ -25,7 +25,7 @@ from evaluation.statistics.seed_comparison import Run, across_seeds, difference
 from evaluation.vector_scores import VectorScores
 from models.base import Embeddings
 from tasks.run_config import RunConfig, load_run_config
-from trainers.adversarial.adversarial_trainer import AdversarialConfig
+from trainers.adversarial.adversarial_config import AdversarialConfig
 from trainers.adversarial.fake_users import distrust
 from trainers.adversarial.perturbation import gradient, moved, root_mean_square, with_unit_rows
 from trainers.base import BaseTrainer

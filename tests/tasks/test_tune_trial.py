@@ -78,7 +78,7 @@ def test_a_trial_is_worth_what_the_same_training_is_worth_on_validation(
 
 @pytest.mark.parametrize("trainer", ["advanced", "plain"])
 def test_no_trainer_tests_in_a_trial(job: Job, trainer: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainers.factory._registered", {"plain": Plain})
+    monkeypatch.setattr("trainers.names._registered", {"plain": Plain})
     monkeypatch.setattr(AdvancedTrainer, "test", Plain.test)
     training = {"eval_k": 5, "monitor": "ndcg@5", "device": "cpu"}
     outcome = train(replace(job, trainer=trainer, training=training), listen([]))
@@ -87,7 +87,7 @@ def test_no_trainer_tests_in_a_trial(job: Job, trainer: str, monkeypatch: pytest
 
 
 def test_a_trainer_of_ones_own_is_ended_by_the_listener_too(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainers.factory._registered", {"plain": Plain})
+    monkeypatch.setattr("trainers.names._registered", {"plain": Plain})
     curves: list[list[tuple[int, float]]] = []
     plain = replace(job, trainer="plain", training={"eval_k": 5, "monitor": "recall@5"}, num_epochs=50)
     train(plain, listen(curves, until=3))
@@ -109,7 +109,7 @@ def test_what_the_trainer_refuses_is_the_outcome(job: Job, training: dict, sente
 
 
 def test_a_trainer_that_watches_nothing_cannot_be_searched(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainers.factory._registered", {"plain": Plain})
+    monkeypatch.setattr("trainers.names._registered", {"plain": Plain})
     outcome = train(replace(job, trainer="plain", training={}), listen([]))
     assert outcome.refused == "The trainer 'plain' watches no metric; set training.monitor to one."
 

@@ -15,7 +15,7 @@ from models.item_paths.listened import history
 from trainers import calibration as channels
 from trainers.calibration import Calibration, channel_loss
 from trainers.config import TrainingConfig
-from trainers.factory import TRAINERS
+from trainers.names import TRAINERS
 from trainers.objective import MOST_LEFT_OUT, PairObjective
 from trainers.sampling import train_pairs
 

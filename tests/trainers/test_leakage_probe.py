@@ -13,8 +13,8 @@ from evaluation.audit.planting import run_canary
 from models.base import Embeddings, RecommenderModel
 from models.factory import MODELS
 from trainers.advanced import AdvancedTrainer
-from trainers.factory import TRAINERS
 from trainers.leakage_probe import TrainerProbe
+from trainers.names import TRAINERS
 from trainers.objective import PairObjective, TrainPairs
 from trainers.sampling import train_pairs
 

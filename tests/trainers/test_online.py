@@ -19,7 +19,6 @@ from data.split import SplitConfig
 from data.training_graph import split_graph
 from data.vocabulary import id_hash
 from trainers.online import OnlineTrainer
-from trainers.refit import chosen_history
 
 
 @pytest.fixture
@@ -196,6 +195,6 @@ def test_the_refit_of_an_update_is_an_update_on_all_listens(as_bundle, online, n
     for mask in ("train_mask", "val_mask", "test_mask"):
         del whole[LISTENS][mask]
     refit = online(tmp_path / "refit", warm_start=str(bundle))
-    history = refit.refit(whole, chosen_history(OnlineTrainer, results["history"], results))["history"]
+    history = refit.refit(whole, OnlineTrainer.chosen_history(results["history"], results))["history"]
     learned = len(train_pairs_of(nights(30)))
     assert history[0]["new_pairs"] == whole[LISTENS].edge_index.shape[1] - learned

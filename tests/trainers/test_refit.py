@@ -64,7 +64,7 @@ def make(model_config, training_config, tmp_path):
 def twin(make, tiny_graph):
     """History up to the best epoch, and results, of a training whose rate falls before that epoch."""
     results = make(Scripted, "twin", **FALLING).train(tiny_graph, 30)
-    return chosen_history(AdvancedTrainer, results["history"], results), results
+    return AdvancedTrainer.chosen_history(results["history"], results), results
 
 
 def test_trains_on_all_listens_for_the_best_epochs_at_their_rates(make, twin, tiny_graph):
@@ -201,7 +201,7 @@ def test_a_trainer_of_ones_own_is_steered_as_its_twin_was(make, tiny_training_gr
     results = first.train(tiny_training_graph, 9)
     assert results["epochs_run"] == 3
     trainer = make(Steered, lr=0.003)
-    refitted = trainer.refit(tiny_graph, chosen_history(Steered, results["history"], results))
+    refitted = trainer.refit(tiny_graph, Steered.chosen_history(results["history"], results))
     assert trainer.told == first.told
     assert [record["lr"] for record in refitted["history"]] == [record["lr"] for record in results["history"]]
     assert (refitted["epochs_run"], refitted["stopped_early"]) == (3, False)
@@ -230,9 +230,10 @@ def test_the_graph_is_not_changed(make, tiny_graph):
 def test_the_epochs_that_made_the_weights_are_chosen():
     history = [{"epoch": epoch, "lr": 0.1} for epoch in (1, 2, 3)]
     results = {"best_epoch": 2, "epochs_run": 3}
-    assert chosen_history(AdvancedTrainer, history, results) == history[:2]
-    assert chosen_history(AdvancedTrainer, history, {**results, "best_epoch": None}) == history
-    assert chosen_history(BaseTrainer, history, results) == history  # its last weights are the ones that stay
+    assert AdvancedTrainer.chosen_history(history, results) == history[:2]
+    assert AdvancedTrainer.chosen_history(history, {**results, "best_epoch": None}) == history
+    assert BaseTrainer.chosen_history(history, results) == history  # its last weights are the ones that stay
+    assert chosen_history(AdvancedTrainer, history, results) == history[:2]  # the earlier import
 
 
 def test_what_trains_on_everything_has_nothing_to_refit(make_trainer, tiny_graph):

@@ -18,7 +18,6 @@ from trainers.adversarial.fake_users import FEWEST_LISTENERS, NOBODY, _Audiences
 from trainers.adversarial.perturbation import AdversarialObjective, gradient, moved, with_unit_rows
 from trainers.factory import create_trainer
 from trainers.objective import PairObjective, Step
-from trainers.refit import chosen_history
 from trainers.sampling import train_pairs
 
 USERS, SONGS, FAKES, PUSHED = 300, 150, 20, 149
@@ -303,7 +302,7 @@ def test_a_refit_distrusts_too(train_on, poisoned, training_config, tmp_path):
     trainer, results = train_on(poisoned, max_distrusted=0.1)
     config = {**training_config, "batch_size": 512, "max_distrusted": 0.1}
     refit = type(trainer)(trainer.model.config.model_dump(), config, tmp_path / "refit")
-    refit.refit(poisoned, chosen_history(type(trainer), results["history"], results))
+    refit.refit(poisoned, trainer.chosen_history(results["history"], results))
     assert set(refit.distrust.users.tolist()) == set(range(USERS, USERS + FAKES))
     assert not (train_pairs(refit.seen)[0] >= USERS).any()
 

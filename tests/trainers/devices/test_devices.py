@@ -16,8 +16,9 @@ from models.item_paths.listened import history
 from models.item_paths.local_channel import LocalChannel
 from tests.trainers.devices.pretend_gpu import PretendedTensor, pretended_gpu
 from trainers.base import BaseTrainer
-from trainers.factory import TRAINERS, create_trainer
+from trainers.factory import create_trainer
 from trainers.loop.model_files import load_score
+from trainers.names import TRAINERS
 
 OURS = sorted(set(TRAINERS) - {"federated"})  # its clients train on the CPU, wherever they are
 CASES = [
