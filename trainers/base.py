@@ -28,6 +28,7 @@ from models.item_paths.local_scores import LocalScores
 from trainers.config import TrainingConfig
 from trainers.loop.best_epoch import Best
 from trainers.loop.checkpoint import CheckpointFile, fingerprint
+from trainers.loop.epoch_control import EpochControl
 from trainers.loop.model_files import write_model
 from trainers.loop.progress import TrainingProgress
 from trainers.loop.random_streams import global_state, own_global_stream, restore_global_state, stream, stream_seed
@@ -35,7 +36,7 @@ from trainers.loop.tensorboard import TensorBoard
 from trainers.loop.training_results import EpochListener, EpochRecord, TrainingResults
 from trainers.names import trainer_name
 from trainers.objective import PairObjective, check_fan_out
-from trainers.refit import Twin, with_all_for_training
+from trainers.refit import ReplayedEpochs, with_all_for_training
 from trainers.sampling import batches, num_batches
 from trainers.warm_start.transfer import EarlierModel, check_unseen, start_from
 
@@ -101,7 +102,7 @@ class BaseTrainer(ABC):
         self.tests_at_end = True
         self._graph: HeteroData | None = None
         self._initial_weights: dict[str, Tensor] | None = None
-        self._twin: Twin | None = None
+        self.control = EpochControl()
         self.earlier: EarlierModel | None = None
 
     # What a subclass implements
@@ -242,20 +243,20 @@ class BaseTrainer(ABC):
         Raises:
             InputError: when graph and config do not fit together, or the loss stops being a number.
         """
-        return self._train(self.prepare(graph), num_epochs, twin=None)
+        return self._train(self.prepare(graph), num_epochs, EpochControl())
 
     def refit(self, graph: HeteroData, history: Sequence[EpochRecord]) -> TrainingResults:
-        """Train anew on all listens, epoch by epoch as a first training, the twin, went up to its chosen epoch.
+        """Train once more on all listens, epoch by epoch as the first training went up to its chosen epoch.
 
         The number of epochs is the length of ``history``, and each has the learning rate of its record in place of a
         scheduler and of what ``on_epoch_start`` sets. Nothing is held out, so nothing is measured: ``evaluate`` and
         ``test`` are not called, no epoch is the best, nothing stops early, and the last weights stay. Both hooks are
-        called; ``on_epoch_end`` gets the twin's evaluation metrics of that epoch, and its answer is not followed.
+        called; ``on_epoch_end`` gets the first training's evaluation metrics of that epoch, and cannot stop the refit.
         A refit that was cut short goes on by itself, as ``train`` does.
 
         Args:
             graph: the whole graph, without masks.
-            history: the twin's records, see ``chosen_history``.
+            history: the records of the first training, see ``chosen_history``.
 
         Raises:
             InputError: when the trainer trains on everything anyway, the graph is split, or ``train`` would refuse.
@@ -269,14 +270,14 @@ class BaseTrainer(ABC):
                 "The graph is split, and the attributes of its held-out listens are blank; "
                 "give refit the graph that it was split from."
             )
-        twin = Twin.of(history)
+        control = ReplayedEpochs(history)
         whole = self.prepare(with_all_for_training(graph))
         if has_masks(whole) and not bool(whole[LISTENS].train_mask.all()):
             raise InputError(
                 f"prepare of {type(self).__name__} holds out listens of a refit, which trains on all of them; "
                 "let it keep the masks that a graph has."
             )
-        return self._train(whole, len(twin.epochs), twin)
+        return self._train(whole, len(history), control)
 
     @classmethod
     def chosen_history(cls, history: Sequence[EpochRecord], results: Mapping[str, Any]) -> list[EpochRecord]:
@@ -291,8 +292,8 @@ class BaseTrainer(ABC):
         best = results["best_epoch"] if cls.restores_best else None
         return [dict(record) for record in history[: best or results["epochs_run"]]]
 
-    def _train(self, graph: HeteroData, num_epochs: int, twin: Twin | None) -> TrainingResults:
-        self._twin = twin
+    def _train(self, graph: HeteroData, num_epochs: int, control: EpochControl) -> TrainingResults:
+        self.control = control
         self._check(graph, num_epochs)
         self.earlier = self.find_earlier(graph)
         with ExitStack() as stack:
@@ -319,24 +320,25 @@ class BaseTrainer(ABC):
     def _run_epoch(self, graph: HeteroData) -> None:
         self.current_batch = 0
         self.on_epoch_start()
-        if self._twin:
-            self._twin.replay_rate(self.current_epoch, self.optimizer)
+        self.control.set_learning_rate(self.current_epoch, self.optimizer)
         rate = self.optimizer.param_groups[0]["lr"]
         train_metrics = _as_floats(self.train_epoch(self.seen))
         if "loss" in train_metrics:
             self._require_finite(train_metrics["loss"], "on average")
-        eval_metrics = {} if self._twin else _as_floats(self.evaluate(graph))
+        eval_metrics = self.control.measure(self._measured, graph)
         self.history.append({"epoch": self.current_epoch, "lr": rate, **train_metrics, **eval_metrics})
-        self._stop = self._is_over(train_metrics, eval_metrics)
+        known = self.control.metrics_for_hook(self.current_epoch, train_metrics, eval_metrics)
+        asked = bool(self.on_epoch_end(train_metrics, known))
+        self._stop = self.control.stops(lambda: self._is_over(asked))
 
-    def _is_over(self, train_metrics: dict[str, float], eval_metrics: dict[str, float]) -> bool:
-        if self._twin:
-            self.on_epoch_end(train_metrics, self._twin.eval_metrics(self.current_epoch, train_metrics))
-            return False
-        self._watch(eval_metrics)
-        asked = self.on_epoch_end(train_metrics, eval_metrics)
+    def _measured(self, graph: HeteroData) -> dict[str, float]:
+        metrics = _as_floats(self.evaluate(graph))
+        self._watch(metrics)
+        return metrics
+
+    def _is_over(self, asked: bool) -> bool:
         told = self.listener(self.history) if self.listener else False
-        return bool(asked) or told or self.out_of_patience()
+        return asked or told or self.out_of_patience()
 
     def _watch(self, metrics: dict[str, float]) -> None:
         name = self.watched_metric()
@@ -351,7 +353,7 @@ class BaseTrainer(ABC):
     def _finish(self, graph: HeteroData, num_epochs: int, checkpoint: CheckpointFile) -> TrainingResults:
         if self.best.weights is not None:
             self.model.load_state_dict(self.best.weights)
-        test = self.test(graph) if self.tests_at_end and not self._twin else {}
+        test = self.control.measure(self.test, graph) if self.tests_at_end else {}
         checkpoint.finish()
         return {
             "history": [dict(record) for record in self.history],
@@ -391,7 +393,7 @@ class BaseTrainer(ABC):
         if self.earlier:
             self.model.load_state_dict(start_from(self.earlier, self.model, graph))
         self.optimizer = self.create_optimizer()
-        self.scheduler = None if self._twin else self.create_scheduler()
+        self.scheduler = self.control.create_scheduler(self.create_scheduler)
         self.sampling = stream(self.config.seed, "sampling")
         self.current_epoch, self._stop = 0, False
         self.history, self.best = [], Best()
@@ -426,8 +428,7 @@ class BaseTrainer(ABC):
         return fingerprint(self._what_is_computed(), graph_digest(graph), [type(self), type(self.model)])
 
     def _what_is_computed(self) -> dict[str, Any]:
-        repeated = {"twin": self._twin.epochs} if self._twin else {}
-        return self._described_config() | {"device": self.device.type} | repeated
+        return self._described_config() | {"device": self.device.type, "replayed": self.control.replayed}
 
     def _described_config(self) -> dict[str, Any]:
         """What a model is of; the model that it started from is named by its digest, wherever it lies."""
@@ -453,10 +454,14 @@ class BaseTrainer(ABC):
         if self._graph is None:
             raise InputError("There is nothing to save: call train(graph, num_epochs) before save_model.")
         embeddings = self.embeddings(self._graph)
-        refitted = {"refit": True, "num_epochs": self.current_epoch} if self._twin else {}
         local = self.local_scores(self._graph)
         return write_model(
-            Path(folder), self.model, embeddings, local, self._described_config() | refitted, self.history
+            Path(folder),
+            self.model,
+            embeddings,
+            local,
+            {**self._described_config(), **self.control.facts},
+            self.history,
         )
 
     # Small things

@@ -136,9 +136,9 @@ class OnlineTrainer(AdvancedTrainer):
         return old[:, torch.randperm(old.shape[1], generator=self.sampling)[:count].to(old.device)]
 
     def _why_full(self, num_updates: int, is_new: Tensor) -> str:
-        """Why an update is not enough; empty where it is. A refit does what its twin did."""
-        if self._twin:
-            return "" if "new_pairs" in self._twin.epochs[0] else "the model that it repeats had one"
+        """Why an update is not enough; empty where it is. A refit repeats what the first training did."""
+        if self.control.replayed:
+            return "" if "new_pairs" in self.control.replayed[0] else "the model that it repeats had one"
         if num_updates >= self.config.max_updates:
             return f"the earlier model was updated {num_updates} times since its last one (max_updates)"
         share = float(is_new.float().mean())

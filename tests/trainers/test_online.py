@@ -189,8 +189,8 @@ def test_the_refit_of_an_update_is_an_update_on_all_listens(as_bundle, online, n
     first = online(tmp_path / "first")
     first.train(nights(30), 1)
     bundle = as_bundle(first, nights(30), tmp_path / "bundle")
-    twin = online(tmp_path / "twin", warm_start=str(bundle))
-    results = twin.train(nights(40), 3)
+    first = online(tmp_path / "first", warm_start=str(bundle))
+    results = first.train(nights(40), 3)
     whole = nights(40)
     for mask in ("train_mask", "val_mask", "test_mask"):
         del whole[LISTENS][mask]
