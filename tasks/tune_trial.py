@@ -65,7 +65,7 @@ def train(job: Job, hear: Hear) -> Outcome:
         watched = trainer.watched_metric()
         if watched is None:
             raise InputError(f"The trainer '{job.trainer}' watches no metric; set training.monitor to one.")
-        trainer.listener = lambda history: hear([(record["epoch"], record[watched]) for record in history])
+        trainer.epoch_callback = lambda history: hear([(record["epoch"], record[watched]) for record in history])
         trainer.tests_at_end = False
         results = trainer.train(load_graph(Path(job.graph)), job.num_epochs)
     except InputError as error:

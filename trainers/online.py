@@ -88,11 +88,11 @@ class OnlineTrainer(AdvancedTrainer):
         Raises:
             InputError: nothing was trained yet, the model has seen what the graph holds out, or ``train`` would refuse.
         """
-        if self._graph is None:
+        if self.eval_graph is None:
             raise InputError("There is no model to update: call train(graph, num_epochs) before update.")
-        graph, seen = self.prepare(graph), SeenPairs.of(self._graph)
+        graph, seen = self.prepare(graph), SeenPairs.of(self.eval_graph)
         require_unseen(check_seen_pairs(graph, seen))
-        self._in_memory = _Known(EarlierModel.of(self.model, self._graph), seen, self.num_updates, new_events)
+        self._in_memory = _Known(EarlierModel.of(self.model, self.eval_graph), seen, self.num_updates, new_events)
         try:
             self._take_model(node_counts(graph))
             return self.train(graph, num_epochs)

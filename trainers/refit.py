@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch_geometric.data import HeteroData
 
 from data.errors import InputError
-from data.graph import LISTENS, MASKS
+from data.graph import LISTENS, MASKS, has_masks
 from trainers.loop.epoch_control import EpochControl, Metrics
 from trainers.loop.training_results import EpochRecord
 
@@ -65,7 +65,16 @@ class ReplayedEpochs(EpochControl):
 
 
 def with_all_for_training(graph: HeteroData) -> HeteroData:
-    """Return the graph with masks that hold nothing out, so that no trainer splits it; ``graph`` is not changed."""
+    """Return the graph with masks that hold nothing out, so that no trainer splits it; ``graph`` is not changed.
+
+    Raises:
+        InputError: the graph is split.
+    """
+    if has_masks(graph):
+        raise InputError(
+            "The graph is split, and the attributes of its held-out listens are blank; "
+            "give refit the graph that it was split from."
+        )
     whole = copy.copy(graph)
     count = whole[LISTENS].edge_index.shape[1]
     for mask in MASKS:

@@ -176,11 +176,13 @@ def perturbations(trainer: BaseTrainer, vectors: Embeddings) -> dict[str, tuple[
 def uphill(trainer: BaseTrainer, vectors: Embeddings) -> Embeddings:
     """Gradient of the ranking loss of all train pairs, against all songs or, with bpr, one song a pair."""
     leaves = Embeddings(*(rows.clone().requires_grad_() for rows in vectors))
-    pairs, negatives = train_pairs(trainer.seen), torch.arange(len(vectors.song))
+    pairs, negatives = train_pairs(trainer.message_graph), torch.arange(len(vectors.song))
     if trainer.config.loss == "bpr":
         negatives = KnownPairs(pairs, len(vectors.song)).negatives(pairs[0], stream(trainer.config.seed, "uphill"))
     step = Step(pairs, negatives, None)
-    return gradient(PairObjective(trainer.config).ranking_loss(trainer.model, trainer.seen, leaves, step), leaves)
+    return gradient(
+        PairObjective(trainer.config).ranking_loss(trainer.model, trainer.message_graph, leaves, step), leaves
+    )
 
 
 def noise(vectors: Embeddings, seed: int) -> Embeddings:

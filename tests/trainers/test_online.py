@@ -79,7 +79,7 @@ def test_events_say_what_to_learn(online, nights) -> None:
     trainer.train(nights(30), 1)
     users, songs = ([f"{kind}-{node}" for node in range(graph[kind].num_nodes)] for kind in ("user", "song"))
     for kind, names in (("user", users), ("song", songs)):
-        for of in (trainer._graph, graph):
+        for of in (trainer.eval_graph, graph):
             of[kind].id_hash = torch.tensor([id_hash(name) for name in names])
     heard = graph[LISTENS].edge_index[:, :50].T.tolist()
     events = pa.table(

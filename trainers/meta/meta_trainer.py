@@ -164,7 +164,7 @@ class MetaTrainer(AdvancedTrainer):
             ``few_shot_recall@k`` and ``mean_of_songs_recall@k``, of at most ``num_eval_users`` users, the same in each
             call; nothing where no user has both train songs and songs of the part.
         """
-        seen, relevant = self._seen_of(graph), part_edges(graph, part)
+        seen, relevant = self._message_graph_of(graph), part_edges(graph, part)
         generator, listens = stream(self.config.seed, "few-shot users"), self._train_songs(seen)
         users = self._pretended_users(relevant[0].unique(), torch.from_numpy(listens.degree), generator)
         if not len(users):
@@ -191,9 +191,9 @@ class MetaTrainer(AdvancedTrainer):
         Raises:
             InputError: when nothing was trained yet.
         """
-        if self._graph is None:
+        if self.eval_graph is None:
             raise InputError("There is no model yet that knows songs: call train(graph, num_epochs) first.")
-        graph = self._graph
+        graph = self.eval_graph
         return NewUsers(self.embeddings(graph).song, self._few_shot_on_cpu(), self.local_scores(graph))
 
     def adapt(self, songs: Tensor) -> Tensor:

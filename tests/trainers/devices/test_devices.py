@@ -90,12 +90,12 @@ def test_a_gpu_resumes_with_the_same_weights(case, make, tiny_graph, gpu):
     whole = make("simple", "cuda", case, resume=False)
     whole.train(tiny_graph, 3)
     cut = make("simple", "cuda", case, resume=False)
-    cut.listener = die
+    cut.epoch_callback = die
     with pytest.raises(KeyboardInterrupt):
         cut.train(tiny_graph, 3)
     resumed = make("simple", "cuda", case)
     heard = []
-    resumed.listener = lambda records: heard.append(len(records))
+    resumed.epoch_callback = lambda records: heard.append(len(records))
     resumed.train(tiny_graph, 3)
     assert heard == [2, 3]
     ours, theirs = whole.model.state_dict(), resumed.model.state_dict()
