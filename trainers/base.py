@@ -169,7 +169,7 @@ class BaseTrainer(ABC):
         return message_graph(graph)
 
     def trained_modules(self) -> dict[str, nn.Module]:
-        """Return all that is trained, by name. The weights of the best epoch are kept and put back: the model's here."""
+        """Return what is trained, by name: the model here. The best epoch's weights of all of it are put back."""
         return {"model": self.model}
 
     def create_optimizer(self) -> Optimizer:

@@ -22,7 +22,7 @@ from models.item_paths.paths import Neighbors
 from trainers.advanced import AdvancedConfig, AdvancedTrainer
 from trainers.config import TrainingConfig
 from trainers.loop.random_streams import stream
-from trainers.losses import Candidates, Positives, sampled_softmax
+from trainers.losses import Candidates, sampled_softmax
 from trainers.meta.episodes import Episode, fold_of_users, known_songs
 from trainers.objective import MOST_LEFT_OUT
 from trainers.sampling import known_columns, sample_songs, train_pairs
@@ -120,10 +120,10 @@ class MetaTrainer(AdvancedTrainer):
     def _episode_loss(self, graph: HeteroData, episode: Episode, songs: Tensor, competing: Tensor) -> Tensor:
         """Softmax loss of the songs to be found; as in training, those of the same user do not compete."""
         users = self.few_shot(episode.known.to(songs.device), songs, competing.to(songs.device))
-        positives = Positives(episode.rows.to(songs.device), songs[episode.songs.to(songs.device)])
+        rows, positives = episode.rows.to(songs.device), songs[episode.songs.to(songs.device)]
         known = known_columns(self._train_songs(graph), episode.users, competing, len(songs)).to(songs.device)
         candidates = Candidates(songs[competing.to(songs.device)], known, len(songs))
-        return sampled_softmax(users, positives, candidates, self.config.episode_temperature)
+        return sampled_softmax(users, positives, rows, candidates, self.config.episode_temperature)
 
     @torch.no_grad()
     def _songs_without(self, graph: HeteroData, users: Tensor) -> Tensor:

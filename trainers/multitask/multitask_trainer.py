@@ -102,7 +102,7 @@ class MultiTaskTrainer(AdvancedTrainer):
         dim = self.model.config.embedding_dim
         self.heads = TaskHeads(config.tasks, counts, dim, stream(config.seed, "heads")).to(self.device)
         self.objective = TaskObjective(config, self.heads, config.weights().to(self.device), self.labels)
-        pairs = self.objective.learned(self.model, self.message_graph)
+        pairs = self.objective.learned(self.model, self.message_graph).pairs
         learned = {name: labels.of(pairs) for name, labels in self.labels.items()}
         for name, head in self.heads.items():
             head.begin(learned[name])
@@ -113,7 +113,7 @@ class MultiTaskTrainer(AdvancedTrainer):
     def train_epoch(self, graph: HeteroData) -> dict[str, float]:
         """One pass over the train pairs, and a new correction of the heads: ``{"loss": ...}`` of ranking and tasks."""
         metrics = super().train_epoch(graph)
-        vectors, kept = self._honest_vectors(), self.objective.kept(self.message_graph).correct
+        vectors, kept = self._honest_vectors(), self.objective.calibration_split(self.message_graph).correct
         for name, head in self.heads.items():
             head.calibrate(vectors, self.labels[name].of(kept))
         return metrics
@@ -126,12 +126,15 @@ class MultiTaskTrainer(AdvancedTrainer):
         return (
             ranking
             if self.eval_graph is None
-            else ranking | self.task_metrics(self.objective.kept(self.message_graph).watch)
+            else ranking | self.task_metrics(self.objective.calibration_split(self.message_graph).watch)
         )
 
     def test(self, graph: HeteroData) -> dict[str, float]:
         """The ranking's metrics on the test edges, and each task's on the pairs that are left for the end."""
-        return {**super().test(graph), **self.task_metrics(self.objective.kept(self.message_graph).measure)}
+        return {
+            **super().test(graph),
+            **self.task_metrics(self.objective.calibration_split(self.message_graph).measure),
+        }
 
     def task_metrics(self, pairs: Tensor) -> dict[str, float]:
         """``completion_auc`` and so on, of calibration pairs (2, P), whose edges carry no message.

@@ -131,7 +131,7 @@ def test_artists_are_compared_with_those_that_the_user_does_not_listen_to(tiny_t
 
 def other_labels(graph, trainer, parts):
     """The graph with other labels and weights on some of the kept pairs."""
-    kept = trainer.objective.kept(trainer.message_graph)
+    kept = trainer.objective.calibration_split(trainer.message_graph)
     chosen = {pair for part in parts for pair in map(tuple, getattr(kept, part).T.tolist())}
     changed, store = graph.clone(), graph[LISTENS]
     where = torch.tensor([pair in chosen for pair in map(tuple, store.edge_index.T.tolist())])
