@@ -103,6 +103,7 @@ class BaseTrainer(ABC):
         self.objective = PairObjective(self.config)
         self.progress = TrainingProgress(0)
         self.current_epoch = self.current_batch = 0
+        self._stop = False
         self.history: list[EpochRecord] = []
         self.best = Best()
         self.sampling = stream(self.config.seed, "sampling")

@@ -77,9 +77,11 @@ class PairObjective:
         return torch.stack(parts).sum() / len(users)
 
     def step_loss(self, model: RecommenderModel, graph: HeteroData, pairs: Tensor, generator: Generator) -> Tensor:
-        """Return the loss of train pairs (2, P) in one step: a scalar."""
+        """Return the loss of train pairs (2, P) in one step, a scalar; 0 if nothing may learn from any of them."""
         if self.keeps_pairs_back(model):
             pairs = pairs[:, ~self.calibration.contains(graph, pairs)]
+        if model.local is None and not pairs.shape[1]:
+            return 0 * torch.stack([parameter.sum() for parameter in model.parameters()]).sum()
         step = self._draw(model, graph, pairs, generator)
         embeddings = self._encode(model, graph, step, generator)
         if model.local is None or step.calibration is None:
@@ -146,7 +148,7 @@ class PairObjective:
     def ranking_loss(
         self, model: RecommenderModel, graph: HeteroData, embeddings: Embeddings | SomeEmbeddings, step: Step
     ) -> Tensor:
-        """Return the loss of the step's pairs under the similarity of the vectors: a scalar. A subclass may replace it."""
+        """Return the loss of the pairs under the similarity of the vectors, a scalar; a subclass may replace it."""
         temperature = self.config.temperature
         if self.config.loss == "bpr":
             own, other = embeddings.of_users(step.pairs[0]), embeddings.of_songs(step.negatives)

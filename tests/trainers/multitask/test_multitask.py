@@ -141,6 +141,23 @@ def other_labels(graph, trainer, parts):
     return changed
 
 
+@pytest.mark.parametrize("loss", ["softmax", "bpr"])
+def test_a_batch_of_kept_pairs_alone_changes_no_vector(make, model_config, tiny_training_graph, loss):
+    """Without a local channel nothing learns from them; the last batch of an epoch may hold no other pair."""
+    model_config.update(architecture="mf")
+    del model_config["heads"]
+    trainer = make(loss=loss, calibration_ratio=0.2, tasks=["relisten"])
+    trainer.train(tiny_training_graph, 1)
+    before = trainer.model.table.detach().clone()
+    kept, trainer.optimizer = trainer.objective.calibration_split(trainer.message_graph).correct, sgd(trainer.model)
+    assert trainer.train_on_pairs(trainer.message_graph, kept[:, :3]) == {"loss": 0.0}
+    assert torch.equal(trainer.model.table, before)
+
+
+def sgd(model):
+    return torch.optim.SGD(model.parameters(), lr=1.0)
+
+
 @pytest.mark.parametrize("model", [{}, {"local": False}, {"architecture": "lightgcn"}], ids=str)
 def test_what_is_measured_teaches_nothing(model_config, training_config, tiny_training_graph, tmp_path, model):
     # confidence has a learned power in gat, so a weight that reached a message would change the loss
