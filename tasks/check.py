@@ -7,7 +7,7 @@ from data.errors import InputError
 from models.architectures import model_path
 from registry.backend.location import resolve_uri
 from tasks.run_config import RunConfig
-from trainers.factory import trainer_path
+from trainers.names import trainer_path
 
 
 def refuse_early(config: RunConfig) -> None:

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from data.errors import InputError
 from models.factory import MODELS
-from trainers.factory import TRAINERS
+from trainers.names import TRAINERS
 
 SETTINGS = "--set"
 """Stands for the key of ``--set``, which may set any."""

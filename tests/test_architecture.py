@@ -17,7 +17,7 @@ from data.code.digests import PACKAGES, code_digests
 from evaluation.baselines.choices import BASELINES
 from models.architectures import MODELS
 from tasks.cache.stage import Stage
-from trainers.factory import TRAINERS
+from trainers.names import TRAINERS
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 FOLDERS = (*PACKAGES, "benchmarks")

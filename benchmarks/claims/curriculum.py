@@ -71,7 +71,7 @@ def trained(
     trainer.tests_at_end = False
     started = time.process_time()
     if budget is not None:
-        trainer.listener = lambda history: time.process_time() - started >= budget
+        trainer.epoch_callback = lambda history: time.process_time() - started >= budget
     trainer.train(graph, run.num_epochs)
     seconds = time.process_time() - started
     recall = evaluate(trainer.score(graph), graph, "test", K).per_user[f"recall@{K}"]

@@ -24,7 +24,6 @@ def _refit(
 ) -> Mapping[str, Any]:
     from data.graph import load_graph, node_counts
     from trainers.factory import create_trainer
-    from trainers.refit import chosen_history
 
     whole = load_graph(graph / "graph.pt")
     trainer = create_trainer(
@@ -34,7 +33,7 @@ def _refit(
         output_dir=artifacts_folder() / "training" / name,
         tensorboard_dir=artifacts_folder() / "tensorboard" / name / f"{folder.name[:8]}-refit",
     )
-    history = chosen_history(type(trainer), _read(model / "history.json"), _read(model / "results.json"))
+    history = trainer.chosen_history(_read(model / "history.json"), _read(model / "results.json"))
     results = trainer.refit(whole, history)
     trainer.save_model(folder)
     summary = {key: results[key] for key in ("best_epoch", "best_metric", "epochs_run", "stopped_early", "test")}
@@ -42,7 +41,7 @@ def _refit(
     return {"model": trainer.model.config.architecture, "trainer": config["trainer"], "epochs_run": len(history)}
 
 
-REFIT = Stage("refit", 1, _refit, code=("trainers.factory", "trainers.refit"))
+REFIT = Stage("refit", 1, _refit, code=("trainers.factory",))
 
 
 def refit(run: Run, model: Ref, graph: Ref, earlier: Ref | None = None) -> Ref | None:

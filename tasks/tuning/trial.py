@@ -40,7 +40,7 @@ def train_trial(trial: Trial, study: SearchStudy, graph_file: Path) -> float:
         raise InputError(f"The trainer '{run.trainer}' watches no metric; set training.monitor to one.")
     trial.set_user_attr("metric", metric)
     reports = _EpochReports(trial, metric, study.num_epochs)
-    trainer.listener, trainer.tests_at_end = reports.after_epoch, False
+    trainer.epoch_callback, trainer.tests_at_end = reports.after_epoch, False
     results = trainer.train(graph, study.num_epochs)
     reports.report(results["history"])  # an interrupted trial may have had its last epoch already
     if results["best_metric"] is None:

@@ -56,7 +56,7 @@ DOCUMENTED_CLASSES = {
     "trainers.online:OnlineConfig",
     "trainers.multitask.multitask_trainer:MultiTaskConfig",
     "trainers.meta.meta_trainer:MetaConfig",
-    "trainers.adversarial.adversarial_trainer:AdversarialConfig",
+    "trainers.adversarial.adversarial_config:AdversarialConfig",
     "trainers.federated.federated_trainer:FederatedConfig",
     "examples.rare_songs:RareSongsConfig",
     "songgraph_contrastive_loss:ContrastiveConfig",
@@ -339,7 +339,7 @@ def test_the_guide_trains_from_python(snippets, tiny_graph, tmp_path, monkeypatc
 
 
 def test_the_guides_custom_trainer_trains(snippets, tiny_training_graph, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("trainers.factory._registered", {})
+    monkeypatch.setattr("trainers.names._registered", {})
     from trainers.factory import create_trainer
 
     exec(snippets["custom"], {"__name__": "__main__"})

@@ -56,12 +56,16 @@ class EarlierModel:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """The model of a bundle, or its twin where it was refitted; raises InputError for a missing or damaged file."""
+        """Read the model of a bundle; if it was refitted, the evaluated model that the bundle holds too.
+
+        Raises:
+            InputError: a file is missing or damaged.
+        """
         try:
             config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["model_config"]
             hashes = {kind: pq.read_table(folder / f"{kind}s.parquet")["id_hash"].to_numpy() for kind in NODE_TYPES}
-            twin = folder / TWIN_WEIGHTS
-            weights = load_file(twin if twin.is_file() else folder / WEIGHTS)
+            evaluated = folder / TWIN_WEIGHTS
+            weights = load_file(evaluated if evaluated.is_file() else folder / WEIGHTS)
         except (OSError, ValueError, LookupError, pa.ArrowException, SafetensorError) as error:
             raise InputError(
                 f"training_config.warm_start is '{folder}', which is not the folder of a sound bundle ({error}); "

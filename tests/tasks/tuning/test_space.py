@@ -64,7 +64,7 @@ def test_only_keys_of_the_chosen_trainer_and_architecture_are_searched() -> None
 
 
 def test_a_trainer_of_ones_own_is_searched_by_annotating_its_fields(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainers.factory._registered", {"deep": DeepTrainer})
+    monkeypatch.setattr("trainers.names._registered", {"deep": DeepTrainer})
     found = space(trainer="deep")
     assert {"depth", "model.dropout", "training.dropout"} <= names(found)
     tables = found.tables({**found.start, "model.dropout": 0.2, "training.dropout": 0.7})

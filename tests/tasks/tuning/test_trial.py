@@ -61,7 +61,7 @@ def test_a_trial_is_worth_what_the_same_training_is_worth_on_validation(
 def test_no_trainer_tests_in_a_trial(
     make_study: MakeStudy, graph_file: Path, trainer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainers.factory._registered", {"plain": Plain})
+    monkeypatch.setattr("trainers.names._registered", {"plain": Plain})
     monkeypatch.setattr(AdvancedTrainer, "test", Plain.test)
     study = make_study(trainer, {"eval_k": 5, "monitor": "ndcg@5", "device": "cpu"})
     assert train_trial(study.next_trial(), study, graph_file) > 0
@@ -72,7 +72,7 @@ def test_no_trainer_tests_in_a_trial(
 def test_the_pruner_ends_a_trial_but_never_the_start_and_none_in_its_last_epoch(
     make_study: MakeStudy, graph_file: Path, trainer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainers.factory._registered", {"plain": Plain})
+    monkeypatch.setattr("trainers.names._registered", {"plain": Plain})
     study = make_study(trainer, {"eval_k": 5, "monitor": "recall@5", "device": "cpu"}, num_epochs=3)
     pruned_from = 2
     monkeypatch.setattr(Trial, "should_prune", lambda trial: len(curve(study, trial.number)) >= pruned_from)
@@ -146,7 +146,7 @@ def test_a_trial_that_the_trainer_refuses_says_why(
 def test_a_trainer_that_watches_nothing_cannot_be_searched(
     make_study: MakeStudy, graph_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainers.factory._registered", {"plain": Plain})
+    monkeypatch.setattr("trainers.names._registered", {"plain": Plain})
     study = make_study("plain", {})
     with pytest.raises(InputError, match=r"The trainer 'plain' watches no metric; set training.monitor to one\."):
         train_trial(study.next_trial(), study, graph_file)
