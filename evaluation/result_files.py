@@ -14,7 +14,7 @@ from data.errors import InputError
 from evaluation.baselines.popular import popularity
 from evaluation.evaluation import Evaluation, evaluate
 from evaluation.lists import read_lists, write_lists, write_ranked
-from evaluation.metrics.beyond_accuracy import AGGREGATE_SAMPLES, Aggregate, Catalogue, aggregates, list_metrics
+from evaluation.metrics.beyond_accuracy import AGGREGATE_SAMPLES, Aggregate, SongFeatures, aggregates, list_metrics
 from evaluation.metrics.curves import curves, write_curves
 from evaluation.metrics.exposure import exposure, write_exposure
 from evaluation.metrics.slices import slices, write_slices
@@ -62,24 +62,24 @@ def write_results(
         InputError: as ``evaluate``; and a baseline's folder stands on other users, another split or other ks.
     """
     length = max(list_length, k, *ks)
-    catalogue = Catalogue.of(graph, song_vectors)
-    model = _whole(evaluate(score, graph, part, k, num_users, seed, ks, list_length=length), catalogue)
-    others = {name: _whole(one, catalogue) for name, one in _baselines(baselines, model, vocabularies).items()}
+    features = SongFeatures.of(graph, song_vectors)
+    model = _whole(evaluate(score, graph, part, k, num_users, seed, ks, list_length=length), features)
+    others = {name: _whole(one, features) for name, one in _baselines(baselines, model, vocabularies).items()}
     record = _with_aggregates(model.record(others, conventions=conventions), model, others)
     record.write(folder / "metrics.json")
     _write_per_user(folder / "per_user.parquet", vocabularies, model, others)
     _write_lists(folder / "lists.parquet", vocabularies, model, score, length)
-    write_slices(folder / "slices.json", slices(model, others, score, catalogue))
+    write_slices(folder / "slices.json", slices(model, others, score, features))
     write_curves(folder / "curves.json", curves(model))
     top, songs = model.ranked.items[:, :k].numpy(), model.relevant[1].numpy()
-    write_exposure(folder / "exposure.json", exposure(top, songs, catalogue.listeners.numpy(), k, part))
+    write_exposure(folder / "exposure.json", exposure(top, songs, features.listeners.numpy(), k, part))
     return record
 
 
-def _whole(evaluation: Evaluation, catalogue: Catalogue) -> Evaluation:
+def _whole(evaluation: Evaluation, features: SongFeatures) -> Evaluation:
     """With what lists are like beside how right they are, at the k that matters."""
     k = evaluation.k
-    found = list_metrics(evaluation.ranked.items[:, :k], catalogue)
+    found = list_metrics(evaluation.ranked.items[:, :k], features)
     return evaluation.with_columns({f"{name}@{k}": values for name, values in found.items()})
 
 

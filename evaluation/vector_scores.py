@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from evaluation.exact_products import on_song_grid, on_user_grid
+from evaluation.exact_products import quantize_songs, quantize_users
 from models.item_paths.local_scores import LocalScores
 from models.kernels.compiled import in_balanced_parts
 from models.kernels.top_songs import Found, Gates, Vectors, Wanted, best_by_local, best_by_vectors
@@ -126,16 +126,16 @@ class VectorScores:
         return np.linalg.norm(user.astype(np.float64), axis=1) * self._longest_song
 
     def _users(self, users: Tensor) -> Array:
-        return on_user_grid(_array(self.user[users.to(self.user.device)]))
+        return quantize_users(_array(self.user[users.to(self.user.device)]))
 
     @cached_property
     def _exact_songs(self) -> Tensor:
-        return torch.from_numpy(on_song_grid(_array(self.song))).to(self.song.device)
+        return torch.from_numpy(quantize_songs(_array(self.song))).to(self.song.device)
 
     @cached_property
     def _songs(self) -> Array:
         """(S, D) on the grid in float32, which has room for its numbers; NaN where one is too small for it."""
-        songs = on_song_grid(_array(self.song))
+        songs = quantize_songs(_array(self.song))
         near = songs.astype(np.float32)
         return near if np.array_equal(near, songs) else np.full_like(near, np.nan)
 
