@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from safetensors.numpy import load_file
 
 from data.errors import InputError
-from evaluation.exact_products import on_song_grid, on_user_grid
+from evaluation.exact_products import quantize_songs, quantize_users
 from registry.bundle.manifest import Manifest, ScoreFiles, verify_bundle
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Recommender:
         self._refitted = manifest.facts.refit and files == manifest.published
         vectors = load_file(folder / files.vectors)
         self._users = vectors["user"]  # (U, D)
-        self._songs = on_song_grid(vectors["song"])  # (S, D)
+        self._songs = quantize_songs(vectors["song"])  # (S, D)
         self._local = _local_scores(folder / files.local) if files.local else None
         self._user_ids = _column(folder / "users.parquet", "user_id")
         self._songs_table = pq.read_table(folder / "songs.parquet").combine_chunks()
@@ -134,7 +134,7 @@ class Recommender:
         return {**self._record(song, found.score), **parts}
 
     def _similarity(self, user: int) -> np.ndarray:
-        similarity: np.ndarray = (self._songs @ on_user_grid(self._users[user : user + 1])[0]).astype(np.float32)
+        similarity: np.ndarray = (self._songs @ quantize_users(self._users[user : user + 1])[0]).astype(np.float32)
         return similarity
 
     def _index(self, user_id: str) -> int:

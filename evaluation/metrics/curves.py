@@ -1,4 +1,4 @@
-"""Recall and NDCG against the length of the list, for a figure."""
+"""Compute recall and NDCG against the length of the list, for a figure."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ FORMULAS = {"recall": recall, "ndcg": ndcg}
 
 
 def curves(evaluation: Evaluation, samples: int = SAMPLES) -> dict[str, Any]:
-    """Recall and NDCG at ``LENGTHS`` and at the measured ks, as far as the lists are that long.
+    """Compute recall and NDCG at ``LENGTHS`` and at the measured ks, up to the length of the lists.
 
     Returns:
-        plain JSON: ``ks``, and under ``model`` for each metric a [mean, low, high] a k; the interval is the 95 %
-        bootstrap interval over users, on the same resamples as all others of the evaluation.
+        plain JSON: ``ks``, and under ``model`` one [mean, low, high] per k for each metric. The interval is the 95 %
+        bootstrap interval over users, on the same resamples as the evaluation.
     """
     longest = evaluation.ranked.items.shape[1]
     ks = sorted({k for k in (*LENGTHS, *evaluation.ks) if k <= longest})
@@ -32,5 +32,5 @@ def curves(evaluation: Evaluation, samples: int = SAMPLES) -> dict[str, Any]:
 
 
 def write_curves(path: Path, found: dict[str, Any]) -> None:
-    """Write them as JSON; the same content gives the same bytes."""
+    """Write the curves as JSON; the same content gives the same bytes."""
     path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

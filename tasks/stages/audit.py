@@ -30,7 +30,7 @@ def _audit(
     earlier = None if probe.trains_on_everything else bundle_of(warm_start)
     found = audit_graph(divided, read_listens(listens), probe, earlier, seed=config["training"].get("seed", 0))
     if probe.trains_on_everything:
-        found = found.knowing_less(audit_graph(load_graph(graph / "graph.pt")).cannot_say)
+        found = found.with_unknowns(audit_graph(load_graph(graph / "graph.pt")).cannot_say)
     found.require()
     found.write(folder / "audit.json")
     return {"checks": len(found.checks), "canary": found.canary.says if found.canary else "not run"}

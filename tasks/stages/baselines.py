@@ -26,7 +26,7 @@ LEFT_OUT = "left_out.json"
 def _fit(folder: Path, config: Mapping[str, Any], training_graph: Path, graph: Path, name: str) -> Mapping[str, Any]:
     from data.graph import load_graph
     from evaluation.baselines.choices import create_baseline
-    from evaluation.result_files import write_results
+    from evaluation.result_files import EvaluationProtocol, write_results
 
     divided, baseline = load_graph(training_graph / "training_graph.pt"), create_baseline(name)
     write_json(folder / "baseline.json", {"name": name, "parameters": baseline.model_dump(mode="json")})
@@ -35,8 +35,8 @@ def _fit(folder: Path, config: Mapping[str, Any], training_graph: Path, graph: P
         write_json(folder / LEFT_OUT, {"why": why})
         return {"left out": why}
     # no baseline is compared with other baselines
-    asked = {key: value for key, value in config.items() if key != "implicit"}
-    record = write_results(baseline.fit(divided), divided, graph, folder, part="test", baselines={}, **asked)
+    protocol = EvaluationProtocol(part="test", **{key: value for key, value in config.items() if key != "implicit"})
+    record = write_results(baseline.fit(divided), divided, graph, folder, protocol, baselines={})
     return {"users": record.num_users, record.watched: record.metrics[record.watched].mean}
 
 

@@ -18,7 +18,7 @@ def _evaluate(
     folder: Path, config: Mapping[str, Any], model: Path, training_graph: Path, graph: Path, **baselines: Path
 ) -> Mapping[str, Any]:
     from data.graph import load_graph
-    from evaluation.result_files import write_results
+    from evaluation.result_files import EvaluationProtocol, write_results
     from trainers.loop.model_files import load_embeddings, load_score
 
     in_sample = trained_on_everything(model)
@@ -28,10 +28,9 @@ def _evaluate(
         scored_graph,
         graph,
         folder,
-        part="train" if in_sample else "test",
+        EvaluationProtocol(part="train" if in_sample else "test", **config),
         baselines=baselines or None,
         song_vectors=load_embeddings(model).song,
-        **config,
     )
     return {"users": record.num_users, **{name: interval.mean for name, interval in record.metrics.items()}}
 

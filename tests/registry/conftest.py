@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch_geometric.data import HeteroData
 
-from evaluation.result_files import write_results
+from evaluation.result_files import EvaluationProtocol, write_results
 from evaluation.vector_scores import VectorScores
 from models.item_paths.local_scorer import LocalScorer, PathHeads
 from models.item_paths.paths import Neighbors, Paths
@@ -123,7 +123,7 @@ def write_parts(
     evaluation.mkdir()
     vectors = embeddings(graph, quality)
     score, part = VectorScores(vectors["user"], vectors["song"], local), "train" if in_sample else "test"
-    write_results(score, graph, vocabularies, evaluation, part=part, k=k, list_length=10)
+    write_results(score, graph, vocabularies, evaluation, EvaluationProtocol(part, k, list_length=10))
     split = {"strategy": "random", "salt": seed, "val_ratio": 0.15, "test_ratio": 0.15}
     parts = {"model": model, "vocabularies": vocabularies, "evaluation": evaluation, "graph": graph}
     return {**parts, "source": source, "split": split, **write_stages(root / "stages")}

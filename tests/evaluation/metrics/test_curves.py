@@ -12,7 +12,7 @@ def test_a_curve_goes_through_the_measured_points(graph: HeteroData) -> None:
     evaluation = evaluate(lambda users: scores[users], graph, "test", 2, ks=[3], list_length=100)
     found = curves(evaluation)
     assert found["ks"] == [1, 2, 3, 5]  # as far as six songs go
-    intervals = evaluation.statistics.intervals()
+    intervals = evaluation.intervals()
     for metric in ("recall", "ndcg"):
         for k in (2, 3):
             assert found["model"][metric][found["ks"].index(k)] == list(vars(intervals[f"{metric}@{k}"]).values())

@@ -14,7 +14,7 @@ from data.errors import InputError
 from data.graph import LISTENS
 from evaluation.baselines.popular import popularity
 from evaluation.evaluation import Evaluation, evaluate
-from evaluation.metrics.beyond_accuracy import Catalogue
+from evaluation.metrics.beyond_accuracy import SongFeatures
 from evaluation.metrics.exposure import popularity_groups
 from evaluation.metrics.slices import Slice, read_slices, slices, write_slices
 from evaluation.ranking import Score
@@ -38,7 +38,7 @@ def knows_the_test_songs(graph: HeteroData) -> Score:
 def sliced(graph: HeteroData, score: Score, rivals: dict[str, Score] | None = None) -> list[Slice]:
     model = evaluate(score, graph, "test", K)
     others = {name: evaluate(rival, graph, "test", K) for name, rival in (rivals or {}).items()}
-    return slices(model, others, score, Catalogue.of(graph))
+    return slices(model, others, score, SongFeatures.of(graph))
 
 
 def pairs_of(graph: HeteroData, mask: str) -> set[tuple[int, int]]:
@@ -88,7 +88,7 @@ def test_every_slice_is_what_its_name_says(make_training_graph: Callable[..., He
     graph = make_training_graph(seed=seed, num_rows=300)
     score, test = random_scores(seed), pairs_of(graph, "test_mask")
     model, baseline = (evaluate(one, graph, "test", K) for one in (score, popularity(graph)))
-    found = slices(model, {"popularity": baseline}, score, Catalogue.of(graph))
+    found = slices(model, {"popularity": baseline}, score, SongFeatures.of(graph))
     assert len(found) == len({(one.dimension, one.name) for one in found})
     for one in found:
         wanted = {pair for pair in test if selectors(graph)[one.dimension](one.name, *pair)}
@@ -111,7 +111,7 @@ def test_a_slice_has_its_count_its_interval_and_its_metric(tiny_training_graph: 
 def test_what_was_trained_on_is_no_discovery(tiny_training_graph: HeteroData) -> None:
     score = random_scores(0)
     model = evaluate(score, tiny_training_graph, "train", K)
-    found = slices(model, {}, score, Catalogue.of(tiny_training_graph))
+    found = slices(model, {}, score, SongFeatures.of(tiny_training_graph))
     assert {one.dimension for one in found} == {"activity", "popularity", "cold songs", "artist size"}
     assert {one.metric for one in found} == {"in_sample_recall@5"}
 
@@ -159,7 +159,7 @@ def test_re_listens_are_ranked_with_nothing_hidden(graph: HeteroData) -> None:
         return falling[users]
 
     model = evaluate(score, graph, "test", 2)
-    found = slices(model, {"popularity": model}, score, Catalogue.of(graph))
+    found = slices(model, {"popularity": model}, score, SongFeatures.of(graph))
     again = next(one for one in found if one.name == "re-listen")
     assert (again.dimension, again.users, again.pairs, again.interval.mean) == ("kind of listen", 2, 2, 0.5)
     assert again.baseline == "popularity"
@@ -170,7 +170,7 @@ def test_re_listens_are_ranked_with_nothing_hidden(graph: HeteroData) -> None:
 def test_new_users_are_those_without_a_train_listen(graph: HeteroData) -> None:
     add_pairs(graph, new_user_test_index=[(4, 0), (4, 5)])
     score = popularity(graph)
-    alone = slices(evaluate(score, graph, "test", 1), {}, score, Catalogue.of(graph))
+    alone = slices(evaluate(score, graph, "test", 1), {}, score, SongFeatures.of(graph))
     new = next(one for one in alone if one.dimension == "new users")
     assert (new.users, new.pairs, new.interval.mean, new.baseline) == (1, 2, 0.5, None)
     assert "nothing is hidden" in new.description

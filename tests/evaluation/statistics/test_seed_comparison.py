@@ -18,12 +18,12 @@ from data.errors import InputError
 from evaluation.record import EvaluationRecord, write_per_user
 from evaluation.statistics.intervals import Interval, bootstrap_means, paired_difference
 from evaluation.statistics.seed_comparison import (
-    SeedsRecord,
+    SeedComparison,
     across_seeds,
     compare_evaluations,
     difference,
+    format_difference,
     is_difference,
-    said,
 )
 
 
@@ -174,7 +174,7 @@ def test_memory_is_bounded_without_changing_the_draws(monkeypatch: pytest.Monkey
     ],
 )
 def test_a_difference_is_called_one_only_when_its_interval_excludes_zero(interval: Interval, words: str) -> None:
-    assert said(interval) == words
+    assert format_difference(interval) == words
     assert is_difference(interval) == words.endswith("], a difference")
 
 
@@ -214,7 +214,7 @@ def test_evaluations_become_a_record_of_seeds(tmp_path: Path) -> None:
     folders = [write_evaluation(tmp_path / str(place), run) for place, run in enumerate(values)]
     found = compare_evaluations(folders, seeds=(7, 8, 9))
     found.write(tmp_path / "seeds.json")
-    assert SeedsRecord.read(tmp_path / "seeds.json") == found
+    assert SeedComparison.read(tmp_path / "seeds.json") == found
     told = json.loads((tmp_path / "seeds.json").read_text())
     assert (told["seeds"], told["metric"], told["num_users"]) == ([7, 8, 9], "recall@10", 3)
     assert list(told["metrics"]) == ["recall@10", "ndcg@10"]
@@ -243,4 +243,4 @@ def test_evaluations_on_something_else_are_refused(tmp_path: Path, changed: dict
 
 def test_a_record_that_is_not_there_is_explained(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"seeds.json is not a readable comparison of seeds; run it with --seeds"):
-        SeedsRecord.read(tmp_path / "seeds.json")
+        SeedComparison.read(tmp_path / "seeds.json")

@@ -13,7 +13,7 @@ from data.errors import InputError
 from evaluation.baselines.popular import popularity
 from evaluation.evaluation import evaluate
 from evaluation.record import write_per_user
-from evaluation.statistics.seed_comparison import SeedsRecord
+from evaluation.statistics.seed_comparison import SeedComparison
 from tasks.cache.ref import Ref
 from tasks.run_config import load_run_config
 from tasks.stages.seeds import DEFAULT_SEED, compare_seeds, runs_by_seed
@@ -86,7 +86,7 @@ def test_the_stage_says_what_the_seeds_came_to(evaluations: list[Ref]) -> None:
     run = PlainRun(load_run_config(None, {"seeds": 3, "training": {"seed": 4, "eval_k": 5}}))
     ref = compare_seeds(run, evaluations)
     assert ref is not None
-    record = SeedsRecord.read(ref.value / "seeds.json")
+    record = SeedComparison.read(ref.value / "seeds.json")
     assert (record.seeds, record.metric) == ((4, 5, 6), "recall@5")
     watched = record.metrics["recall@5"]
     assert watched.low < watched.mean < watched.high
