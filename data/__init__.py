@@ -1,4 +1,4 @@
-"""Listening logs, the graph and its split."""
+"""From listening logs to the graph and its split."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""The base of every configuration class: frozen, typed, and strict about its keys."""
+"""The base of all configuration classes: frozen, typed, and strict about keys."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class Config(BaseModel):
-    """A frozen configuration in which an unknown key is an error; a subclass stands beside the code it configures."""
+    """A frozen configuration that refuses unknown keys; each subclass is next to the code that it configures."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
@@ -42,10 +42,10 @@ class Config(BaseModel):
 
         Args:
             given: keys and values as a person wrote them.
-            where: what to call the dict in an error, for example ``training_config``.
+            where: the name of the dict in an error, for example ``training_config``.
 
         Raises:
-            InputError: for an unknown key (the nearest known one is named) or a value that is not allowed.
+            InputError: for an unknown key (the error names the nearest known one) or a value that is not allowed.
         """
         unknown = [key for key in given if key not in cls.model_fields and key not in cls.renamed_keys]
         if unknown:
@@ -57,18 +57,18 @@ class Config(BaseModel):
 
 
 class JsonRecord(Config):
-    """Findings that are kept as a JSON file; the same record gives the same bytes."""
+    """A record in a JSON file; the same record gives the same bytes."""
 
     UNREADABLE: ClassVar[str] = "is not a readable record; make it again"
-    """What to say of a file that cannot be read: what it is not, and what to do."""
+    """End of the error for a file that cannot be read: what it is not, and what to do."""
 
     def write(self, path: Path) -> None:
-        """Write the record."""
+        """Write the record to ``path``."""
         path.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read what ``write`` wrote; raises InputError for a file that is missing or is no such record."""
+        """Read a record that ``write`` wrote; raises InputError if the file is missing or is not such a record."""
         try:
             return cls.model_validate_json(path.read_bytes())
         except (OSError, ValidationError) as error:
@@ -76,7 +76,7 @@ class JsonRecord(Config):
 
 
 def unknown_name(what: str, given: str, allowed: Iterable[str]) -> str:
-    """One sentence that refuses a name, points to the nearest allowed one and lists them all."""
+    """Return one sentence that refuses a name, suggests the nearest allowed one and lists all allowed ones."""
     names = sorted(allowed)
     nearest = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
     hint = f" Did you mean '{nearest[0]}'?" if nearest else ""
@@ -84,7 +84,7 @@ def unknown_name(what: str, given: str, allowed: Iterable[str]) -> str:
 
 
 def flat(table: Mapping[str, Any], separator: str = ".", prefix: str = "") -> dict[str, Any]:
-    """Nested tables as one: the names of the levels joined by ``separator``."""
+    """Flatten nested tables: the keys of the result are the keys of all levels, joined by ``separator``."""
     found: dict[str, Any] = {}
     for key, value in table.items():
         name = f"{prefix}{key}"

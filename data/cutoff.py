@@ -1,7 +1,7 @@
-"""The temporal cut: from which day on a listen is validation, and from which day on it is test.
+"""The temporal cut: the first day of validation and the first day of test.
 
-The split and the filters of ingest must agree on the cut to the day, or a filter counts what the split holds out. So
-both take it from here. Days are whole UTC days since 1970-01-01; a day is never divided.
+The split and the filters of ingest must use the same cut; otherwise a filter would count listens that the split holds
+out. So both compute it here. Days are whole UTC days since 1970-01-01; a day is never divided.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ EPOCH = date(1970, 1, 1)
 
 
 class CutConfig(Config):
-    """Where time divides the log into train, validation and test."""
+    """Where a temporal cut divides the log into train, validation and test."""
 
     val_ratio: float = Field(0.15, ge=0, lt=1)
-    """Share held out for validation: of the rows just before test for a temporal cut."""
+    """Share that is held out for validation; a temporal cut takes the rows just before test."""
     test_ratio: float = Field(0.15, ge=0, lt=1)
-    """Share held out for test: of the last rows for a temporal cut."""
+    """Share that is held out for test; a temporal cut takes the last rows."""
     val_from: date | None = None
-    """First validation day of a temporal cut (UTC); decided by ``val_ratio`` if not given."""
+    """First validation day of a temporal cut (UTC); if not given, ``val_ratio`` decides."""
     test_from: date | None = None
-    """First test day of a temporal cut (UTC); decided by ``test_ratio`` if not given."""
+    """First test day of a temporal cut (UTC); if not given, ``test_ratio`` decides."""
     gap_days: int = Field(0, ge=0)
-    """Days before the first validation day that belong to no part, so that train ends earlier."""
+    """Number of days before the first validation day that belong to no part; train ends before them."""
 
     @model_validator(mode="after")
     def _leave_train_data(self) -> Self:
@@ -53,18 +53,18 @@ class Cut(NamedTuple):
 
 
 def temporal_cut(days: NDArray[np.integer] | None, config: CutConfig, counts: NDArray[np.integer] | None = None) -> Cut:
-    """Decide the cut: test is at least the last ``test_ratio`` of the rows in whole days, validation those before it.
+    """Decide the cut: test is at least the last ``test_ratio`` of the rows, in whole days; validation comes before it.
 
-    Rows before ``val_from_day - gap_days`` are train, those in the gap are in no part. Dates of the config win over its
-    ratios. Where a ratio is 0 and no date is given, that part is empty.
+    Rows before ``val_from_day - gap_days`` are train; rows in the gap are in no part. Dates of the config override its
+    ratios. A part is empty if its ratio is 0 and no date is given.
 
     Args:
-        days: the day of each row (N,), in any order; None or empty where the log has no times.
+        days: the day of each row (N,), in any order; None or empty if the log has no times.
         config: ratios or dates, and the gap.
-        counts: how many rows each entry of ``days`` stands for (N,); 1 if not given.
+        counts: the number of rows that each entry of ``days`` stands for (N,); 1 if not given.
 
     Raises:
-        InputError: if there are no times, or a part that was asked for would be empty.
+        InputError: there are no times, or a requested part would be empty.
     """
     rows = _RowsByDay.of(_require_times(days), counts)
     test_from = _day(config.test_from) if config.test_from else rows.tail_from(config.test_ratio, rows.end)
@@ -75,7 +75,7 @@ def temporal_cut(days: NDArray[np.integer] | None, config: CutConfig, counts: ND
 
 
 def day_to_date(day: int) -> date:
-    """The date of a day number."""
+    """Return the date of a day number."""
     return EPOCH + timedelta(days=int(day))
 
 
@@ -102,7 +102,7 @@ class _RowsByDay(NamedTuple):
         return int(self.rows[(self.days >= start) & (self.days < stop)].sum())
 
     def tail_from(self, ratio: float, stop: int) -> int:
-        """The latest day from which on the days before ``stop`` hold at least ``ratio`` of all rows."""
+        """Return the latest day such that the days from it to before ``stop`` hold at least ``ratio`` of all rows."""
         wanted = np.ceil(ratio * self.rows.sum())
         if wanted == 0:
             return stop

@@ -9,7 +9,7 @@ from typing import Any
 
 
 def sha256_of_file(path: Path) -> str:
-    """Return the digest of a file's bytes, in 64 hex digits; the file may be larger than memory."""
+    """Return the digest of a file's bytes as 64 hex digits; the file may be larger than memory."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -1,9 +1,9 @@
-"""The one exception that a person is meant to read."""
+"""The exception whose message users read."""
 
 
 class InputError(ValueError):
-    """Something that was given cannot be used.
+    """The user's input cannot be used.
 
-    The message is the whole story, in a sentence: what was given (file, row or key), what is allowed, and what to do.
-    Command lines print it without a traceback and exit with a code that is not zero.
+    The message is one sentence that says what was given (file, row or key), what is allowed, and what to do. Command
+    lines print it without a traceback and exit with a code other than zero.
     """

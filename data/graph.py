@@ -1,7 +1,7 @@
-"""The graph of users, songs and artists: built from the listens, saved, loaded, and cut to what may carry messages.
+"""The graph of users, songs and artists: how it is built, saved and loaded, and which part of it carries messages.
 
 Importing this module registers PyG's storage classes as safe globals, so that ``torch.load("data/graph.pt")`` works
-under its safe default (PyG 2.8 does not arrange that by itself).
+with its safe default (PyG 2.8 does not do so itself).
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ DAMAGE = (
     RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError,
     pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, struct.error,
 )  # fmt: skip
-"""What reading a damaged archive, and unpickling what is in it, can raise."""
+"""Exceptions that reading a damaged archive, or unpickling its content, can raise."""
 
 torch.serialization.add_safe_globals([HeteroData, BaseStorage, NodeStorage, EdgeStorage, GlobalStorage])
 
 
 def build_graph(listens_folder: Path, config: WeightConfig | None = None) -> HeteroData:
-    """The graph of a whole log, from the folder that the ingest stage wrote.
+    """Build the graph of a whole log from the folder that the ingest stage wrote.
 
-    Nodes carry ``id_hash`` (int64); ``listens`` edges, sorted by (user, song), carry what the log gives of ``plays``,
-    ``skips``, ``completion``, ``first_played`` and ``last_played``, and ``weight`` always. The half-life of the weights
-    stays on the edges as a plain number, because the split computes them anew from train rows.
+    Nodes carry ``id_hash`` (int64). ``listens`` edges are sorted by (user, song). They carry ``plays`` and ``weight``,
+    and ``skips``, ``completion``, ``first_played`` and ``last_played`` if the log has them. They also carry the
+    half-life of the weights as a plain number, because the split computes the weights again from train rows.
 
     Raises:
         InputError: a file of the folder is missing or cannot be read.
@@ -66,13 +66,13 @@ def build_graph(listens_folder: Path, config: WeightConfig | None = None) -> Het
 
 
 def assemble_graph(id_hashes: dict[str, Tensor], listens: Listens, by: Tensor, config: WeightConfig) -> HeteroData:
-    """The graph from its parts in memory.
+    """Build the graph from its parts in memory.
 
     Args:
         id_hashes: (N,) int64 for each node type, in the order of the nodes.
         listens: the rows (user, song, day).
-        by: (2, B) int64 song and artist, sorted and distinct; (2, 0) without artists.
-        config: how the weights of the edges fade.
+        by: (2, B) int64 song and artist, sorted and distinct; (2, 0) if there are no artists.
+        config: the half-life of the edge weights.
     """
     graph = HeteroData()
     for kind in NODE_TYPES:
@@ -85,7 +85,7 @@ def assemble_graph(id_hashes: dict[str, Tensor], listens: Listens, by: Tensor, c
 
 
 def set_listens(graph: HeteroData, pairs: Tensor, attributes: dict[str, Tensor], half_life_days: float) -> None:
-    """Put the edges (2, E) with their attributes (E,) into ``graph``, and their reverses with the weight only."""
+    """Put the edges (2, E) and their attributes (E,) into ``graph``; the reverse edges get only the weight."""
     graph[LISTENS].edge_index = pairs
     for name in sorted(attributes):
         graph[LISTENS][name] = attributes[name]
@@ -95,15 +95,15 @@ def set_listens(graph: HeteroData, pairs: Tensor, attributes: dict[str, Tensor],
 
 
 def set_by(graph: HeteroData, by: Tensor) -> None:
-    """Put the edges (2, B) from songs to artists and their reverses into ``graph``."""
+    """Put the edges (2, B) from songs to artists and their reverse edges into ``graph``."""
     graph[BY].edge_index = by
     graph[REV_BY].edge_index = by.flip(0)
 
 
 def message_graph(graph: HeteroData) -> HeteroData:
-    """What a model may see: node counts, ``by``, and the train edges with their weights, each with its reverse.
+    """Return what a model may see: node counts, ``by`` edges, train edges with their weights, and reverse edges.
 
-    Nothing else is copied, so what is held out cannot be read. Without masks every edge is a train edge.
+    Nothing else is copied, so held-out edges cannot be read. Without masks every edge is a train edge.
     """
     listens = graph[LISTENS]
     train = listens.train_mask if has_masks(graph) else torch.ones_like(listens.edge_index[0], dtype=torch.bool)
@@ -119,35 +119,35 @@ def message_graph(graph: HeteroData) -> HeteroData:
 
 
 def has_masks(graph: HeteroData) -> bool:
-    """Whether the graph was split into train, validation and test edges."""
+    """Return whether the graph was split into train, validation and test edges."""
     return all(mask in graph[LISTENS] for mask in MASKS)
 
 
 def node_counts(graph: HeteroData) -> dict[str, int]:
-    """The keys of a model's config that only the graph knows: ``num_users``, ``num_songs``, ``num_artists``."""
+    """Return the keys of a model's config that come from the graph: ``num_users``, ``num_songs``, ``num_artists``."""
     return {f"num_{kind}s": int(graph[kind].num_nodes) for kind in NODE_TYPES}
 
 
 def graph_counts(graph: HeteroData) -> dict[str, int]:
-    """Nodes of each type, user-song pairs, and song-artist pairs, for a table that a person reads."""
+    """Count nodes of each type, user-song pairs and song-artist pairs, for a table that people read."""
     nodes = {f"{kind}s": graph[kind].num_nodes for kind in NODE_TYPES}
     return {**nodes, "pairs": graph[LISTENS].edge_index.size(1), "song_artists": graph[BY].edge_index.size(1)}
 
 
 def save_graph(graph: HeteroData, path: Path) -> None:
-    """Write ``graph``; the same graph under the same file name gives the same bytes.
+    """Write ``graph``; the same graph with the same file name gives the same bytes.
 
-    torch writes the stem of the file's name into the file: to publish atomically, write under the final name in a
-    temporary folder and rename the folder or move the file.
+    torch writes the stem of the file name into the file. So to publish a graph atomically, write it under its final
+    name in a temporary folder, then rename the folder or move the file.
     """
     torch.save(graph, path)
 
 
 def load_graph(path: Path) -> HeteroData:
-    """Read a graph, under torch's safe default: tensors and plain values only.
+    """Read a graph with torch's safe default, which allows only tensors and plain values.
 
     Raises:
-        InputError: there is no such file, it is damaged, or it holds something else than this project's graph.
+        InputError: there is no such file, it is damaged, or it is not a graph of this project.
     """
     try:
         _check_sums(path)
@@ -163,7 +163,7 @@ def load_graph(path: Path) -> HeteroData:
 
 
 def graph_digest(graph: HeteroData) -> str:
-    """SHA-256 over every tensor and plain value, with names, types and shapes; the same on every machine."""
+    """Return the SHA-256 of all tensors and plain values, with names, types and shapes; equal on all machines."""
     digest = hashlib.sha256()
     for name, value in _named_values(graph):
         digest.update(name.encode())
@@ -172,7 +172,7 @@ def graph_digest(graph: HeteroData) -> str:
 
 
 def update_digest(digest: Any, value: Any) -> None:
-    """Feed one value into a hashlib ``digest``: a tensor by type, shape and bytes, anything else by its ``repr``."""
+    """Add one value to a hashlib ``digest``: a tensor by type, shape and bytes, anything else by its ``repr``."""
     if not isinstance(value, Tensor):
         digest.update(repr(value).encode())
         return
@@ -190,7 +190,7 @@ def _named_values(graph: HeteroData) -> Iterator[tuple[str, Any]]:
 
 
 def _check_sums(path: Path) -> None:
-    """Compare the file's checksums, which torch writes but does not read: it would load flipped bits as other edges."""
+    """Check the file's checksums: torch writes them but does not check them, and would load flipped bits."""
     with zipfile.ZipFile(path) as archive:
         if archive.testzip() is not None:
             raise zipfile.BadZipFile
@@ -221,5 +221,4 @@ def _column(table: pa.Table, name: str) -> npt.NDArray[Any]:
 
 
 def _tensor(values: npt.NDArray[Any]) -> Tensor:
-    """An own copy: arrays from Arrow are read-only."""
-    return torch.from_numpy(values.copy())
+    return torch.from_numpy(values.copy())  # arrays from Arrow are read-only

@@ -1,4 +1,4 @@
-"""The listens table in memory: rows (user, song, day) as arrays, and what each user-song pair adds up to."""
+"""The listens table in memory: rows (user, song, day) as arrays, and their sums for each user-song pair."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ SPLIT_NAMES = ("train", "valid", "test")
 
 @dataclass(frozen=True)
 class Listens:
-    """Rows of ``listens.parquet``, sorted by user, song and day; a column that the log does not give is None.
+    """Rows of ``listens.parquet``, sorted by user, song and day; a column that the log does not have is None.
 
-    Every array is (R,). Days are counted from 1970-01-01 UTC, times are seconds UTC; ``completion`` is NaN in the rows
-    where it is not known; ``split`` is a place in ``SPLIT_NAMES``, -1 where a row has none.
+    Every array is (R,). Days are counted from 1970-01-01 UTC, times are seconds UTC. ``completion`` is NaN if it is not
+    known. ``split`` is an index into ``SPLIT_NAMES``, or -1 if the row has no value.
     """
 
     user: Ints
@@ -62,39 +62,39 @@ class Listens:
         return len(self.user)
 
     def is_sorted(self) -> bool:
-        """Whether the rows of a pair are adjacent and the pairs in order."""
+        """Return whether the pairs are in order, with the rows of each pair adjacent."""
         step_user, step_song = np.diff(self.user), np.diff(self.song)
         return bool(np.all((step_user > 0) | ((step_user == 0) & (step_song >= 0))))
 
     def rows(self, keep: Mask) -> Listens:
-        """The rows where ``keep`` (R,) is true."""
+        """Return the rows for which ``keep`` (R,) is true."""
         columns = {field.name: getattr(self, field.name) for field in fields(self)}
         kept: dict[str, Any] = {name: None if values is None else values[keep] for name, values in columns.items()}
         return Listens(**kept)
 
     def starts(self) -> Ints:
-        """(P,) the first row of each pair."""
+        """Return the first row of each pair: (P,)."""
         if not len(self):
             return np.zeros(0, dtype=np.int64)
         changes = (np.diff(self.user) != 0) | (np.diff(self.song) != 0)
         return np.concatenate([[0], np.flatnonzero(changes) + 1])
 
     def pair_of_row(self) -> Ints:
-        """(R,) the index of each row's pair."""
+        """Return the index of each row's pair: (R,)."""
         lengths = np.diff(np.append(self.starts(), len(self)))
         return np.repeat(np.arange(len(lengths)), lengths)
 
     def pairs(self) -> Ints:
-        """(2, P) user and song of each pair, sorted."""
+        """Return user and song of each pair, sorted: (2, P)."""
         starts = self.starts()
         return np.stack([self.user[starts], self.song[starts]])
 
     def attributes(self, half_life_days: float) -> dict[str, npt.NDArray[Any]]:
-        """What each pair's rows add up to; the age of a listen is counted from the last day of these rows.
+        """Combine the rows of each pair; the age of a listen is counted back from the last day of all rows.
 
         Returns:
-            arrays (P,): ``plays``, ``weight`` (float32) and, where the log gives them, ``skips``, ``completion``
-            (float32, mean weighted by plays, 1 where it is not known), ``first_played``, ``last_played`` (seconds UTC).
+            arrays (P,): ``plays``, ``weight`` (float32) and, if the log has them, ``skips``, ``completion`` (float32,
+            mean weighted by plays, 1 if it is not known), ``first_played``, ``last_played`` (seconds UTC).
         """
         starts = self.starts()
         found = {"plays": _reduce(np.add, self.plays, starts), "weight": self._weight(starts, half_life_days)}
@@ -125,7 +125,7 @@ def _reduce(ufunc: np.ufunc, values: npt.NDArray[Any], starts: Ints) -> npt.NDAr
 
 
 def _column(table: pa.Table, name: str) -> npt.NDArray[Any] | None:
-    """A column as an array, or None where the log does not give it: absent, all null, or (counts, times) any null."""
+    """Return a column as an array, or None if it is absent, all null or, for counts and times, has any null."""
     if name not in table.column_names or table[name].null_count == len(table) > 0:
         return None
     column = table[name].combine_chunks()

@@ -1,4 +1,4 @@
-"""What of the machine this process may use."""
+"""Cores, memory and threads that this process may use."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import os
 
 
 def cores() -> int:
-    """Cores that this process may run on."""
+    """Return the number of cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def memory() -> int:
-    """Bytes that the machine has in all."""
+    """Return the memory of the machine, in bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def threads() -> int:
-    """Threads of loops that run without torch: OMP_NUM_THREADS where it is a number, as torch has it, or one a core."""
+    """Return the number of threads for loops without torch: OMP_NUM_THREADS if it is a number, else one per core."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
     return int(asked) if asked.isdigit() and int(asked) > 0 else cores()

@@ -1,6 +1,6 @@
-"""What a log looks like in numbers: rows kept and rejected, counts, and how the listens are spread.
+"""The profile of a log: rows kept and rejected, counts, and the distribution of the listens, as plain JSON values.
 
-The report shows it, and the registry's gate compares it with the nights before. Plain JSON values only.
+The report shows it, and the registry's gate compares it with those of earlier runs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from data.errors import InputError
@@ -24,18 +23,18 @@ Ints = npt.NDArray[np.int64]
 
 
 def graph_profile(graph: HeteroData, listens_folder: Path) -> dict[str, Any]:
-    """The profile of a whole graph and of the log that it was built from.
+    """Return the profile of a whole graph and of the log that it was built from.
 
     Args:
         graph: the whole graph, without masks.
-        listens_folder: what the ingest stage wrote; its ``counts.json`` says what became of the log's rows.
+        listens_folder: the output of the ingest stage; its ``counts.json`` counts the rows of the log.
 
     Returns:
-        ``rows`` (``read`` = ``kept`` + ``rejected`` + ``duplicates`` + the sum of ``dropped``, by the rule's name;
-        ``rejected_by_reason``), ``rejected_share`` of the rows read, ``events`` (kept rows), ``plays`` (what they add
-        up to), ``users``, ``songs``, ``artists``, ``pairs``, ``song_artists``, ``first_day`` and ``last_day`` (ISO,
-        None where the log has no times), and ``degrees`` of each node type (see ``degree_profile``): songs of a user,
-        listeners of a song, songs of an artist.
+        ``rows`` (``read`` = ``kept`` + ``rejected`` + ``duplicates`` + the sum of ``dropped``, which is by rule;
+        ``rejected_by_reason``), ``rejected_share`` of the rows read, ``events`` (rows kept), ``plays`` (their sum),
+        ``users``, ``songs``, ``artists``, ``pairs``, ``song_artists``, ``first_day`` and ``last_day`` (ISO, None if
+        the log has no times), and ``degrees`` of each node type (see ``degree_profile``): songs of a user, listeners of
+        a song, songs of an artist.
 
     Raises:
         InputError: ``counts.json`` is missing or damaged.
@@ -55,12 +54,12 @@ def graph_profile(graph: HeteroData, listens_folder: Path) -> dict[str, Any]:
 
 
 def degree_profile(degrees: Ints) -> dict[str, Any]:
-    """How the degrees (N,) of one node type are spread.
+    """Return the distribution of the degrees (N,) of one node type.
 
     Returns:
         ``mean`` and quantiles (``min``, ``p10``, ``p25``, ``median``, ``p75``, ``p90``, ``p99``, ``max``) over all N
-        nodes, all 0 where there are none; ``isolated``, the nodes of degree 0; and ``histogram`` of the others: bin i
-        counts degrees from ``edges[i]`` up to, but not including, ``edges[i + 1]``, which is twice as much.
+        nodes, all 0 if there are none; ``isolated``, the number of nodes of degree 0; and the ``histogram`` of the
+        others: bin i counts degrees from ``edges[i]`` to below ``edges[i + 1]``, which is twice ``edges[i]``.
     """
     values = degrees if len(degrees) else np.zeros(1, dtype=np.int64)
     found = np.quantile(values, list(QUANTILES.values()))
@@ -82,12 +81,7 @@ def _histogram(degrees: Ints) -> dict[str, list[int]]:
 def _degrees(graph: HeteroData) -> dict[str, Ints]:
     users, songs = graph[LISTENS].edge_index
     ends = dict(zip(NODE_TYPES, (users, songs, graph[BY].edge_index[1]), strict=True))
-    return {kind: _count(nodes, int(graph[kind].num_nodes)) for kind, nodes in ends.items()}
-
-
-def _count(nodes: Tensor, num_nodes: int) -> Ints:
-    counted: Ints = nodes.bincount(minlength=num_nodes).numpy()
-    return counted
+    return {kind: nodes.bincount(minlength=int(graph[kind].num_nodes)).numpy() for kind, nodes in ends.items()}
 
 
 def _read_counts(path: Path) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""Where the project is: what relative paths start from."""
+"""The folders of the project, which relative paths start from."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def project_root() -> Path:
-    """The folder that relative paths of config files start from, and that ``artifacts/`` is in.
+    """Return the folder that contains ``artifacts/``, and that relative paths in config files start from.
 
-    ``SONGGRAPH_HOME`` where it is set; else the checkout that this file is in; else, for an installed wheel, the
-    current folder.
+    It is ``SONGGRAPH_HOME`` if that is set, else the checkout of this file, else (for an installed wheel) the current
+    folder.
     """
     if home := os.environ.get("SONGGRAPH_HOME"):
         return Path(home).expanduser().resolve()
@@ -18,11 +18,11 @@ def project_root() -> Path:
 
 
 def checkout() -> Path | None:
-    """The checkout that this file is in, with ``configs/``; None for an installed wheel."""
+    """Return the checkout that contains this file and ``configs/``; None for an installed wheel."""
     folder = Path(__file__).resolve().parent.parent
     return folder if (folder / "pyproject.toml").exists() else None
 
 
 def artifacts_folder() -> Path:
-    """Everything that a run writes, except ``data/graph.pt``."""
+    """Return the folder of everything that a run writes, except ``data/graph.pt``."""
     return project_root() / "artifacts"

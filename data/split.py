@@ -1,6 +1,6 @@
-"""Which user-song pairs train, and which are held out to validate and to test: four strategies, in numpy.
+"""Splits user-song pairs into train, validation and test, by four strategies in numpy.
 
-Everything here is a pure function of arrays; ``data.training_graph`` applies it to a graph.
+All functions here are pure functions of arrays; ``data.training_graph`` applies them to a graph.
 """
 
 from __future__ import annotations
@@ -24,39 +24,40 @@ GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Part(IntEnum):
-    """What a user-song pair is for."""
+    """The part of the split that a user-song pair belongs to."""
 
     TRAIN = 0
     VAL = 1
     TEST = 2
     NEW_USER_VAL = 3
-    """Held out, of a user without any train pair: nothing can be learned about that user, so it is kept apart."""
+    """Held out, but its user has no train pair, so nothing can be learned about that user; measured separately."""
     NEW_USER_TEST = 4
     LEFT_OUT = 5
-    """First heard in the gap before the held-out days: of no use."""
+    """First heard in the gap before the held-out days; it is not used."""
 
 
 class SplitConfig(CutConfig):
     """How pairs are divided into train, validation and test.
 
-    The ratios are shares of the pairs (random), of the listens (temporal), or, ``val_ratio`` alone, of the train pairs
-    (column, where the log has no validation rows); leave_last_out holds out one song a user for each part.
+    The ratios are shares of the pairs (random) or of the listens (temporal). With ``column`` only ``val_ratio`` is
+    used, as a share of the train pairs, and only if the log has no validation rows. leave_last_out uses no ratios: it
+    holds out one song per user for each part.
     """
 
     strategy: Literal["random", "leave_last_out", "temporal", "column"] = "random"
-    """random: by a salted hash of the pair; leave_last_out: the songs a user found last; temporal: what is heard first
-    after a day; column: as the log's ``split`` column says."""
+    """random: by a salted hash of the pair; leave_last_out: the songs that a user heard for the first time most
+    recently; temporal: pairs that are first heard from some day on; column: as the ``split`` column of the log says."""
     salt: int = 0
-    """Another salt draws other pairs; the same one keeps a held-out pair held out on later nights."""
+    """Another salt draws other pairs; the same salt keeps a held-out pair held out in later runs."""
 
     def cut(self) -> CutConfig:
-        """The cut alone, for the filters of ingest, which count only what lies before it."""
+        """Return only the settings of the cut, for the filters of ingest, which count only listens before it."""
         return CutConfig(**self.model_dump(include=set(CutConfig.model_fields)))
 
     def with_cut(self, decided: Mapping[str, str] | None) -> SplitConfig:
-        """This configuration with the days that ingest decided before it filtered, ``cut`` of its ``counts.json``.
+        """Return this configuration with the days that ingest decided before its filters (``cut`` in ``counts.json``).
 
-        A cut by ratio would come out differently on the rows that are left.
+        A cut by ratio could give other days on the rows that the filters keep.
         """
         if self.strategy != "temporal" or decided is None:
             return self
@@ -74,22 +75,22 @@ class SplitConfig(CutConfig):
 
 @dataclass(frozen=True)
 class Split:
-    """A division of the P pairs of R rows of listens."""
+    """The parts of the P pairs and R rows of listens."""
 
     part: Parts
-    """(P,) a ``Part`` for each pair."""
+    """(P,) the ``Part`` of each pair."""
     train_rows: Mask
-    """(R,) the rows that may be learned from."""
+    """(R,) the rows that a model may learn from."""
     relisten_val: Mask | None = None
-    """(P,) heard in the validation days and before them; only under ``temporal``."""
+    """(P,) pairs that were heard in the validation days and before; only with ``temporal``."""
     relisten_test: Mask | None = None
-    """(P,) heard in the test days and before them; only under ``temporal``."""
+    """(P,) pairs that were heard in the test days and before; only with ``temporal``."""
     cut: Cut | None = None
-    """The days that were decided; only under ``temporal``."""
+    """The days of the cut; only with ``temporal``."""
 
 
 def split_listens(listens: Listens, user_hash: Ints, song_hash: Ints, config: SplitConfig) -> Split:
-    """Divide the pairs of ``listens`` by the configured strategy.
+    """Split the pairs of ``listens`` by the configured strategy.
 
     Args:
         listens: rows (user, song, day) in order.
@@ -101,8 +102,8 @@ def split_listens(listens: Listens, user_hash: Ints, song_hash: Ints, config: Sp
         InputError: the log lacks the times or the column that the strategy needs, or no train pair remains.
     """
     user, song = listens.pairs()
-    draw = pair_uniform(user_hash[user], song_hash[song], config.salt)
-    split = STRATEGIES[config.strategy](listens, draw, config)
+    uniform = pair_uniform(user_hash[user], song_hash[song], config.salt)
+    split = STRATEGIES[config.strategy](listens, uniform, config)
     if not np.any(split.part == Part.TRAIN):
         raise InputError(
             f"The {config.strategy} split leaves no train data of {len(user)} user-song pairs; "
@@ -112,10 +113,10 @@ def split_listens(listens: Listens, user_hash: Ints, song_hash: Ints, config: Sp
 
 
 def mix64(state: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """One step of the SplitMix64 generator for each element: a bijection of 64 bits that spreads every bit over all.
+    """Apply one step of the SplitMix64 generator to each element: a bijection of 64 bits that mixes all bits.
 
-    Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators" (OOPSLA 2014); the multipliers are those of
-    Stafford's variant 13, as in Vigna's public-domain ``splitmix64.c``.
+    Source: Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators" (OOPSLA 2014), with the multipliers
+    of Stafford's variant 13, as in Vigna's public-domain ``splitmix64.c``.
     """
     mixed = state + GOLDEN_GAMMA
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -124,32 +125,33 @@ def mix64(state: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 
 
 def pair_uniform(user_hash: Ints, song_hash: Ints, salt: int) -> Floats:
-    """(P,) a number in [0, 1) for each pair, uniform over pairs, that depends on the two ids and the salt alone."""
+    """Return a uniform number in [0, 1) for each pair, which depends only on the two ids and the salt: (P,)."""
     salted = mix64(np.full(len(user_hash), salt % 2**64, dtype=np.uint64))
     mixed = mix64(mix64(salted ^ user_hash.astype(np.uint64)) ^ song_hash.astype(np.uint64))
     return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def random_parts(user: Ints, draw: Floats, val_ratio: float, test_ratio: float) -> Parts:
-    """(P,) parts by each pair's own draw, so that a pair once held out stays held out when the log grows.
+def random_parts(user: Ints, uniform: Floats, val_ratio: float, test_ratio: float) -> Parts:
+    """Return parts (P,) by each pair's uniform number, so that a held-out pair stays held out when the log grows.
 
-    Where a user's pairs are all held out, the one with the greatest draw goes back to train. More pairs can only put a
-    greater one in its place, so growth never moves a held-out pair to train; it may move a pair that came back so (the
-    only one of its user, say) from train to where its draw belongs.
+    If all pairs of a user are held out, the pair with the largest number goes back to train. When the log grows, only a
+    pair with a larger number can take its place. So growth never moves a held-out pair to train; it can only move a
+    pair that went back (for example, the only pair of its user) from train to the part of its number.
     """
     parts = np.full(len(user), Part.TRAIN, dtype=np.int8)
-    parts[draw < test_ratio + val_ratio] = Part.VAL
-    parts[draw < test_ratio] = Part.TEST
-    parts[_greatest_of_untrained(user, draw, parts)] = Part.TRAIN
+    parts[uniform < test_ratio + val_ratio] = Part.VAL
+    parts[uniform < test_ratio] = Part.TEST
+    parts[_largest_of_untrained_users(user, uniform, parts)] = Part.TRAIN
     return parts
 
 
-def leave_last_out_parts(user: Ints, first_played: Ints, draw: Floats) -> Parts:
-    """(P,) parts: the song that a user heard first most recently is for test, the one before it for validation.
+def leave_last_out_parts(user: Ints, first_played: Ints, uniform: Floats) -> Parts:
+    """Return parts (P,): the song that a user found last is for test, the one before it for validation.
 
-    A user with two songs has no validation pair, one with a single song neither; equal times are ordered by the draw.
+    A user finds a song with the first listen to it. A user with two songs has no validation pair, and a user with one
+    song has only a train pair. Equal times are ordered by the uniform numbers.
     """
-    order = np.lexsort((draw, first_played, user))
+    order = np.lexsort((uniform, first_played, user))
     songs = np.bincount(user) if len(user) else np.zeros(0, dtype=np.int64)
     total = songs[user[order]]
     from_last = np.cumsum(songs)[user[order]] - 1 - np.arange(len(user))  # 0 is the user's last song
@@ -160,13 +162,13 @@ def leave_last_out_parts(user: Ints, first_played: Ints, draw: Floats) -> Parts:
 
 
 def periods(day: Ints, cut: Cut, gap_days: int) -> Parts:
-    """(R,) the part of the log in which each day lies; ``LEFT_OUT`` for the gap before validation."""
+    """Return the part that each day belongs to, ``LEFT_OUT`` for the gap before validation: (R,)."""
     last_starts = [day >= cut.test_from_day, day >= cut.val_from_day, day >= cut.val_from_day - gap_days]
     return np.select(last_starts, [Part.TEST, Part.VAL, Part.LEFT_OUT], Part.TRAIN).astype(np.int8)
 
 
 def temporal_split(listens: Listens, period: Parts) -> Split:
-    """The part of a pair is the period (R,) of its first listen; periods in which it is heard again are re-listens."""
+    """Split pairs by the period (R,) of their first listen; later periods in which they are heard are re-listens."""
     first = period[listens.starts()]  # (P,) rows of a pair are ordered by day
     part = mark_new_users(listens.pairs()[0], first)
     user_known = ~np.isin(part, (Part.NEW_USER_VAL, Part.NEW_USER_TEST))
@@ -178,8 +180,10 @@ def temporal_split(listens: Listens, period: Parts) -> Split:
     )
 
 
-def column_parts(listens: Listens, draw: Floats, val_ratio: float) -> Parts:
-    """(P,) parts as the log's ``split`` column says; without validation rows ``val_ratio`` of the train pairs is drawn.
+def column_parts(listens: Listens, uniform: Floats, val_ratio: float) -> Parts:
+    """Return parts (P,) from the ``split`` column of the log.
+
+    If there are no validation rows, a share ``val_ratio`` of the train pairs is drawn for validation.
 
     Raises:
         InputError: the log has no such column, a row without a value, or a pair in two parts.
@@ -189,12 +193,12 @@ def column_parts(listens: Listens, draw: Floats, val_ratio: float) -> Parts:
     user = listens.pairs()[0]
     if not np.any(parts == Part.VAL):
         train = parts == Part.TRAIN
-        parts[train] = random_parts(user[train], draw[train], val_ratio, test_ratio=0.0)
+        parts[train] = random_parts(user[train], uniform[train], val_ratio, test_ratio=0.0)
     return mark_new_users(user, parts)
 
 
 def mark_new_users(user: Ints, parts: Parts) -> Parts:
-    """(P,) the parts, with the held-out pairs of users who have no train pair renamed to ``NEW_USER_…``."""
+    """Return the parts (P,) with ``NEW_USER_…`` for the held-out pairs of users who have no train pair."""
     is_new = _untrained(user, parts)
     renamed = parts.copy()
     renamed[is_new & (parts == Part.VAL)] = Part.NEW_USER_VAL
@@ -202,38 +206,38 @@ def mark_new_users(user: Ints, parts: Parts) -> Parts:
     return renamed
 
 
-def _by_hash(listens: Listens, draw: Floats, config: SplitConfig) -> Split:
-    return _of_whole_pairs(listens, random_parts(listens.pairs()[0], draw, config.val_ratio, config.test_ratio))
+def _random(listens: Listens, uniform: Floats, config: SplitConfig) -> Split:
+    return _of_whole_pairs(listens, random_parts(listens.pairs()[0], uniform, config.val_ratio, config.test_ratio))
 
 
-def _by_last(listens: Listens, draw: Floats, config: SplitConfig) -> Split:
+def _leave_last_out(listens: Listens, uniform: Floats, config: SplitConfig) -> Split:
     if listens.first_played is None:
         raise InputError(_lacks(config, "played_at in every row"))
     starts = listens.starts()
-    return _of_whole_pairs(listens, leave_last_out_parts(listens.user[starts], listens.first_played[starts], draw))
+    return _of_whole_pairs(listens, leave_last_out_parts(listens.user[starts], listens.first_played[starts], uniform))
 
 
-def _by_time(listens: Listens, draw: Floats, config: SplitConfig) -> Split:
+def _temporal(listens: Listens, uniform: Floats, config: SplitConfig) -> Split:
     if listens.day is None:
         raise InputError(_lacks(config, "played_at in every row, and the listens table beside the graph"))
     cut = temporal_cut(listens.day, config)
     return replace(temporal_split(listens, periods(listens.day, cut, config.gap_days)), cut=cut)
 
 
-def _by_column(listens: Listens, draw: Floats, config: SplitConfig) -> Split:
-    return _of_whole_pairs(listens, column_parts(listens, draw, config.val_ratio))
+def _column(listens: Listens, uniform: Floats, config: SplitConfig) -> Split:
+    return _of_whole_pairs(listens, column_parts(listens, uniform, config.val_ratio))
 
 
 STRATEGIES: dict[str, Callable[[Listens, Floats, SplitConfig], Split]] = {
-    "random": _by_hash,
-    "leave_last_out": _by_last,
-    "temporal": _by_time,
-    "column": _by_column,
+    "random": _random,
+    "leave_last_out": _leave_last_out,
+    "temporal": _temporal,
+    "column": _column,
 }
 
 
 def _of_whole_pairs(listens: Listens, parts: Parts) -> Split:
-    """All rows of a train pair are train rows."""
+    """Return the split in which all rows of a train pair are train rows."""
     return Split(part=parts, train_rows=parts[listens.pair_of_row()] == Part.TRAIN)
 
 
@@ -261,20 +265,20 @@ def _split_column(listens: Listens) -> Ints:
 
 
 def _heard_in(listens: Listens, rows: Mask) -> Mask:
-    """(P,) the pairs that have one of these rows (R,)."""
+    """Return which pairs have at least one of the rows (R,): (P,)."""
     starts = listens.starts()
     return np.logical_or.reduceat(rows, starts) if len(starts) else np.zeros(0, dtype=bool)
 
 
 def _untrained(user: Ints, parts: Parts) -> Mask:
-    """(P,) the pairs whose user has no train pair."""
+    """Return which pairs belong to a user without a train pair: (P,)."""
     train_pairs = np.bincount(user, weights=parts == Part.TRAIN)
     return train_pairs[user] == 0
 
 
-def _greatest_of_untrained(user: Ints, draw: Floats, parts: Parts) -> Ints:
-    """The pair with the greatest draw of each user who has no train pair."""
+def _largest_of_untrained_users(user: Ints, uniform: Floats, parts: Parts) -> Ints:
+    """Return, for each user without a train pair, the pair with the largest uniform number."""
     pairs = np.flatnonzero(_untrained(user, parts))
-    ordered = pairs[np.lexsort((draw[pairs], user[pairs]))]
+    ordered = pairs[np.lexsort((uniform[pairs], user[pairs]))]
     is_last = np.append(np.diff(user[ordered]) != 0, True)[: len(ordered)]
     return ordered[is_last]

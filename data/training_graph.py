@@ -1,13 +1,11 @@
-"""The training graph: the whole graph with its edges divided, and nothing in it that comes from held-out listens."""
+"""The training graph: the whole graph with its edges split, and without any value from held-out listens."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 from torch import Tensor
@@ -26,29 +24,32 @@ NEW_USER_INDEXES = {"new_user_val_index": Part.NEW_USER_VAL, "new_user_test_inde
 
 
 def split_graph(graph: HeteroData, config: SplitConfig, listens: pa.Table | None = None) -> HeteroData:
-    """A new graph with ``train_mask``, ``val_mask`` and ``test_mask`` (E,) on its ``listens`` edges.
+    """Return a new graph with ``train_mask``, ``val_mask`` and ``test_mask`` (E,) on its ``listens`` edges.
 
-    Edges that are not for training carry zeros as attributes. ``new_user_val_index`` and ``new_user_test_index`` (2, K)
-    hold the held-out pairs of users without a train pair, which are in no mask. Under ``temporal``,
-    ``relisten_val_index`` and ``relisten_test_index`` (2, K) hold the pairs that are heard in those days and were heard
-    before, and every attribute comes from rows before the cut; ``val_from_day`` and ``test_from_day``
-    (days since 1970-01-01) say where it is. Artists and the list of songs are the catalogue, known beforehand: they are
-    not cut. ``graph`` is not changed.
+    The attributes of all edges but the train edges are zero. ``new_user_val_index`` and ``new_user_test_index`` (2, K)
+    hold the held-out pairs of users without a train pair; these pairs are in no mask.
+
+    With the strategy ``temporal``, all attributes come from rows before the cut. ``val_from_day`` and ``test_from_day``
+    (days since 1970-01-01) hold the cut. ``relisten_val_index`` and ``relisten_test_index`` (2, K) hold the pairs that
+    are heard in these days and were heard before.
+
+    Artists and the list of songs are catalogue data that is known in advance, so all of them stay. ``graph`` is not
+    changed.
 
     Args:
-        graph: as ``data.graph.build_graph`` makes it, without masks.
-        config: the strategy and what belongs to it.
-        listens: the rows (user, song, day) that ``graph`` was built from. With them the attributes of train edges are
-            computed anew, from train rows alone, so that not even the last day of the log leaks into the age of a
-            listen; without them they stay as they are, and only ``random`` and ``leave_last_out`` are possible.
+        graph: a graph of ``data.graph.build_graph``, without masks.
+        config: the strategy and its settings.
+        listens: the rows (user, song, day) that ``graph`` was built from. With them, the attributes of train edges are
+            computed again from train rows only, so that not even the last day of the log leaks into the age of a
+            listen. Without them, the attributes stay, and only ``random`` and ``leave_last_out`` are possible.
 
     Raises:
-        InputError: the graph is split already, does not belong to the listens or lacks id hashes, or the strategy
+        InputError: the graph is already split, does not belong to the listens or has no id hashes, or the strategy
             cannot be applied.
     """
     _check_can_split(graph)
     graph = copy.copy(graph).cpu()
-    rows = _rows_of(graph) if listens is None else Listens.from_table(listens)
+    rows = _listens_of_edges(graph) if listens is None else Listens.from_table(listens)
     if not np.array_equal(rows.pairs(), graph[LISTENS].edge_index.numpy()):
         raise InputError("The listens table and the graph hold different pairs; build the graph from these listens.")
     split = split_listens(rows, graph["user"].id_hash.numpy(), graph["song"].id_hash.numpy(), config)
@@ -84,7 +85,7 @@ def without_test(graph: HeteroData) -> HeteroData:
 
 
 def split_counts(graph: HeteroData) -> dict[str, int]:
-    """Pairs and users of each part of a training graph, for a table that a person reads."""
+    """Count pairs and users of each part of a training graph, for a table that people read."""
     store = graph[LISTENS]
     counts = {"users": graph["user"].num_nodes, "songs": graph["song"].num_nodes, "pairs": store.edge_index.size(1)}
     for mask in MASKS:
@@ -98,13 +99,13 @@ def split_counts(graph: HeteroData) -> dict[str, int]:
 
 
 def split_days(graph: HeteroData) -> dict[str, str]:
-    """First validation and first test day (ISO) of a temporal split: what a model of it has seen lies before them."""
+    """Return the first validation and test days (ISO) of a temporal split; empty for other strategies."""
     days = {key: graph[LISTENS].get(f"{key}_day") for key in ("val_from", "test_from")}
     return {key: day_to_date(day).isoformat() for key, day in days.items() if day is not None}
 
 
 def split_digest(graph: HeteroData) -> str:
-    """SHA-256 of which pairs are in which part: two graphs with the same digest give comparable metrics."""
+    """Return the SHA-256 of the parts of all pairs; metrics of graphs with the same digest are comparable."""
     digest = hashlib.sha256()
     for value in (graph["user"].id_hash, graph["song"].id_hash, graph[LISTENS].edge_index):
         update_digest(digest, value)
@@ -123,8 +124,8 @@ def _check_can_split(graph: HeteroData) -> None:
             )
 
 
-def _rows_of(graph: HeteroData) -> Listens:
-    """The edges as listens, one row a pair."""
+def _listens_of_edges(graph: HeteroData) -> Listens:
+    """Return the edges as listens, one row per pair."""
     store = graph[LISTENS]
     user, song = store.edge_index.numpy()
     plays = store.plays.numpy() if "plays" in store else np.ones(len(user), dtype=np.int64)
@@ -133,21 +134,18 @@ def _rows_of(graph: HeteroData) -> Listens:
 
 
 def _train_attributes(graph: HeteroData, rows: Listens, split: Split) -> dict[str, Tensor]:
-    """Attributes (E,) from train rows alone, zero on the other edges."""
+    """Compute the attributes (E,) from train rows only; zero on all other edges."""
     half_life = graph[LISTENS].get("half_life_days", WeightConfig().half_life_days)
-    is_train = split.part == Part.TRAIN
-    learned = rows.rows(split.train_rows).attributes(half_life)
-    return {name: torch.from_numpy(_spread(values, is_train)) for name, values in learned.items()}
-
-
-def _spread(values: npt.NDArray[Any], where: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
-    spread = np.zeros(len(where), dtype=values.dtype)
-    spread[where] = values
-    return spread
+    attributes = {}
+    for name, values in rows.rows(split.train_rows).attributes(half_life).items():
+        on_edges = np.zeros(len(split.part), dtype=values.dtype)
+        on_edges[split.part == Part.TRAIN] = values
+        attributes[name] = torch.from_numpy(on_edges)
+    return attributes
 
 
 def _kept_attributes(graph: HeteroData, split: Split) -> dict[str, Tensor]:
-    """The graph's own attributes (E,), zero on edges that are not for training."""
+    """Return the graph's own attributes (E,), set to zero on all edges but the train edges."""
     store, is_train = graph[LISTENS], torch.from_numpy(split.part == Part.TRAIN)
     kept = {name: store[name] for name in EDGE_ATTRIBUTES if name in store}
     return {name: torch.where(is_train, values, torch.zeros_like(values)) for name, values in kept.items()}

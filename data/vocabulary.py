@@ -1,4 +1,4 @@
-"""Stable numbers for ids: the same id has the same hash on every night and every machine."""
+"""Stable hashes of ids: an id has the same hash on every day and on every machine."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ _63_BITS = (1 << 63) - 1
 def id_hash(identifier: str) -> int:
     """Hash an id to a non-negative 63-bit integer: the last 8 bytes of its MD5, little-endian, without the top bit.
 
-    Node numbers shift when a user or song appears; this number does not, so a split that hashes it stays put. MD5 is
-    used for its spread and because DuckDB computes it; nothing here is a secret.
+    Node numbers change when a user or a song is added. The hash does not change, so a split by hash is stable. MD5 is
+    used because it is uniform and DuckDB can compute it; security does not matter here.
     """
     digest = hashlib.md5(identifier.encode("utf-8"), usedforsecurity=False).digest()
     return int.from_bytes(digest[8:], "little") & _63_BITS
 
 
 def id_hash_sql(column: str) -> str:
-    """The DuckDB expression that equals ``id_hash`` of a VARCHAR column."""
+    """Return the DuckDB expression for ``id_hash`` of a VARCHAR column."""
     return f"(md5_number_lower({column}) & {_63_BITS}::UBIGINT)::BIGINT"
 
 
 def rows_of(hashes: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """(K,) the row of each wanted id hash (K,) among the distinct ``hashes`` (N,), -1 where it is not there."""
+    """Return the row of each wanted id hash (K,) in the distinct ``hashes`` (N,), or -1 if it is not there: (K,)."""
     if not len(hashes):
         return np.full(len(wanted), -1)
     order = np.argsort(hashes)

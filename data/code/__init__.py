@@ -1,1 +1,1 @@
-"""Python code as data: which modules a module imports, a digest of them, and classes found by name."""
+"""Python code as data: the imports of a module, digests of code, and classes looked up by name."""

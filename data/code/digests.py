@@ -1,4 +1,4 @@
-"""Digests of code: the one rule for "which code made this", for a stage's key and for a checkpoint."""
+"""Digests of code: one rule for "which code made this result", for the keys of stages and for checkpoints."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from data.code.imports import has_source, imported_names, own_modules, reexporte
 PACKAGES = ("flows", "tasks", "registry", "trainers", "evaluation", "models", "data")
 """The project's top-level packages."""
 LIBRARIES = {"torch", *sys.stdlib_module_names}
-"""Top-level modules of base classes whose version counts, and not their text."""
+"""Base classes in these top-level modules are not digested: their version counts, not their code."""
 
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def code_digests(entry_modules: Iterable[str]) -> dict[str, str]:
-    """Return the digest of every module of the project that the entry modules are or import, by module name.
+    """Return the digests of the entry modules and of all modules of the project that they import, by module name.
 
-    Static analysis finds the imports, so nothing is imported here. A module outside the project (a custom trainer's)
-    is digested too, with what it imports of its own package, or from the folder that it lies in if it is not installed.
-    Comments, docstrings and line breaks do not count.
+    Static analysis finds the imports, so nothing is imported here. A module outside the project (a custom trainer) is
+    digested too, with its imports from its own package and, if it is not installed, from its own folder. Comments,
+    docstrings and line breaks do not count.
     """
     reached: set[str] = set()
     for module in entry_modules:
@@ -36,10 +36,10 @@ def code_digests(entry_modules: Iterable[str]) -> dict[str, str]:
 
 
 def class_digests(classes: Iterable[type]) -> dict[str, str]:
-    """Return the digests of the modules of classes and of their base classes, with all that these modules import.
+    """Return the digests of the modules of classes and of their base classes, and of all that these modules import.
 
-    A class whose module cannot be found by its name (a script, a test) counts by its file. A class without a file (a
-    notebook's) does not count, only its base classes do.
+    If the module of a class cannot be found by name (a script, a test), its file is digested. A class without a file
+    (in a notebook) is skipped; its base classes are not.
     """
     modules = {base.__module__ for found in classes for base in found.__mro__}
     own = {name for name in modules if name.split(".")[0] not in LIBRARIES}
@@ -58,7 +58,7 @@ def _imported_by(module: str) -> set[str]:
     graph = _import_graph()
     if module in graph.modules:
         return graph.find_upstream_modules(module)
-    theirs = own_modules(module, apart=graph.modules)
+    theirs = own_modules(module, excluded=graph.modules)
     named = {name for found in theirs for name in imported_names(found)}
     direct = {name for name in named | reexported(named, PACKAGES) if name in graph.modules}
     return theirs | direct | {deep for name in direct for deep in graph.find_upstream_modules(name)}
@@ -66,7 +66,7 @@ def _imported_by(module: str) -> set[str]:
 
 @cache
 def _syntax_digest(source: bytes) -> str:
-    """Digest of the syntax tree without docstrings, computed once for each text: parsing all of ours takes 0.3 s."""
+    """Return the digest of the syntax tree without docstrings; cached, because parsing all our code takes 0.3 s."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:

@@ -1,4 +1,4 @@
-"""Modules as text: where their source is and what they import, without importing any (they may import torch)."""
+"""Modules as text: finds their source files and their imports without importing them (they may import torch)."""
 
 from __future__ import annotations
 
@@ -11,27 +11,26 @@ from pathlib import Path
 INSTALLED = {"site-packages", "dist-packages"}
 
 
-def own_modules(module: str, apart: Collection[str]) -> set[str]:
-    """A module from outside the project and, of what it imports, whatever its author may be editing too.
+def own_modules(module: str, excluded: Collection[str]) -> set[str]:
+    """Return a module from outside the project, and those of its imports that its author may edit too.
 
-    Those are the modules of its own package and, unless it is installed among all other libraries, those that lie
-    beside it.
+    Those are the modules of its own package and, unless they are installed as a library, those in the same folder.
 
     Args:
         module: the module's name.
-        apart: modules that are not looked into.
+        excluded: modules that are skipped, with their imports.
     """
     found: set[str] = set()
     waiting = {module, *_parents(module)}
     while waiting:
         current = waiting.pop()
         found.add(current)
-        waiting |= {name for name in imported_names(current) if _is_beside(name, module)} - found - set(apart)
+        waiting |= {name for name in imported_names(current) if _is_beside(name, module)} - found - set(excluded)
     return found
 
 
 def imported_names(module: str) -> set[str]:
-    """Whatever an import statement of a module names: modules, the packages they are in, and what is in them."""
+    """Return all names in a module's import statements: modules, their packages, and what is imported from them."""
     names: set[str] = set()
     for node in ast.walk(syntax_tree(module)):
         if isinstance(node, ast.Import):
@@ -43,9 +42,9 @@ def imported_names(module: str) -> set[str]:
 
 
 def reexported(names: Collection[str], packages: Iterable[str]) -> set[str]:
-    """The modules behind names that packages re-export lazily: ``trainers.AdvancedTrainer`` is ``trainers.advanced``.
+    """Return the modules behind lazily re-exported names: ``trainers.AdvancedTrainer`` gives ``trainers.advanced``.
 
-    A package that is imported as a whole stands for all of its names.
+    If a package is imported as a whole, the modules of all its names are returned.
     """
     modules: set[str] = set()
     for package in packages:
@@ -56,18 +55,18 @@ def reexported(names: Collection[str], packages: Iterable[str]) -> set[str]:
 
 
 def defining_module(module: str, name: str) -> str:
-    """Return the module that defines ``name``, which ``module``, a package of ours, may re-export."""
+    """Return the module that defines ``name``; it differs from ``module`` if that is a package that re-exports it."""
     stub = source_file(module).with_suffix(".pyi")
     return _lazy_names(module).get(name, module) if stub.exists() else module
 
 
 def syntax_tree(module: str) -> ast.Module:
-    """A module's source, parsed."""
+    """Parse a module's source."""
     return ast.parse(source_file(module).read_bytes())
 
 
 def source_file(module: str) -> Path:
-    """The module's file, found without importing its parents.
+    """Find the module's file without importing its packages.
 
     Raises:
         ModuleNotFoundError: there is no such module, or it has no source.
@@ -87,7 +86,7 @@ def source_file(module: str) -> Path:
 
 
 def has_source(module: str) -> bool:
-    """Whether there is a module of this name that is written in Python."""
+    """Return whether there is a module of this name that is written in Python."""
     try:
         return source_file(module).suffix == ".py"
     except ModuleNotFoundError:
@@ -95,7 +94,7 @@ def has_source(module: str) -> bool:
 
 
 def _is_beside(name: str, module: str) -> bool:
-    """Whether ``name`` is a module of the package of ``module``, or in the same folder, where no library is."""
+    """Return whether ``name`` is in the package of ``module``, or in the same folder and not installed as a library."""
     if not has_source(name):
         return False
     folder = _folder_of_package(name)
@@ -104,21 +103,21 @@ def _is_beside(name: str, module: str) -> bool:
 
 
 def _folder_of_package(module: str) -> Path:
-    """Where the top-level package or module of a module lies."""
+    """Return the folder of a module's top-level package."""
     file = source_file(module)
     depth = module.count(".") + (file.stem == "__init__")
     return file.parents[min(depth, len(file.parents) - 1)]
 
 
 def _parents(module: str) -> set[str]:
-    """The packages around a module, whose code runs first; not those without any (namespace packages)."""
+    """Return the packages that contain a module, except namespace packages, which have no code."""
     parts = module.split(".")
     around = {".".join(parts[:end]) for end in range(1, len(parts))}
     return {package for package in around if has_source(package)}
 
 
 def _origin(node: ast.ImportFrom, module: str) -> str:
-    """The absolute name of what an import statement imports from."""
+    """Return the absolute name of the module that a statement imports from."""
     if not node.level:
         return node.module or ""
     package = module.split(".") if source_file(module).stem == "__init__" else module.split(".")[:-1]
@@ -126,14 +125,14 @@ def _origin(node: ast.ImportFrom, module: str) -> str:
 
 
 def _lazy_names(package: str) -> dict[str, str]:
-    """Return the public names of one of our packages and the modules that define them, as its stub lists them."""
+    """Return the public names of one of our packages and the modules that define them, from its stub."""
     tree = ast.parse(source_file(package).with_suffix(".pyi").read_bytes())
     imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
     return {alias.name: f"{package}.{node.module}" for node in imports for alias in node.names}
 
 
 def _editable_spec(name: str) -> importlib.machinery.ModuleSpec | None:
-    """Editable installs put their packages behind a finder of their own, which PathFinder does not ask."""
+    """Find a package of an editable install, which has its own finder that PathFinder does not know."""
     if "." in name:
         return None
     finders = (finder for finder in sys.meta_path if finder is not importlib.machinery.PathFinder)

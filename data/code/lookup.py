@@ -1,6 +1,6 @@
-"""Finds a class by its name in a table, by the name that an installed package gives it, or by ``package.module:Class``.
+"""Finds a class by name: from a table, from the entry points of an installed package, or as ``package.module:Class``.
 
-Nothing but that class is imported.
+Only the module of that class is imported.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from data.errors import InputError
 
 
 def find_class(what: str, name: str, table: Mapping[str, str], base: type, group: str | None = None) -> Any:
-    """The class that ``name`` stands for.
+    """Import and return the class that ``name`` stands for.
 
     Args:
-        what: what to call the name in an error, for example ``trainer``.
-        name: a key of ``table``, a name of ``group``, or ``package.module:Class`` for a class that lives anywhere.
-        table: short names and the ``module:Class`` each stands for.
-        base: the class that the result has to be a subclass of.
-        group: entry points by which installed packages add names; none if nobody may.
+        what: the word for the class in an error, for example ``trainer``.
+        name: a key of ``table``, an entry point of ``group``, or any class as ``package.module:Class``.
+        table: short names and their ``module:Class``.
+        base: the result must be a subclass of this class.
+        group: group of entry points in which installed packages add names; None if they cannot.
 
     Raises:
-        InputError: for a name that is not known, cannot be imported, or is no subclass of ``base``.
+        InputError: the name is unknown, cannot be imported, or is not a subclass of ``base``.
     """
     path = class_path(what, name, table, group)
     return require_subclass(what, _import_class(what, path), base)
 
 
 def require_subclass(what: str, found: object, base: type) -> Any:
-    """``found`` itself if it is a class under ``base``; raises InputError otherwise."""
+    """Return ``found`` if it is a subclass of ``base``; raises InputError otherwise."""
     if not (isinstance(found, type) and issubclass(found, base)):
         name = getattr(found, "__qualname__", repr(found))
         raise InputError(f"The {what} {name} is not a subclass of {base.__name__}; inherit from it.")
@@ -40,12 +40,12 @@ def require_subclass(what: str, found: object, base: type) -> Any:
 
 
 def class_path(what: str, name: str, table: Mapping[str, str], group: str | None = None) -> str:
-    """``module:Class`` for ``name``, without importing it; see ``find_class``.
+    """Return ``module:Class`` for ``name`` without importing it; see ``find_class``.
 
-    Installed packages are asked last, so none of them can take a name of ``table``.
+    Names of ``table`` come first, so that no installed package can replace one.
 
     Raises:
-        InputError: for a short name that nobody has, or that two installed packages have.
+        InputError: for a short name that is unknown, or that two installed packages use.
     """
     if ":" in name:
         return name
@@ -63,7 +63,7 @@ def class_path(what: str, name: str, table: Mapping[str, str], group: str | None
 
 
 def _installed_names(group: str) -> dict[str, list[str]]:
-    """Names of a group of entry points, and the different ``module:Class`` that each stands for."""
+    """Return the names of a group of entry points, each with all the ``module:Class`` that it stands for."""
     found: dict[str, list[str]] = {}
     for point in entry_points(group=group):
         paths = found.setdefault(point.name, [])

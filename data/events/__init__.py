@@ -1,1 +1,1 @@
-"""Listening logs: finding the files, reading them, and turning events into listens and vocabularies."""
+"""Listening logs: finds the files, reads them, and turns events into listens and vocabularies."""

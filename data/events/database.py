@@ -1,4 +1,4 @@
-"""A DuckDB database that lives in a folder, within a memory limit, and whose errors a person can read."""
+"""A DuckDB database in a folder, with a memory limit and readable errors."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ _NO_USE_TRYING_AGAIN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, e
 
 @contextmanager
 def database(folder: Path, memory_limit: str) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open a fresh database in ``folder``; what does not fit into ``memory_limit`` spills into the same folder,
-    which is removed at the end.
+    """Open an empty database in ``folder``, which is removed at the end.
+
+    Data that does not fit into ``memory_limit`` spills into the same folder.
 
     Raises:
         InputError: the limit is too low, or the folder cannot be written to (read-only or full).
@@ -41,7 +42,7 @@ def database(folder: Path, memory_limit: str) -> Iterator[duckdb.DuckDBPyConnect
         try:
             db.execute("SET enable_progress_bar = false; SET TimeZone = 'UTC'")
             db.execute(f"SET memory_limit = '{memory_limit}'")
-            # On disk, so that a big log is compressed; without a write-ahead log, as nobody will ever recover it.
+            # on disk, so that a large log is compressed; without a write-ahead log, because it is never recovered
             file = literal(str(folder / "ingest.duckdb"))
             db.execute(f"ATTACH {file} AS log (RECOVERY_MODE no_wal_writes)")
             db.execute("USE log; PRAGMA disable_checkpoint_on_shutdown")
@@ -52,25 +53,25 @@ def database(folder: Path, memory_limit: str) -> Iterator[duckdb.DuckDBPyConnect
 
 
 def run_interruptibly(db: duckdb.DuckDBPyConnection, work: Callable[[], Result]) -> Result:
-    """Do the work with ``db`` in a thread, so that a signal ends it soon and as the exception that its handler raises.
+    """Run ``work``, which uses ``db``, in a thread; a signal then stops it soon, and its handler's exception is raised.
 
-    DuckDB 2.0 sometimes misses a signal in the middle of a query, and runs the query to its end.
+    Without this, DuckDB 2.0 sometimes misses a signal during a query and runs the query to its end.
     """
     with ThreadPoolExecutor(max_workers=1) as pool:
         future = pool.submit(work)
         try:
             return future.result()
         except BaseException:
-            while not future.done():  # again and again: an interrupt between two queries has no effect
+            while not future.done():  # repeatedly, because an interrupt between two queries has no effect
                 db.interrupt()
                 wait([future], timeout=0.05)
             raise
 
 
 def write_parquet(db: duckdb.DuckDBPyConnection, query: str, path: Path) -> int:
-    """Write a sorted query's rows and return how many there are.
+    """Write the rows of a sorted query and return their number.
 
-    Arrow writes, in row groups of a fixed size: the bytes of DuckDB's own writer may depend on threads and memory.
+    Arrow writes the file, in row groups of a fixed size: the bytes of DuckDB's writer may depend on threads and memory.
     """
     reader: pa.RecordBatchReader = db.sql(query).to_arrow_reader(_ROW_GROUP)
     rows = 0

@@ -1,6 +1,6 @@
-"""Which events stay: rules over single rows, and the k-core of users and songs.
+"""Filters of events: rules for single rows, and the k-core of users and songs.
 
-Every event that goes is charged to one named rule, so that the counts reconcile.
+Each dropped event is counted under exactly one rule, so that the counts add up.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ DAY_US = 86_400_000_000
 
 
 def row_rule(min_ms_played: int, since: datetime | None, until: datetime | None) -> str:
-    """The expression for the rule that drops an event, NULL where none does; an event of unknown length stays."""
+    """Return the SQL expression for the rule that drops an event, or NULL; an event of unknown length is kept."""
     cases = [f"WHEN ms_played < {int(min_ms_played)} THEN 'min_ms_played'"]
     if since:
         cases.append(f"WHEN played_at < {microseconds(since)} THEN 'since'")
@@ -30,13 +30,16 @@ def row_rule(min_ms_played: int, since: datetime | None, until: datetime | None)
 
 
 def microseconds(moment: datetime) -> int:
-    """Microseconds since 1970 UTC; a moment without a zone is UTC."""
+    """Return the microseconds since 1970 UTC; a time without a zone is UTC."""
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return round((aware - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1_000_000)
 
 
 def log_cut(db: Connection, config: CutConfig) -> Cut:
-    """The temporal cut of the events that the row rules leave, counted as the split does: one a user, song, day."""
+    """Decide the temporal cut from the events that the row rules keep.
+
+    It counts one row per user, song and day, as the split does.
+    """
     rows = "SELECT DISTINCT user, song, played_at // $day AS day FROM events WHERE rule IS NULL"
     by_day = db.execute(
         f"SELECT day, count(*) AS rows FROM ({rows}) WHERE day IS NOT NULL GROUP BY day ORDER BY day", {"day": DAY_US}
@@ -45,11 +48,12 @@ def log_cut(db: Connection, config: CutConfig) -> Cut:
 
 
 def drop_outside_core(db: Connection, min_user_songs: int, min_song_users: int, before_day: int | None) -> None:
-    """Fill ``dropped_user`` and ``dropped_song`` (node, step): who has too few songs or listeners, until nobody has.
+    """Drop users with too few songs and songs with too few users, in turn, until all others have enough.
 
-    What is left is the largest set in which all satisfy both minima, whatever the order (the k-core of a bipartite
-    graph; Seidman 1983). A user and a song are counted once, whatever the number of plays. With ``before_day`` only
-    listens before that day count, so that the population does not depend on what a temporal split holds out.
+    Fills ``dropped_user`` and ``dropped_song`` (node, step). The rest is the largest set in which all users and songs
+    satisfy both minima; it does not depend on the order (the k-core of a bipartite graph; Seidman 1983). A user-song
+    pair counts once, for any number of plays. With ``before_day`` only listens before that day count, so that the
+    result does not depend on what a temporal split holds out.
     """
     minima = {"user": min_user_songs, "song": min_song_users}
     counted = "true" if before_day is None else f"played_at < {int(before_day) * DAY_US}"
@@ -80,7 +84,10 @@ def _drop_weak(db: Connection, kind: str, minimum: int, step: int) -> int:
 
 
 def charge_to_core_rules(db: Connection) -> None:
-    """Create ``judged``: the events with the rule that drops each, that of its user or its song, who went first."""
+    """Create ``judged``: the events, each with the rule that drops it.
+
+    If both the user and the song of an event were dropped, the rule of the one that was dropped first counts.
+    """
     core = f"""CASE WHEN u.step < coalesce(s.step, u.step + 1) THEN '{CORE_RULES["user"]}'
                     WHEN s.step IS NOT NULL THEN '{CORE_RULES["song"]}' END"""
     db.execute(

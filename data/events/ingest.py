@@ -1,4 +1,4 @@
-"""From log files to the listens table and its vocabularies."""
+"""Turns log files into the listens table and its vocabularies."""
 
 from __future__ import annotations
 
@@ -31,24 +31,27 @@ def ingest(config: IngestConfig, folder: Path, files: Sequence[Path] | None = No
     """Aggregate a log into the tables of the ingest folder.
 
     Writes ``listens.parquet``, ``users.parquet``, ``songs.parquet``, ``artists.parquet``, ``song_artists.parquet``,
-    ``rejects.parquet`` and ``counts.json``. The same events give the same bytes, in however many files and in
-    whatever order they come (but for the places in ``rejects.parquet``). An event that is there twice (user, track,
-    time) counts once. Without times, equal rows cannot be told from repeated listens, so they add up.
+    ``rejects.parquet`` and ``counts.json``. The same events give the same bytes, for any number and order of files
+    (except the file and row in ``rejects.parquet``). An event that occurs twice (same user, track and time) counts
+    once. If the log has no times, equal rows count as repeated listens and add up.
 
     Args:
         config: what to read and what to keep.
-        folder: where to write; the caller publishes it whole. Larger-than-memory work spills into it too.
-        files: what ``find_files(config)`` found, if it was called already.
+        folder: where to write; the caller publishes it as a whole. Data that does not fit into memory spills into it.
+        files: the result of ``find_files(config)``, if it was called before.
 
     Returns:
-        The counts, as in ``counts.json``: ``read`` = ``kept`` + ``rejected`` + ``duplicates`` + the sum of ``dropped``.
+        the content of ``counts.json``: ``read`` = ``kept`` + ``rejected`` + ``duplicates`` + the sum of ``dropped``.
 
     Raises:
         InputError: the log cannot be used; the sentence says why and what to do.
     """
     tracks = track_artist_files(config)
-    apart = {path.resolve() for path in tracks}
-    events = event_files(config, tracks) if files is None else [path for path in files if path.resolve() not in apart]
+    of_tracks = {path.resolve() for path in tracks}
+    if files is None:
+        events = event_files(config, tracks)
+    else:
+        events = [path for path in files if path.resolve() not in of_tracks]
     with database(folder / "work", config.memory_limit) as db:
         counts = run_interruptibly(db, lambda: _ingest(db, config, events, tracks, folder))
     log.info("Kept %d of %d events: %d listens.", counts["kept"], counts["read"], counts["listens"])
@@ -58,23 +61,19 @@ def ingest(config: IngestConfig, folder: Path, files: Sequence[Path] | None = No
 def _ingest(
     db: Connection, config: IngestConfig, events: Sequence[Path], tracks: Sequence[Path], folder: Path
 ) -> Counts:
-    _load(db, config, events, tracks)
+    load_files(db, "raw_events", events, EVENTS, config.columns)
+    load_files(db, "raw_tracks", tracks, TRACK_ARTISTS, config.track_artists_columns)
     _check(db, config, events, tracks)
-    cut = _keep(db, config)
+    cut = _apply_filters(db, config)
     counts = _counts(db, cut) | write_tables(db, folder)
     write_rejects(db, {"checked_events": events, "checked_tracks": tracks}, folder / "rejects.parquet")
     (folder / "counts.json").write_text(json.dumps(counts, indent=1) + "\n", encoding="utf-8")
     return counts
 
 
-def _load(db: Connection, config: IngestConfig, events: Sequence[Path], tracks: Sequence[Path]) -> None:
-    load_files(db, "raw_events", events, EVENTS, config.columns)
-    load_files(db, "raw_tracks", tracks, TRACK_ARTISTS, config.track_artists_columns)
+def _check(db: Connection, config: IngestConfig, events: Sequence[Path], tracks: Sequence[Path]) -> None:
     require_one_id_type(db, {"raw_events": events}, "user_id")
     require_one_id_type(db, {"raw_events": events, "raw_tracks": tracks}, "track_id")
-
-
-def _check(db: Connection, config: IngestConfig, events: Sequence[Path], tracks: Sequence[Path]) -> None:
     reject_incomplete_rows(db)
     if count_rejected(db, "checked_events")[0] == 0:
         raise InputError(f"The log has no rows ({', '.join(map(str, events[:3]))}); give files with events.")
@@ -87,8 +86,8 @@ def _check(db: Connection, config: IngestConfig, events: Sequence[Path], tracks:
             raise InputError(f"{key} is set, but the log has no {column}; give a log with {column}, or remove {key}.")
 
 
-def _keep(db: Connection, config: IngestConfig) -> Cut | None:
-    """Create ``judged``, the events with the rule that drops each."""
+def _apply_filters(db: Connection, config: IngestConfig) -> Cut | None:
+    """Create ``judged``, the events with the rule that drops each; return the temporal cut, if there is one."""
     number_ids(db)
     merge_duplicates(db, row_rule(config.min_ms_played, config.since, config.until))
     cut = log_cut(db, config.cut) if config.cut else None

@@ -1,4 +1,4 @@
-"""What of which log is used. Apart from the reading itself, so that a cached run does not load DuckDB."""
+"""Configuration of ingest; separate from the reading itself, so that a cached run does not load DuckDB."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from data.events.schema import EVENTS
 
 
 class IngestConfig(Config):
-    """Where the log is, how its columns are called, and what of it is used."""
+    """Where the log is, the names of its columns, and which events are used."""
 
     events: tuple[str, ...] = ()
-    """Files, folders or globs; one may be given as a plain string. Looked up when the run starts."""
+    """Files, folders or globs, found when the run starts; a single one may be a plain string."""
     track_artists: tuple[str, ...] = ()
     """A separate table of ``track_id`` and ``artist_id`` (and ``artist_name``, ``track_name``), if there is one."""
     columns: dict[str, str] = Field(default_factory=dict)
@@ -25,21 +25,21 @@ class IngestConfig(Config):
     track_artists_columns: dict[str, str] = Field(default_factory=dict)
     """The same for the track_artists table."""
     min_ms_played: int = Field(0, ge=0)
-    """Events shorter than this many milliseconds are dropped; those of unknown length stay."""
+    """Events shorter than this many milliseconds are dropped; events of unknown length are kept."""
     since: datetime | None = None
-    """Events before this moment are dropped (a date or a timestamp; UTC without a zone)."""
+    """Events before this time are dropped (a date or a timestamp; UTC if it has no zone)."""
     until: datetime | None = None
-    """Events from this moment on are dropped (a date or a timestamp; UTC without a zone)."""
+    """Events at or after this time are dropped (a date or a timestamp; UTC if it has no zone)."""
     min_user_songs: int = Field(0, ge=0)
-    """Users with fewer different songs are dropped, in turn with ``min_song_users`` until both hold."""
+    """Users with fewer distinct songs are dropped, in turn with ``min_song_users``, until both conditions hold."""
     min_song_users: int = Field(0, ge=0)
-    """Songs with fewer different users are dropped, in turn with ``min_user_songs`` until both hold."""
+    """Songs with fewer distinct users are dropped, in turn with ``min_user_songs``, until both conditions hold."""
     cut: CutConfig | None = None
-    """Under a temporal split: its cut. The two filters above then count listens before validation only."""
+    """The cut of a temporal split. The two filters above then count only listens before validation."""
     max_rejected: float = Field(0.01, ge=0, le=1)
-    """The run fails when a larger share of the rows breaks the schema."""
+    """The run fails if a larger share of the rows breaks the schema."""
     memory_limit: str = Field("4GB", pattern=r"^\d+(\.\d+)?\s?([KMGT]i?B)$")
-    """Memory for aggregating; what does not fit spills to disk."""
+    """Memory for aggregation; data that does not fit spills to disk."""
 
     @field_validator("events", "track_artists", mode="before")
     @classmethod

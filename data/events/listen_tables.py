@@ -1,4 +1,4 @@
-"""The tables that ingest hands on: listens by day, vocabularies, and who made which song."""
+"""The output tables of ingest: listens by day, vocabularies, and the artists of songs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from data.vocabulary import id_hash_sql
 Connection = duckdb.DuckDBPyConnection
 
 _SHARES = 1_000_000_000
-"""Completion is summed in whole billionths: sums of integers do not depend on the order that threads happen to take."""
+"""Completion is summed in whole billionths, because sums of integers do not depend on the order of threads."""
 
 
 def write_tables(db: Connection, folder: Path) -> dict[str, Any]:
-    """Write the tables of the kept events and return how many rows each has, and the first and last day."""
+    """Write the tables of the kept events; return their numbers of rows, and the first and last day."""
     _number_nodes(db)
     _collect_artists(db)
     sizes = {
@@ -33,7 +33,7 @@ def write_tables(db: Connection, folder: Path) -> dict[str, Any]:
 
 
 def _number_nodes(db: Connection) -> None:
-    """Create ``users`` and ``songs`` (node, number, id): rows of the vocabularies, which have no gaps."""
+    """Create ``users`` and ``songs`` (node, number, id): kept users and songs, with node numbers without gaps."""
     for table, column in (("users", "user"), ("songs", "song")):
         db.execute(
             f"""CREATE TABLE {table} AS
@@ -45,7 +45,7 @@ def _number_nodes(db: Connection) -> None:
 def _collect_artists(db: Connection) -> None:
     """Create ``credits`` (song, artist_id, artist_name, rows), ``artists`` (node, id), ``titles`` (song, name, rows).
 
-    A name belongs to an artist only where a row has as many names as artists.
+    Names are matched to artists only in rows with as many names as artists.
     """
     columns = "track_id, artist_id, artist_name, track_name"
     db.execute(
@@ -79,7 +79,7 @@ def _span(db: Connection) -> dict[str, Any]:
 
 
 def _most_frequent(table: str, key: str, name: str) -> str:
-    """The most frequent name of each key; among equals the first in byte order."""
+    """Return the SQL query for the most frequent name of each key; among equally frequent ones the first by bytes."""
     return f"""(SELECT {key}, arg_min(name, (-rows, name)) AS name FROM (
         SELECT {key}, {name} AS name, sum(rows) AS rows FROM {table} WHERE trim({name}) <> '' GROUP BY ALL)
         GROUP BY {key})"""

@@ -1,4 +1,4 @@
-"""Finding log files and telling their formats; the readers are in ``data.events.readers``."""
+"""Finds log files and their formats; the readers are in ``data.events.readers``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COMPRESSIONS = {".gz": "gzip", ".gzip": "gzip", ".zst": "zstd", ".zstd": "zstd"}
 
 
 class LogPaths(Protocol):
-    """The part of an ingest configuration that says where the log is."""
+    """The settings of ingest that say where the log is."""
 
     @property
     def events(self) -> Sequence[str]:
@@ -34,7 +34,7 @@ class LogPaths(Protocol):
 
 
 def find_files(config: LogPaths) -> list[Path]:
-    """All files that a run reads, events first, looked up now: a glob of a nightly run finds what is there tonight.
+    """Return all files that a run reads, events first; globs are expanded now.
 
     Raises:
         InputError: nothing matches, a file is missing, or its suffix belongs to no format.
@@ -44,25 +44,26 @@ def find_files(config: LogPaths) -> list[Path]:
 
 
 def event_files(config: LogPaths, track_artists: Sequence[Path]) -> list[Path]:
-    """The files of events: sorted, each once, without those of the track_artists table."""
+    """Return the files of events: sorted, each once, without the files of the track_artists table."""
     found = _expand(config.events, "events")
-    apart = {path.resolve() for path in track_artists}
-    events = [path for path in found if path.resolve() not in apart]
+    of_tracks = {path.resolve() for path in track_artists}
+    events = [path for path in found if path.resolve() not in of_tracks]
     if not events:
-        raise InputError(f"events {_listed(config.events)} names no file besides those of track_artists; add the log.")
+        given = ", ".join(f"'{pattern}'" for pattern in config.events)
+        raise InputError(f"events {given} names no file besides those of track_artists; add the log.")
     return events
 
 
 def track_artist_files(config: LogPaths) -> list[Path]:
-    """The files of the separate table of artists: sorted, each once."""
+    """Return the files of the separate table of artists: sorted, each once."""
     return _expand(config.track_artists, "track_artists")
 
 
 def format_of(path: Path) -> tuple[str, str | None]:
-    """The format of a file and its compression, both from its suffixes.
+    """Return the format of a file and its compression, both from its suffixes.
 
     Raises:
-        InputError: for an unknown suffix.
+        InputError: the suffix is unknown.
     """
     suffixes = [suffix.lower() for suffix in path.suffixes]
     compression = COMPRESSIONS.get(suffixes[-1]) if suffixes else None
@@ -83,7 +84,7 @@ def _expand(patterns: Iterable[str], key: str) -> list[Path]:
 
 def _matches(pattern: str, key: str) -> list[Path]:
     path = Path(pattern).expanduser()
-    # Not Path.glob: it takes no absolute patterns.
+    # not Path.glob, which refuses absolute patterns
     paths = [path] if path.exists() else [Path(match) for match in glob.glob(str(path), recursive=True)]  # noqa: PTH207
     if not paths and not glob.has_magic(pattern):
         raise InputError(
@@ -101,7 +102,7 @@ def _matches(pattern: str, key: str) -> list[Path]:
 
 
 def _log_files_in(folder: Path) -> list[Path]:
-    """Log files anywhere below a folder; others (a README, ``_SUCCESS``, hidden files) are left alone."""
+    """Return the log files below a folder at any depth; a README, ``_SUCCESS`` or hidden files are ignored."""
     return [path for path in folder.rglob("*") if path.is_file() and path.name[0] not in "._" and _is_log(path)]
 
 
@@ -111,7 +112,3 @@ def _is_log(path: Path) -> bool:
     except InputError:
         return False
     return True
-
-
-def _listed(patterns: Iterable[str]) -> str:
-    return ", ".join(f"'{pattern}'" for pattern in patterns)

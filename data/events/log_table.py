@@ -1,4 +1,4 @@
-"""What every reader of a log format gives back, so that the rest of ingest does not know formats."""
+"""The result of all readers of log files, so that the rest of ingest need not know the formats."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Reader = Callable[["LogFile", duckdb.DuckDBPyConnection], "LogTable"]
 
 @dataclass(frozen=True)
 class LogFile:
-    """One file of a log, its compression, and the columns that someone will ask it for."""
+    """One file of a log, its compression, and the columns that will be read."""
 
     path: Path
     compression: str | None
@@ -24,19 +24,19 @@ class LogFile:
 
 @dataclass(frozen=True)
 class LogTable:
-    """The rows of one file as something DuckDB can select from."""
+    """The rows of one file, as an SQL table that DuckDB can select from."""
 
     source: str
     """The FROM clause."""
     columns: dict[str, Column]
-    """Name in the file to column."""
+    """The columns by their name in the file."""
     row: str
-    """Expression for the number of a row, from 1."""
+    """SQL expression for the number of a row, from 1."""
     names: tuple[str, ...] = ()
-    """The columns there are, for a person to read."""
+    """All columns of the file, for error messages."""
     parameters: list[object] = field(default_factory=list)
     """Values of the ``?`` in ``source``."""
     malformed: Problem | None = None
-    """What is wrong with a row that cannot be divided into columns."""
+    """The problem of a row that cannot be divided into columns."""
     line_by_line: Callable[[], LogTable] | None = None
-    """How to read the file row by row once reading it whole has failed."""
+    """Reads the file line by line; called if reading it as a whole fails."""

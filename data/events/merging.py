@@ -1,4 +1,4 @@
-"""Events with numbers for ids, each once."""
+"""Merges duplicate events, and replaces ids by numbers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Connection = duckdb.DuckDBPyConnection
 
 
 def number_ids(db: Connection) -> None:
-    """Create ``all_users`` and ``all_songs``: (number, id), numbered in byte order of the ids."""
+    """Create ``all_users`` and ``all_songs`` (number, id), numbered in the byte order of the ids."""
     for table, column in (("all_users", "user_id"), ("all_songs", "track_id")):
         db.execute(
             f"CREATE TABLE {table} AS "
@@ -20,10 +20,10 @@ def number_ids(db: Connection) -> None:
 
 
 def merge_duplicates(db: Connection, rule: str) -> None:
-    """Create ``events``: one row an event, with ``copies``, and the ``rule`` that drops it (NULL where none does).
+    """Create ``events``: one row per event, with its number of ``copies`` and the ``rule`` that drops it, or NULL.
 
-    Copies may differ in what they know: the greatest length and number of plays count, and an event was skipped if
-    each copy that says anything says so.
+    Copies of an event may differ. The largest length and number of plays count. The event counts as skipped if all
+    copies with a value say so.
     """
     numbered = """(SELECT u.number AS user, s.number AS song, e.* FROM checked_events AS e
         JOIN all_users AS u ON e.user_id = u.id JOIN all_songs AS s ON e.track_id = s.id WHERE e.reason IS NULL)"""
@@ -39,16 +39,16 @@ def merge_duplicates(db: Connection, rule: str) -> None:
 
 
 def has_values(db: Connection, column: str) -> bool:
-    """Whether any good row gives the column."""
+    """Return whether any row without a problem has a value in the column."""
     found = db.execute(f"SELECT 1 FROM checked_events WHERE reason IS NULL AND {column} IS NOT NULL LIMIT 1")
     return found.fetchone() is not None
 
 
 def refuse_pairs_in_two_parts(db: Connection) -> None:
-    """A pair in train and in test would be learned and asked.
+    """Refuse a user-song pair that is both in train and in test: a model would be tested on what it learned.
 
     Raises:
-        InputError: naming the first pair that is in two parts.
+        InputError: names the first pair that is in two parts.
     """
     found = db.execute(
         """SELECT user_id, track_id, min(split), max(split) FROM checked_events WHERE reason IS NULL

@@ -1,4 +1,4 @@
-"""One reader a log format: each turns a file into a relation that DuckDB can select from."""
+"""One reader for each log format: turns a file into a table that DuckDB can select from."""
 
 from __future__ import annotations
 
@@ -21,25 +21,26 @@ _KEYS_FROM = 10_000
 
 
 def open_parquet(file: LogFile, db: Connection) -> LogTable:
-    """Parquet of any inner compression; its columns have types."""
+    """Open a Parquet file with any inner compression; its columns have types."""
     source = "read_parquet(?, file_row_number = true, hive_partitioning = false)"
     parameters: list[object] = [glob.escape(str(file.path))]
     try:
         described = db.execute(f"DESCRIBE SELECT * FROM {source}", parameters).fetchall()
     except duckdb.Error as error:
         raise InputError(
-            f"{file.path} is not a whole Parquet file ({_brief(error)}); copy or write it again."
+            f"{file.path} is not a whole Parquet file ({str(error).splitlines()[0].removesuffix('.')}); "
+            "copy or write it again."
         ) from None
     columns = {name: _typed(name, kind) for name, kind, *_ in described if name != "file_row_number"}
     return LogTable(source, columns, "file_row_number + 1", tuple(columns), parameters)
 
 
 def open_jsonl(file: LogFile, db: Connection) -> LogTable:
-    """JSON lines: one object a line; a key may be absent in some lines."""
+    """Open JSON lines, one object per line; a key may be absent in some lines."""
     check_text(file.path, file.compression)
     if first_line(file.path, file.compression).lstrip().startswith("["):
         raise InputError(f"{file.path} holds a JSON array; JSON lines are needed, one object a line (jq -c '.[]').")
-    # A key is looked up once a row: all of them in one call, which parses the line once.
+    # one call extracts all keys, so that each line is parsed once
     pointers = ", ".join(literal(_pointer(name)) for name in file.wanted)
     lines = f"read_ndjson_objects(?, ignore_errors = true, compression = '{file.compression or 'none'}')"
     source = f"(SELECT row_number() OVER () AS row, json, json_extract(json, [{pointers}]) AS found FROM {lines})"
@@ -51,7 +52,7 @@ def open_jsonl(file: LogFile, db: Connection) -> LogTable:
 
 
 def open_csv(file: LogFile, db: Connection) -> LogTable:
-    """CSV with a header, divided by comma, tab, semicolon or bar; quotes are doubled inside quotes (RFC 4180)."""
+    """Open CSV with a header, separated by comma, tab, semicolon or bar, with quotes as in RFC 4180."""
     check_text(file.path, file.compression)
     names, delimiter = _header(file)
     places = {name: f"c{place}" for place, name in enumerate(names)}
@@ -69,7 +70,7 @@ def open_csv(file: LogFile, db: Connection) -> LogTable:
 
 
 def _typed(name: str, kind: str) -> Column:
-    """A column of Parquet; one in which nothing is known has the type NULL and suits any purpose."""
+    """Return a column of Parquet; a column of the type NULL has no values, and is read as text."""
     return Column("NULL::VARCHAR", TEXT) if kind == '"NULL"' else Column(identifier(name), kind)
 
 
@@ -106,14 +107,14 @@ def _header(file: LogFile) -> tuple[tuple[str, ...], str]:
 
 
 def _read_line_by_line(file: LogFile, db: Connection, reader: str) -> None:
-    """Fill ``csv_rows`` with the rows in their places, those that cannot be divided marked as malformed."""
+    """Fill ``csv_rows`` with all rows and their numbers; rows that cannot be divided into columns are malformed."""
     db.execute("DROP TABLE IF EXISTS csv_rejects; DROP TABLE IF EXISTS csv_scans")
     db.execute(
         f"CREATE OR REPLACE TEMP TABLE csv_read AS SELECT row_number() OVER () AS place, * FROM {reader}",
         [glob.escape(str(file.path))],
     )
     _refuse_open_quotes(file, db)
-    # DuckDB counts lines with the header as 1, and numbers the rows it could read without gaps.
+    # for DuckDB the header is line 1, and the rows that it could read are numbered without gaps
     db.execute(
         """
         CREATE OR REPLACE TEMP TABLE csv_malformed AS
@@ -129,8 +130,8 @@ def _read_line_by_line(file: LogFile, db: Connection, reader: str) -> None:
 
 
 def _refuse_open_quotes(file: LogFile, db: Connection) -> None:
-    """A quote that is not closed swallows the lines after it, so that nobody knows how many rows are lost."""
-    # DuckDB keeps the first 10,000 characters of a line.
+    """Refuse a quote that is never closed: it takes in the following lines, and the number of lost rows is unknown."""
+    # DuckDB keeps the first 10,000 characters of a line
     spans = "contains(rtrim(csv_line, chr(10) || chr(13)), chr(10)) OR length(csv_line) >= 10000"
     found = db.execute(f"SELECT min(line) FROM csv_rejects WHERE {spans}").fetchone()
     if found and found[0] is not None:
@@ -142,7 +143,7 @@ def _refuse_open_quotes(file: LogFile, db: Connection) -> None:
 
 
 def _keys(db: Connection, lines: str, parameters: list[object]) -> tuple[str, ...]:
-    """The keys in the first lines, sorted."""
+    """Return the keys in the first lines, sorted."""
     head = f"SELECT json FROM {lines} LIMIT {_KEYS_FROM}"
     found = db.execute(f"SELECT DISTINCT unnest(json_keys(json)) AS key FROM ({head}) ORDER BY key", parameters)
     return tuple(key for (key,) in found.fetchall())
@@ -152,9 +153,5 @@ def _pointer(name: str) -> str:
     return "/" + name.replace("~", "~0").replace("/", "~1")
 
 
-def _brief(error: Exception) -> str:
-    return str(error).splitlines()[0].removesuffix(".")
-
-
 READERS: dict[str, Reader] = {"parquet": open_parquet, "csv": open_csv, "jsonl": open_jsonl}
-"""One reader a format; ``data.events.log_files`` says which suffix means which."""
+"""The reader of each format; ``data.events.log_files`` knows their suffixes."""

@@ -1,4 +1,4 @@
-"""Rows that break the schema: how many may there be, and where are they."""
+"""Rows that break the schema: counts them, limits their number and writes where they are."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from data.events.database import write_parquet
 Connection = duckdb.DuckDBPyConnection
 
 STORED = 100_000
-"""At most so many rejected rows are stored; the counts are always exact."""
+"""At most this many rejected rows are stored; the counts are always exact."""
 
 _ALL_OR_NONE = ("played_at", "split")
 
 
 def reject_incomplete_rows(db: Connection) -> None:
-    """Create ``checked_events``: raw events, where a row without a time or part that other rows have is rejected too.
+    """Create ``checked_events``: raw events, and rows without a time (or a split part) are rejected if others have one.
 
-    A temporal split could not place such a row, and which file it came in must not matter.
+    A temporal split could not place such a row. The result does not depend on the file that a row is in.
     """
     cases = ""
     for name in _ALL_OR_NONE:
@@ -33,17 +33,17 @@ def reject_incomplete_rows(db: Connection) -> None:
 
 
 def count_rejected(db: Connection, checked: str) -> tuple[int, dict[str, int]]:
-    """Rows read, and rows rejected by reason."""
+    """Return the number of rows read, and the number of rejected rows for each reason."""
     found = db.execute(f"SELECT reason, count(*) FROM {checked} GROUP BY reason ORDER BY reason").fetchall()
     by_reason = {reason: rows for reason, rows in found if reason is not None}
     return sum(rows for _, rows in found), by_reason
 
 
 def require_few_rejected(db: Connection, checked: str, files: Sequence[Path], max_rejected: float) -> None:
-    """Fail when too many rows break the schema.
+    """Refuse a log in which too many rows break the schema.
 
     Raises:
-        InputError: with the reasons, how often each occurs, and the first place.
+        InputError: names all reasons with their counts, and the first rejected row.
     """
     read, by_reason = count_rejected(db, checked)
     rejected = sum(by_reason.values())

@@ -1,7 +1,7 @@
-"""The canonical schema of a log, and how a column of any source becomes it.
+"""The canonical schema of a log, and how columns of any source are converted to it.
 
-Every rule is a pair of DuckDB expressions, the value and what is wrong with it, so that a log of any size is checked
-without a Python loop. A rule that a column's type makes impossible is an error of the whole file.
+Each conversion is a set of DuckDB expressions, for the value and for its problems, so that a log of any size is checked
+without a Python loop. A column whose type cannot be converted is an error of the whole file.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 EARLIEST, END = "1990-01-01", "2100-01-01"
-"""``played_at`` lies in [EARLIEST, END): before it there were no such logs, after it a clock was wrong. The bounds are
-fixed, not relative to today, so that a log gives the same result on every day; ``until`` sets a tighter end."""
+"""``played_at`` is in [EARLIEST, END): earlier there were no such logs, and later times come from a wrong clock. The
+bounds are fixed, so that a log gives the same result on every day; ``until`` can set an earlier end."""
 
 MOST_PLAYS = 1_000_000_000
-"""Plays in one row. Nobody hears a song that often, and sums of any number of rows fit into 64 bits."""
+"""The most plays in one row: nobody plays a song more often, and the sums of all rows fit into 64 bits."""
 
 TEXT = "TEXT"
-"""The type of a column whose source has no types (CSV)."""
+"""The type of all columns of a source without types (CSV)."""
 
 _EARLIEST_US, _END_US = 631_152_000_000_000, 4_102_444_800_000_000
 _PARTS = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test"}
@@ -30,38 +30,38 @@ _TIMESTAMP = r"TIMESTAMP(_S|_MS|_NS)?|DATE"
 
 
 class Problem(NamedTuple):
-    """A reason to reject a row, and the expression that is true where it applies."""
+    """A reason to reject a row, and the SQL expression that is true if it applies."""
 
     reason: str
     where: str
 
 
 class Converted(NamedTuple):
-    """A canonical value as an expression, with the problems that it can have, the first one first."""
+    """The SQL expression of a canonical value, and its possible problems; the first one that applies is reported."""
 
     value: str
     problems: tuple[Problem, ...] = ()
 
 
 class Column(NamedTuple):
-    """A column of a source: the expression that reads it and its DuckDB type, ``TEXT`` or ``JSON``."""
+    """A column of a source: the SQL expression that reads it, and its type: a DuckDB type, ``TEXT`` or ``JSON``."""
 
     sql: str
     type: str
 
     def is_a(self, pattern: str) -> bool:
-        """Whether the whole type matches the pattern."""
+        """Return whether the whole type matches the pattern."""
         return re.fullmatch(pattern, self.type) is not None
 
     @property
     def text(self) -> str:
-        """The value as text, an empty one as NULL."""
+        """SQL expression of the value as text; empty text is NULL."""
         text = f"({self.sql} ->> '$')" if self.type == "JSON" else f"({self.sql})::VARCHAR"
         return f"nullif({text}, '')"
 
 
 class Kind(NamedTuple):
-    """What a canonical column holds: its type in the store, what a source may bring, and the conversion."""
+    """A kind of canonical column: its DuckDB type, the values that a source may have, and the conversion."""
 
     stored: str
     allowed: str
@@ -89,7 +89,7 @@ def _texts(name: str, column: Column) -> Converted | None:
     if column.is_a(r"TEXT|JSON"):
         json = column.sql if column.type == "JSON" else f"try_cast({column.sql} AS JSON)"
         is_list = f"json_type({json}) = 'ARRAY'"
-        if column.type == TEXT:  # most values are plain ids: look into those only that begin like a list
+        if column.type == TEXT:  # most values are plain ids, so parse only those that begin like a list
             is_list = f"starts_with({column.sql}, '[') AND {is_list}"
         return Converted(f"CASE WHEN {is_list} THEN json_extract_string({json}, '$[*]') ELSE {whole} END")
     if column.is_a(rf"({_STRING}|{_INTEGER})\[\]"):
@@ -102,8 +102,11 @@ def _name(name: str, column: Column) -> Converted | None:
 
 
 def _time(name: str, column: Column) -> Converted | None:
-    """Microseconds since 1970 UTC. A time without a zone is UTC. A number counts seconds, or milli-, micro- or
-    nanoseconds: between EARLIEST and END these ranges do not overlap, so its size says which."""
+    """Convert to microseconds since 1970 UTC; a time without a zone is UTC.
+
+    A number counts seconds, milliseconds, microseconds or nanoseconds: from EARLIEST to END these ranges do not
+    overlap, so the size of the number tells the unit.
+    """
     given = column.text
     if column.is_a(r"TIMESTAMP WITH TIME ZONE"):
         value = _microseconds(column.sql)
@@ -144,7 +147,7 @@ def _epoch(number: str) -> str:
 
 
 def _finite(column: Column) -> str:
-    """A number; NaN, which some writers use for a missing value, is NULL."""
+    """Return the SQL expression of a number; NaN, which some writers use for a missing value, becomes NULL."""
     if column.is_a(r"FLOAT|DOUBLE"):
         return f"CASE WHEN NOT isnan({column.sql}) THEN {column.sql} END"
     return column.sql if column.is_a(_NUMBER) else column.text
@@ -232,14 +235,14 @@ TRACK_ARTISTS = (
 
 
 def source_names(fields: tuple[Field, ...], renamed: Mapping[str, str]) -> dict[str, str]:
-    """Canonical name to the name in the source; a source column that was renamed is not read under its own name too."""
+    """Return the name in the source for each canonical name; a renamed source column is not read a second time."""
     taken = {given for canonical, given in renamed.items() if given != canonical}
     own = {field.name: field.name for field in fields if field.name not in taken}
     return own | {canonical: given for canonical, given in renamed.items() if canonical in {f.name for f in fields}}
 
 
 def id_type(column: Column) -> str:
-    """Expression for the type an id was given in: 1 whole number, 2 text, NULL where the source has no types."""
+    """Return the SQL expression for the type of an id: 1 whole number, 2 text, NULL if the source has no types."""
     if column.type == "JSON":
         given = f"json_type({column.sql})"
         return f"CASE WHEN {given} = 'VARCHAR' THEN 2 WHEN {given} IN {_JSON_INTEGERS} THEN 1 END"

@@ -1,13 +1,13 @@
-"""Names and texts in SQL, for the places where DuckDB takes no parameter."""
+"""Quotes names and texts for SQL, where DuckDB takes no parameters."""
 
 from __future__ import annotations
 
 
 def identifier(name: str) -> str:
-    """A name as an SQL identifier."""
+    """Quote a name as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def literal(text: str) -> str:
-    """A text as an SQL literal."""
+    """Quote a text as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"

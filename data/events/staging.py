@@ -1,4 +1,4 @@
-"""Loading log files into one table with the canonical columns, with what is wrong in each row."""
+"""Loads log files into one table with the canonical columns and, for each row, the reason if it is rejected."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from data.errors import InputError
 from data.events.log_files import format_of
 from data.events.log_table import LogFile, LogTable
 from data.events.readers import READERS
-from data.events.schema import Converted, Field, Problem, id_type, source_names
+from data.events.schema import Converted, Field, id_type, source_names
 
 Connection = duckdb.DuckDBPyConnection
 
@@ -23,7 +23,9 @@ _ID_TYPES = {1: "whole numbers", 2: "text"}
 def load_files(
     db: Connection, table: str, files: Sequence[Path], fields: tuple[Field, ...], renamed: Mapping[str, str]
 ) -> None:
-    """Create ``table``: ``file`` (place in ``files``), ``row`` (from 1), ``reason`` (NULL where nothing is wrong), the
+    """Create ``table`` and load all files into it.
+
+    Its columns are ``file`` (index into ``files``), ``row`` (from 1), ``reason`` (NULL if nothing is wrong), the
     canonical columns, and ``<id>_type`` for each required id.
 
     Raises:
@@ -40,18 +42,18 @@ def load_files(
 
 
 def require_one_id_type(db: Connection, tables: Mapping[str, Sequence[Path]], name: str) -> None:
-    """Refuse an id that is text in one file and a whole number in another: '007' and 7 would be two things.
+    """Refuse an id that is text in one file and a whole number in another: '007' and 7 would be different ids.
 
     Raises:
-        InputError: naming a file of each type.
+        InputError: names a file of each type.
     """
     union = " UNION ALL ".join(f"SELECT '{table}' AS log, file, {name}_type AS type FROM {table}" for table in tables)
     found = db.execute(
         f"SELECT type, min((log, file)) FROM ({union}) WHERE type IS NOT NULL GROUP BY type ORDER BY type"
     ).fetchall()
     if len(found) > 1:
-        said = [f"{_ID_TYPES[kind]} in {tables[log][file]}" for kind, (log, file) in found]
-        raise InputError(f"{name} is given as {' and as '.join(said)}; write it the same way in all files.")
+        given = [f"{_ID_TYPES[kind]} in {tables[log][file]}" for kind, (log, file) in found]
+        raise InputError(f"{name} is given as {' and as '.join(given)}; write it the same way in all files.")
 
 
 def _load_file(
@@ -82,7 +84,10 @@ def _insert(
 ) -> None:
     converted = {field.name: _convert(path, log_table, field, names) for field in fields}
     problems = [problem for values in converted.values() for problem in values.problems]
-    reason = _first_reason([log_table.malformed, *problems] if log_table.malformed else problems)
+    if log_table.malformed:
+        problems = [log_table.malformed, *problems]
+    reasons = " ".join(f"WHEN {problem.where} THEN '{problem.reason}'" for problem in problems)
+    reason = f"CASE {reasons} END"
     values = [f"{converted[field.name].value} AS {field.name}" for field in fields]
     types = [f"{id_type(log_table.columns[names[field.name]])} AS {field.name}_type" for field in _ids(fields)]
     selected = ", ".join([f"{place} AS file", f"{log_table.row} AS row", f"{reason} AS reason", *values, *types])
@@ -100,11 +105,6 @@ def _convert(path: Path, log_table: LogTable, field: Field, names: Mapping[str, 
             f'{field.kind.allowed}; convert it, or name another column with columns = {{{field.name} = "…"}}.'
         )
     return converted
-
-
-def _first_reason(problems: Sequence[Problem]) -> str:
-    cases = " ".join(f"WHEN {problem.where} THEN '{problem.reason}'" for problem in problems)
-    return f"CASE {cases} END"
 
 
 def _require_columns(path: Path, log_table: LogTable, fields: tuple[Field, ...], names: Mapping[str, str]) -> None:
@@ -133,7 +133,7 @@ def _ids(fields: tuple[Field, ...]) -> list[Field]:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Whatever a file's bytes can do to DuckDB becomes a sentence that names the file."""
+    """Turn all errors that reading a file can cause into a sentence that names the file."""
     try:
         if path.suffix.lower() != ".jsonl" and path.stat().st_size == 0:
             raise InputError(f"{path} is empty (0 bytes); remove it, or write it again.")

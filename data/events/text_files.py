@@ -1,7 +1,7 @@
-"""Text files as bytes: whether they are whole, and how they begin.
+"""Text files as bytes: checks that they are complete, and reads their first line.
 
-DuckDB reads a cut-off zstd stream to its last good byte and says nothing, and does not compare gzip's checksums. So
-every text file is read once beforehand by Arrow, which does both.
+DuckDB reads a truncated zstd stream to its last good byte without an error, and does not check the checksums of gzip.
+So Arrow, which does both, reads every text file once before.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _HEAD = 1 << 20
 
 
 def check_text(path: Path, compression: str | None) -> None:
-    """Read a text file once from end to end.
+    """Read a text file once from start to end.
 
     Raises:
-        InputError: it cannot be decompressed to its end, or is not UTF-8.
+        InputError: it cannot be decompressed to its end, or it is not UTF-8.
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
     lines = 0
@@ -37,7 +37,7 @@ def check_text(path: Path, compression: str | None) -> None:
 
 
 def first_line(path: Path, compression: str | None) -> str:
-    """The first line, without its end and a byte order mark; empty for an empty file."""
+    """Return the first line, without its line end and byte order mark; empty if the file is empty."""
     with pa.input_stream(str(path), compression=compression) as stream:
         head = stream.read(_HEAD)
     return head.split(b"\n", 1)[0].decode("utf-8-sig", errors="replace").rstrip("\r")

@@ -1,1 +1,1 @@
-"""A made-up listening log with the structure of a real one."""
+"""A synthetic listening log with the structure of a real one."""

@@ -1,4 +1,4 @@
-"""``python -m data.synthetic --help``: write the made-up log as files."""
+"""``python -m data.synthetic --help``: writes the synthetic log as files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write a log as the command line says; 0, or 2 after a sentence about what cannot be."""
+    """Write a log as the command line says; return 0, or 2 after printing an error."""
     given = vars(_parser().parse_args(arguments))
     counts = {f"num_{name}": given[name] for name in ("users", "songs", "artists", "events", "days")}
     try:

@@ -1,4 +1,4 @@
-"""What the users of the synthetic log play, when, and how much of it: all events of some users at once, as arrays."""
+"""The events of the synthetic log: which songs users play, when, and how much of them; computed as arrays."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy.typing as npt
 from data.synthetic.world import FAVOURITES, Floats, Ints, SongCatalogue, Users
 
 AGAIN, FAVOURITE, GENRE, POPULAR = range(4)
-"""Why a song is played: it was before; its artist is a favourite; its genre is liked; everyone knows it."""
+"""Reasons to play a song: played before; by a favourite artist; of a liked genre; popular with everyone."""
 SHARES = np.array([0.35, 0.42, 0.15, 0.08])
 SKIP_RATES = np.array([0.05, 0.12, 0.25, 0.40])
-"""A song is skipped the more often, the less it has to do with the user's taste."""
+"""Probability of a skip for each reason; songs far from the user's taste are skipped more often."""
 EVENTS_A_SESSION = 10
 MS_A_DAY = 86_400_000
 MS_AN_HOUR = 3_600_000
@@ -21,18 +21,18 @@ MS_AN_HOUR = 3_600_000
 
 @dataclass(frozen=True)
 class Events:
-    """N listens in the order of user and session."""
+    """N listens, ordered by user and session."""
 
     user: Ints
     song: Ints
     played_ms: Ints
-    """Start, in milliseconds since the first midnight of the log."""
+    """Start time, in milliseconds since the first midnight of the log."""
     ms_played: Ints
     skipped: npt.NDArray[np.bool_]
 
 
 def make_events(rng: np.random.Generator, catalogue: SongCatalogue, users: Users, num_days: int) -> Events:
-    """All events of ``users``, numbered from 0."""
+    """Make all events of ``users``, who are numbered from 0."""
     user = np.repeat(np.arange(len(users)), users.events)
     session = _sessions(rng, user)
     session_start = _session_starts(rng, users, user[_firsts(session)], num_days)
@@ -48,19 +48,22 @@ def make_events(rng: np.random.Generator, catalogue: SongCatalogue, users: Users
 
 
 def _sessions(rng: np.random.Generator, user: Ints) -> Ints:
-    """(N,) the session of each event; their lengths are geometric, cut where a user's events end."""
+    """Return the session of each event (N,); lengths are geometric, and no session spans two users."""
     starts = rng.random(len(user)) < 1 / EVENTS_A_SESSION
     starts[_firsts(user)] = True
     return np.cumsum(starts) - 1
 
 
 def _firsts(group: Ints) -> Ints:
-    """The first place of each run of equal numbers."""
+    """Return the first index of each run of equal numbers."""
     return np.flatnonzero(np.diff(group, prepend=-1))
 
 
 def _session_starts(rng: np.random.Generator, users: Users, user: Ints, num_days: int) -> Ints:
-    """(sessions,) milliseconds; each user's sessions in order, on days since joining, around the user's hour."""
+    """Return the start of each session, in milliseconds, ordered within each user.
+
+    Sessions are on days after the user joined, around the user's hour of the day.
+    """
     day = users.joined[user] + np.floor(rng.random(len(user)) * (num_days - users.joined[user]))
     hour = (users.hour[user] + rng.normal(0, 2.0, len(user))) % 24
     start = (day * MS_A_DAY + hour * MS_AN_HOUR).astype(np.int64)
@@ -76,7 +79,7 @@ def _fresh_songs(
     reason: Ints,
     progress: Floats,
 ) -> Ints:
-    """(N,) a song for each event, if it were not one that was heard before."""
+    """Return a song for each event (N,), as if none were repeated."""
     era = (rng.random(len(user)) < progress).astype(np.int64)
     rank = np.minimum(np.floor(FAVOURITES * rng.random(len(user)) ** 1.6), FAVOURITES - 1).astype(np.int64)
     artist = users.favourites[user, era, rank]
@@ -87,11 +90,11 @@ def _fresh_songs(
 
 
 def _heard_before(rng: np.random.Generator, user: Ints, again: npt.NDArray[np.bool_]) -> Ints:
-    """(N,) the event whose song each event plays: itself, or where ``again`` an earlier one of the user, mostly recent.
+    """Return, for each event (N,), the event whose song it plays.
 
-    Copying earlier choices makes play counts a power law (Simon, "On a Class of Skew Distribution Functions",
-    Biometrika 1955). Chains of copies are followed to their ends by doubling, in a number of steps logarithmic in the
-    longest.
+    That is the event itself or, if ``again``, an earlier and mostly recent event of the user. Copying earlier choices
+    gives play counts a power law (Simon, "On a Class of Skew Distribution Functions", Biometrika 1955). Chains of
+    copies are followed by doubling, so the number of steps is logarithmic in the longest chain.
     """
     first = _firsts(user)[user - user[0]] if len(user) else user
     place = np.arange(len(user))
@@ -109,7 +112,7 @@ def _ms_played(rng: np.random.Generator, duration_ms: Ints, skipped: npt.NDArray
 
 
 def _since_session_start(rng: np.random.Generator, session: Ints, ms_played: Ints) -> Ints:
-    """(N,) milliseconds from the start of the session: what was played before, and short pauses."""
+    """Return the milliseconds since the start of the session (N,): the plays before, and short pauses."""
     ends = np.cumsum(ms_played + rng.integers(500, 6_000, len(session)))
     before = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
     return before - before[_firsts(session)][session]

@@ -1,4 +1,4 @@
-"""A made-up listening log with the structure of a real one, for the default run, for tests and for trials of scale.
+"""A synthetic listening log with the structure of a real one, for the default run, for tests and for tests of scale.
 
 ``python -m data.synthetic --preset small --seed 0 --out logs`` writes it as Parquet in the canonical event schema.
 """
@@ -46,29 +46,29 @@ PRESETS: dict[str, dict[str, int]] = {
         "num_days": 365,
     },
 }
-"""What each preset counts; ``tiny`` is for tests, ``small`` for the default run."""
+"""The counts of each preset; ``tiny`` is for tests, ``small`` for the default run."""
 
 
 class SyntheticConfig(Config):
-    """Size and seed of the made-up log; the same configuration gives the same bytes."""
+    """Size and seed of the synthetic log; the same configuration gives the same bytes."""
 
     preset: Preset = "small"
-    """Where the counts that are not given come from: tiny, small, medium or large."""
+    """The preset of all counts that are not given: tiny, small, medium or large."""
     seed: int = Field(default=0, ge=0)
     """Another seed gives another world with the same statistics."""
     num_users: int | None = Field(default=None, ge=1)
-    """Users, each with at least three listens; None: the preset's."""
+    """Number of users, each with at least three listens; None takes the preset's."""
     num_songs: int | None = Field(default=None, ge=1)
-    """Songs in the catalogue, not all of which are played; None: the preset's."""
+    """Number of songs in the catalogue; some of them may never be played. None takes the preset's."""
     num_artists: int | None = Field(default=None, ge=1)
-    """Artists, each with at least one song; None: the preset's."""
+    """Number of artists, each with at least one song; None takes the preset's."""
     num_events: int | None = Field(default=None, ge=1)
-    """Listens, exactly; None: the preset's."""
+    """Exact number of listens; None takes the preset's."""
     num_days: int | None = Field(default=None, ge=1)
-    """Days that the log covers, from 2025-01-01 on; None: the preset's."""
+    """Number of days that the log covers, from 2025-01-01 on; None takes the preset's."""
 
     def count(self, name: str) -> int:
-        """The count that is given, or the preset's."""
+        """Return the given count, or the preset's."""
         given = getattr(self, name)
         return PRESETS[self.preset][name] if given is None else int(given)
 
@@ -91,11 +91,11 @@ def write_log(config: SyntheticConfig, folder: Path) -> list[Path]:
     """Write the log into ``folder``: ``events-0000.parquet`` and so on, about a million listens each.
 
     Columns: ``user_id``, ``track_id``, ``artist_id`` (list: a few songs have two), ``played_at`` (UTC), ``ms_played``,
-    ``duration_ms``, ``skipped``, ``track_name``, ``artist_name`` (list, beside ``artist_id``). A file holds some users,
-    and only one is in memory at a time.
+    ``duration_ms``, ``skipped``, ``track_name``, ``artist_name`` (list, in the order of ``artist_id``). All listens of
+    a user are in one file, and only one file is in memory at a time.
 
     Raises:
-        InputError: the folder holds a log already; mixing two would make a third one.
+        InputError: the folder already contains a log; two logs must not be mixed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.glob("events-*.parquet")):
@@ -106,7 +106,7 @@ def write_log(config: SyntheticConfig, folder: Path) -> list[Path]:
 
 
 def event_tables(config: SyntheticConfig) -> Iterator[pa.Table]:
-    """The log in memory, one table a file; each has its own random stream, so a table depends on no other."""
+    """Yield the log as one table per file; each has its own random stream, so no table depends on another."""
     num_days = config.count("num_days")
     rng = np.random.default_rng([config.seed, 0])
     catalogue = make_catalogue(rng, config.count("num_songs"), config.count("num_artists"), num_days)
@@ -114,7 +114,8 @@ def event_tables(config: SyntheticConfig) -> Iterator[pa.Table]:
         rng, catalogue, config.count("num_users"), config.count("num_events"), num_days, LEAST_EVENTS_A_USER
     )
     labels = _Labels(rng, catalogue, len(users))
-    bounds = _bounds(users.events)
+    file = (np.cumsum(users.events) - 1) // EVENTS_A_FILE  # of each user
+    bounds = [*np.flatnonzero(np.diff(file, prepend=-1)).tolist(), len(users)]
     for part, (start, stop) in enumerate(pairwise(bounds), start=1):
         events = make_events(
             np.random.default_rng([config.seed, part]), catalogue, users.between(start, stop), num_days
@@ -122,14 +123,8 @@ def event_tables(config: SyntheticConfig) -> Iterator[pa.Table]:
         yield labels.table(events, first_user=start)
 
 
-def _bounds(events: Ints) -> list[int]:
-    """The first user of each file and, last, the number of users."""
-    file = (np.cumsum(events) - 1) // EVENTS_A_FILE
-    return [*np.flatnonzero(np.diff(file, prepend=-1)).tolist(), len(events)]
-
-
 class _Labels:
-    """Ids and names, which say nothing about popularity or order: numbers are shuffled."""
+    """Ids and names; their numbers are shuffled, so that they tell nothing about popularity or order."""
 
     def __init__(self, rng: np.random.Generator, catalogue: SongCatalogue, num_users: int) -> None:
         self.duration_ms = catalogue.duration_ms
@@ -163,7 +158,7 @@ def _ids(kind: str, numbers: Ints) -> pa.Array:
 
 
 def _lists(labels: pa.Array, catalogue: SongCatalogue) -> pa.Array:
-    """(S,) the label of each song's artist, or of both."""
+    """Return the labels of each song's one or two artists: (S,)."""
     both = np.stack([catalogue.artist, catalogue.second_artist], axis=1)
     offsets = np.concatenate([[0], np.cumsum((both >= 0).sum(axis=1))])
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), labels.take(pa.array(both[both >= 0])))

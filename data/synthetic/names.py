@@ -20,7 +20,7 @@ SONG_FORMS = ("{} {}", "The {} {}", "{} {} Tonight", "Under the {} {}", "My {} {
 
 
 def artist_names(rng: np.random.Generator, count: int) -> list[str]:
-    """Distinct plural names; a number follows where the words run out."""
+    """Return distinct plural names; if the words run out, a number is appended."""
     combinations = len(ADJECTIVES) * len(NOUNS)
     place = rng.permutation(combinations)[np.arange(count) % combinations]
     rounds = np.arange(count) // combinations
@@ -28,7 +28,7 @@ def artist_names(rng: np.random.Generator, count: int) -> list[str]:
 
 
 def song_names(rng: np.random.Generator, count: int) -> list[str]:
-    """Names of which some are equal, as in life."""
+    """Return song names; as in reality, some are equal."""
     place = rng.integers(len(ADJECTIVES) * len(NOUNS), size=count)
     forms = rng.integers(len(SONG_FORMS), size=count)
     return [SONG_FORMS[form].format(*_words(at).split()) for at, form in zip(place, forms, strict=True)]

@@ -1,4 +1,4 @@
-"""Who listens to what in the synthetic log: a catalogue of songs and artists, and users with tastes that drift."""
+"""The world of the synthetic log: a catalogue of songs and artists, and users whose tastes drift."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Floats = npt.NDArray[np.float64]
 NUM_GENRES = 16
 FAVOURITES = 6
 ERAS = 2
-"""A user's taste moves from the first era's favourites to the second's over the log."""
+"""Over the log, a user's taste moves from the favourites of the first era to those of the second."""
 
 ARTIST_EXPONENT = 1.0
 SONG_EXPONENT = 1.0
@@ -27,35 +27,35 @@ SHARE_DUETS = 0.05
 
 @dataclass(frozen=True)
 class SongCatalogue:
-    """Songs in the order of artist and release, artists in the order of genre, so that every group is one slice."""
+    """Songs ordered by artist and release, artists ordered by genre, so that every group is one slice."""
 
     genre: Ints
-    """(A,) of each artist, ascending."""
+    """(A,) genre of each artist, ascending."""
     artist_weight: Floats
-    """(A,) how often an artist is picked within a genre."""
+    """(A,) weight with which an artist is picked within a genre."""
     artist: Ints
-    """(S,) of each song, ascending."""
+    """(S,) artist of each song, ascending."""
     second_artist: Ints
-    """(S,) of the few songs that have two, else -1."""
+    """(S,) second artist of a few songs, -1 for the others."""
     song_weight: Floats
-    """(S,) how often a song is picked among those of its artist."""
+    """(S,) weight with which a song is picked among those of its artist."""
     released: Ints
-    """(S,) day of the log, at least 0; ascending within an artist, whose first song is there from the start."""
+    """(S,) day of the log, at least 0; ascending within an artist, and 0 for the artist's first song."""
     duration_ms: Ints
-    """(S,) length."""
+    """(S,) length of the song."""
 
     def pick_artists(self, genre: Ints, u: Floats) -> Ints:
-        """(N,) an artist of each genre (N,) for each uniform number (N,), by popularity."""
+        """Pick an artist of each genre (N,) by popularity, with a uniform number for each (N,): (N,)."""
         start, end = np.searchsorted(self.genre, genre), np.searchsorted(self.genre, genre, side="right")
         return _pick_between(self.artist_weight, start, end, u)
 
     def pick_any_artists(self, u: Floats) -> Ints:
-        """(N,) an artist of any genre for each uniform number (N,), by popularity."""
+        """Pick an artist of any genre by popularity, for each uniform number (N,): (N,)."""
         whole = np.zeros(len(u), dtype=np.int64)
         return _pick_between(self.artist_weight, whole, whole + len(self.genre), u)
 
     def pick_songs(self, artist: Ints, day: Ints, u: Floats) -> Ints:
-        """(N,) a song of each artist (N,) that is released on the day (N,), by popularity."""
+        """Pick a song of each artist (N,) that is released by the day (N,), by popularity: (N,)."""
         horizon = int(max(self.released.max(), day.max(initial=0))) + 1
         start = np.searchsorted(self.artist, np.arange(len(self.genre)))[artist]
         end = np.searchsorted(self.artist * horizon + self.released, artist * horizon + day, side="right")
@@ -64,30 +64,30 @@ class SongCatalogue:
 
 @dataclass(frozen=True)
 class Users:
-    """Everything (U, …) that makes a user differ from the next."""
+    """The properties of U users."""
 
     events: Ints
-    """How many listens the log has of the user."""
+    """(U,) number of listens in the log."""
     joined: Ints
-    """First day of the log on which the user listens."""
+    """(U,) first day of the log on which the user may listen."""
     favourites: Ints
-    """(U, ERAS, FAVOURITES) artists, the dearest first."""
+    """(U, ERAS, FAVOURITES) artists, the most liked first."""
     genres: Ints
-    """(U, ERAS) the genre in which the user looks around."""
+    """(U, ERAS) the genre that the user explores."""
     hour: Floats
-    """The time of day, UTC, around which the user listens."""
+    """(U,) the time of day, UTC, around which the user listens."""
 
     def __len__(self) -> int:
         return len(self.events)
 
     def between(self, start: int, stop: int) -> Users:
-        """The users from ``start`` to before ``stop``."""
+        """Return the users from ``start`` to before ``stop``."""
         return Users(**{field.name: getattr(self, field.name)[start:stop] for field in fields(self)})
 
 
 def make_catalogue(rng: np.random.Generator, num_songs: int, num_artists: int, num_days: int) -> SongCatalogue:
-    """Artists with power-law popularity; more songs for popular ones; three songs in ten released during the log."""
-    num_genres = min(NUM_GENRES, num_artists)  # each has an artist
+    """Make artists with power-law popularity, the popular ones with more songs; 3 in 10 songs appear during the log."""
+    num_genres = min(NUM_GENRES, num_artists)  # so that each genre has an artist
     genre = np.sort(np.append(np.arange(num_genres), rng.integers(num_genres, size=num_artists - num_genres)))
     weight = _zipf(rng, num_artists, ARTIST_EXPONENT)
     extra = rng.choice(num_artists, size=num_songs - num_artists, p=np.sqrt(weight) / np.sqrt(weight).sum())
@@ -106,12 +106,11 @@ def make_catalogue(rng: np.random.Generator, num_songs: int, num_artists: int, n
 def make_users(
     rng: np.random.Generator, catalogue: SongCatalogue, num_users: int, num_events: int, num_days: int, least: int
 ) -> Users:
-    """Users with log-normal activity and at least ``least`` listens each, three in ten of whom join during the log."""
+    """Make users with log-normal activity and at least ``least`` listens; 3 in 10 users join during the log."""
     joined = _days_of_appearance(rng, num_users, SHARE_OLD_USERS, num_days)
     activity = rng.lognormal(0.0, 0.9, num_users) * (num_days - joined)
-    genres = rng.integers(
-        catalogue.genre[-1] + 1, size=(num_users, 3)
-    )  # the first two by liking now, the last two later
+    # the first two are liked in the first era, the last two in the second
+    genres = rng.integers(catalogue.genre[-1] + 1, size=(num_users, 3))
     return Users(
         events=least + rng.multinomial(num_events - least * num_users, activity / activity.sum()),
         joined=joined,
@@ -122,7 +121,7 @@ def make_users(
 
 
 def _favourites(rng: np.random.Generator, catalogue: SongCatalogue, genres: Ints) -> Ints:
-    """(U, ERAS, FAVOURITES): the later era keeps about half of the earlier one's artists."""
+    """Pick favourite artists (U, ERAS, FAVOURITES); the second era keeps about half of the first."""
     num_users = len(genres)
     liked = np.stack([genres[:, :2], genres[:, 1:]], axis=1)  # (U, ERAS, 2)
     second = (rng.random((num_users, ERAS, FAVOURITES)) < 0.3).astype(np.int64)
@@ -134,12 +133,12 @@ def _favourites(rng: np.random.Generator, catalogue: SongCatalogue, genres: Ints
 
 
 def _zipf(rng: np.random.Generator, count: int, exponent: float) -> Floats:
-    """(count,) power-law weights in random order, so that an index says nothing about popularity."""
+    """Return power-law weights (count,) in random order, so that an index tells nothing about popularity."""
     return rng.permutation(np.arange(1.0, count + 1) ** -exponent)
 
 
 def _weights_within(rng: np.random.Generator, artist: Ints) -> Floats:
-    """(S,) power-law weights among the songs of each artist, in random order."""
+    """Return power-law weights among the songs of each artist, in random order: (S,)."""
     order = np.lexsort((rng.random(len(artist)), artist))
     rank = np.empty(len(artist))
     rank[order] = np.arange(len(artist)) - np.searchsorted(artist, artist) + 1
@@ -153,19 +152,19 @@ def _release_days(rng: np.random.Generator, artist: Ints, num_days: int) -> Ints
 
 
 def _days_of_appearance(rng: np.random.Generator, count: int, share_old: float, num_days: int) -> Ints:
-    """(count,) 0 for those that are there from the start, the others evenly over the first nine tenths of the log."""
+    """Return days (count,): 0 for the old ones, the others spread evenly over the first nine tenths of the log."""
     day = rng.integers(max(1, round(num_days * 0.9)), size=count)
     return np.where(rng.random(count) < share_old, 0, day)
 
 
 def _second_artists(rng: np.random.Generator, genre: Ints, artist: Ints) -> Ints:
-    """(S,) the next artist for a few songs, mostly one of the same genre; -1 for the others."""
+    """Return the next artist (mostly of the same genre) for a few songs, and -1 for the others: (S,)."""
     is_duet = rng.random(len(artist)) < SHARE_DUETS
     return np.where(is_duet & (len(genre) > 1), (artist + 1) % len(genre), -1)
 
 
 def _pick_between(weight: Floats, start: Ints, end: Ints, u: Floats) -> Ints:
-    """(N,) for each slice ``start:end`` of ``weight`` one of its places, by weight; an empty slice gives its end."""
+    """Pick one index of each slice ``start:end`` by ``weight``; an empty slice gives its start: (N,)."""
     total = np.concatenate([[0.0], np.cumsum(weight)])
     target = total[start] + u * (total[end] - total[start])
     picked: npt.NDArray[Any] = np.searchsorted(total, target, side="right") - 1
