@@ -78,7 +78,7 @@ def compare(
     store, console = RegistryClient(uri), Console()
     first, second = store.get(name, version), store.get(name, other)
     with ExitStack() as opened:
-        ours, theirs = (opened.enter_context(store.files(found)) for found in (first, second))
+        ours, theirs = (opened.enter_context(store.bundles.folder(found)) for found in (first, second))
         for found in (first, second):
             verified(store, found)
         read = [EvaluationRecord.read(folder / "metrics.json") for folder in (ours, theirs)]

@@ -15,7 +15,10 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from data.errors import InputError
-from registry.backend.client import CHAMPION, RegistryClient, Run, Version
+from registry.backend.client import CHAMPION, RegistryClient
+from registry.backend.lock import Lease, locked
+from registry.backend.runs import Run
+from registry.backend.version import Version
 from registry.gate.gate_config import Decision
 
 Kind = Literal["decision", "promotion", "rollback", "outside", "deletion"]
@@ -78,7 +81,7 @@ class Record(Entry):
 
 def records(store: RegistryClient, name: str, newest: int | None = None) -> list[Record]:
     """The records of a model, oldest first; only the newest of them, where asked."""
-    return [_record(run) for run in store.runs(_experiment(name), newest=newest)]
+    return [_record(run) for run in store.runs.find(_experiment(name), newest=newest)]
 
 
 def line_of_champions(store: RegistryClient, name: str) -> tuple[int, ...]:
@@ -105,21 +108,27 @@ def decision_of(version: Version) -> Decision | None:
 def decided_before(store: RegistryClient, name: str, digest: str) -> Decision | None:
     """What the gate has decided about a bundle, also where its version was deleted since."""
     query = f"tags.kind = 'decision' and tags.bundle = '{digest}' and attributes.status = 'FINISHED'"
-    found = [_record(run).decision for run in store.runs(_experiment(name), query, newest=1)]
+    found = [_record(run).decision for run in store.runs.find(_experiment(name), query, newest=1)]
     return found[0] if found else None
 
 
-def carry_out(store: RegistryClient, version: Version, entry: Entry) -> Record:
-    """Write what is intended with a version, do it, and write that it is done. The caller holds the lock of the store.
+def carry_out(store: RegistryClient, version: Version, entry: Entry, lease: Lease) -> Record:
+    """Write what is intended with a version, do it, and write that it is done.
+
+    Args:
+        store: the registry.
+        version: the version to move the champion to, or to delete.
+        entry: what is intended.
+        lease: of the model's lock, which the caller holds.
 
     Raises:
         InputError: the registry cannot be written; what was intended is reconciled at the next start.
     """
     record = _open(store, version.name, entry)
     if record.kind == "deletion":
-        store.delete_version(version)
+        store.delete_version(version, lease)
     elif record.moves:
-        store.point(CHAMPION, version)
+        store.point(CHAMPION, version, lease)
     return _close(store, version.name, record)
 
 
@@ -130,16 +139,16 @@ def reconcile(store: RegistryClient, name: str) -> list[Record]:
         the records that were closed or added.
     """
     champion = store.aliases(name).get(CHAMPION)
-    left = [_record(run) for run in store.runs(_experiment(name), "attributes.status = 'RUNNING'")]
+    left = [_record(run) for run in store.runs.find(_experiment(name), "attributes.status = 'RUNNING'")]
     closed = [_close(store, name, record, _happened(store, record, name, champion)) for record in left]
     return [*closed, *_note_outside(store, name, champion)]
 
 
 def reconcile_if_idle(store: RegistryClient, name: str) -> None:
     """For readers: close what a crash left open, unless another process is at work, whose business it then is."""
-    if store.runs(_experiment(name), "attributes.status = 'RUNNING'", newest=1):
+    if store.runs.find(_experiment(name), "attributes.status = 'RUNNING'", newest=1):
         try:
-            with store.locked(name, wait=False):
+            with locked(store, name, wait=False):
                 reconcile(store, name)
         except InputError:
             return
@@ -170,29 +179,29 @@ def _note_outside(store: RegistryClient, name: str, champion: int | None) -> Ite
 
 
 def _last_move(store: RegistryClient, name: str) -> Record | None:
-    moves = store.runs(_experiment(name), "tags.moves = 'true' and attributes.status = 'FINISHED'", newest=1)
+    moves = store.runs.find(_experiment(name), "tags.moves = 'true' and attributes.status = 'FINISHED'", newest=1)
     return _record(moves[0]) if moves else None
 
 
 def _open(store: RegistryClient, name: str, entry: Entry) -> Record:
     """Write an intent, later than all records there are, whatever the clocks say."""
-    last = store.runs(_experiment(name), newest=1)
+    last = store.runs.find(_experiment(name), newest=1)
     at_ms = max(time.time_ns() // 1_000_000, last[0].start_ms + 1 if last else 0)
     title = f"{entry.decision.outcome if entry.decision else entry.kind} {entry.version or ''}".strip()
     line = extended(line_of_champions(store, name), entry)
     tags = {**_tags(entry), "line": " ".join(map(str, line))}
-    return _record(store.open_run(_experiment(name), title, tags, at_ms))
+    return _record(store.runs.open(_experiment(name), title, tags, at_ms))
 
 
 def _close(store: RegistryClient, name: str, record: Record, happened: bool | None = None) -> Record:
     """Complete a record, and note on the version what it says of it; ``happened`` is given where it was left open."""
     if happened is not None:
-        store.tag_run(record.id, {"reconciled": "true"})
+        store.runs.tag(record.id, {"reconciled": "true"})
     if happened is not False:
         _note_on_version(store, name, record)
         if record.kind == "deletion":
-            store.delete_run(record.run)
-    store.close_run(record.id, "KILLED" if happened is False else "FINISHED")
+            store.bundles.delete(record.run)
+    store.runs.close(record.id, "KILLED" if happened is False else "FINISHED")
     state: State = "abandoned" if happened is False else "done"
     return Record(**{**vars(record), "state": state, "reconciled": happened is not None})
 

@@ -18,7 +18,9 @@ from registry.audit_log import (
     records,
     whoami,
 )
-from registry.backend.client import CHAMPION, DIGEST_TAG, RegistryClient, Version
+from registry.backend.client import CHAMPION, RegistryClient
+from registry.backend.lock import locked
+from registry.backend.version import DIGEST_TAG, Version
 from registry.bundle.manifest import Manifest, verify_bundle
 
 __all__ = ["champions", "promote", "records", "rollback", "verified"]
@@ -38,7 +40,7 @@ def promote(store: RegistryClient, name: str, which: int | str, why: str, force:
     Raises:
         InputError: the version does not exist, is champion already, is damaged, or would have to be forced.
     """
-    with store.locked(name):
+    with locked(store, name) as lease:
         reconcile(store, name)
         version, champion = store.get(name, which), store.aliases(name).get(CHAMPION)
         if version.version == champion:
@@ -51,7 +53,7 @@ def promote(store: RegistryClient, name: str, which: int | str, why: str, force:
                 "promote it nevertheless; that stays on record."
             )
         entry = _by_person("promotion", version, champion, why)
-        return carry_out(store, version, _forced(entry, force) if obstacle and force else entry)
+        return carry_out(store, version, _forced(entry, force) if obstacle and force else entry, lease)
 
 
 def rollback(store: RegistryClient, name: str, why: str, to: int | str | None = None) -> Record:
@@ -66,11 +68,11 @@ def rollback(store: RegistryClient, name: str, why: str, to: int | str | None = 
     Raises:
         InputError: there is no former champion, or the one to go back to is damaged or gone; others are named.
     """
-    with store.locked(name):
+    with locked(store, name) as lease:
         reconcile(store, name)
         champion = store.aliases(name).get(CHAMPION)
         target = _former(store, name, champion) if to is None else _chosen(store, name, champion, to)
-        return carry_out(store, target, _by_person("rollback", target, champion, why))
+        return carry_out(store, target, _by_person("rollback", target, champion, why), lease)
 
 
 def champions(past: Sequence[Record]) -> set[int]:
@@ -85,7 +87,7 @@ def verified(store: RegistryClient, version: Version) -> Manifest:
     Raises:
         InputError: it is damaged, incomplete or another version's; the file is named.
     """
-    with store.files(version) as folder:
+    with store.bundles.folder(version) as folder:
         manifest = verify_bundle(folder)
     version.check(manifest)
     return manifest

@@ -20,7 +20,7 @@ def load(version: int | str = "champion", name: str = "songgraph", uri: str | No
     """
     store = RegistryClient(uri)
     found = store.get(name, version)
-    with store.files(found) as folder:
+    with store.bundles.folder(found) as folder:
         recommender = Recommender.load(folder)
     found.check(recommender.manifest)
     return recommender

@@ -16,7 +16,9 @@ from data.errors import InputError
 from evaluation.record import EvaluationRecord
 from evaluation.statistics.intervals import Interval
 from registry.audit_log import DECISION_TAG, MAX_WORDS, Entry, carry_out, decided_before, decision_of, reconcile, whoami
-from registry.backend.client import CHAMPION, DIGEST_TAG, RegistryClient, RunNumbers, Version
+from registry.backend.client import CHAMPION, RegistryClient, RunNumbers
+from registry.backend.lock import Lease, locked
+from registry.backend.version import DIGEST_TAG, Version
 from registry.bundle.manifest import RESULTS, Manifest, read_manifest, verify_bundle
 from registry.gate.decide import COMPARED_FILES, DEFAULTS, decide
 from registry.gate.gate_config import Decision, GateConfig
@@ -73,10 +75,10 @@ def register(
     """
     manifest = verify_bundle(bundle)
     store = RegistryClient(uri, create=True)
-    with store.locked(name):
+    with locked(store, name) as lease:
         reconcile(store, name)
         version = _ensure_version(store, name, bundle, manifest, params or {})
-        decision = _known_decision(store, version) or _decide(store, version, bundle, gate or DEFAULTS)
+        decision = _known_decision(store, version) or _decide(store, version, bundle, gate or DEFAULTS, lease)
         champion = store.aliases(name).get(CHAMPION)
     return Registered(name, version.version, version.run_id, store.address, manifest.digest, champion, decision)
 
@@ -96,7 +98,7 @@ def attach(name: str, version: int | str, path: Path, uri: str | None = None) ->
     if not path.is_file():
         raise InputError(f"There is no file {path} to attach to version {version} of '{name}'.")
     store = RegistryClient(uri)
-    store.attach(store.get(name, version), path)
+    store.bundles.attach(store.get(name, version), path)
 
 
 def run_numbers(bundle: Path, manifest: Manifest, params: Mapping[str, Any]) -> RunNumbers:
@@ -124,7 +126,7 @@ def _ensure_version(
     version = store.find(name, manifest.digest)
     if version is None:
         return store.create_version(name, bundle, manifest, run_numbers(bundle, manifest, params))
-    store.repair(version, bundle)
+    store.bundles.repair(version, bundle)
     return version
 
 
@@ -138,7 +140,7 @@ def _known_decision(store: RegistryClient, version: Version) -> Decision | None:
     return known
 
 
-def _decide(store: RegistryClient, version: Version, bundle: Path, gate: GateConfig) -> Decision:
+def _decide(store: RegistryClient, version: Version, bundle: Path, gate: GateConfig, lease: Lease) -> Decision:
     """Ask the gate, and carry out what it says."""
     champion, recent = store.aliases(version.name).get(CHAMPION), _recent_profiles(store, version)
     if champion is None:
@@ -156,7 +158,7 @@ def _decide(store: RegistryClient, version: Version, bundle: Path, gate: GateCon
         decision=decision,
         run=version.run_id,
     )
-    carry_out(store, version, entry)
+    carry_out(store, version, entry, lease)
     return decision
 
 
@@ -165,7 +167,7 @@ def _decide_against(
 ) -> Decision:
     try:
         champion = store.get(name, number)
-        with store.files(champion, COMPARED_FILES) as champion_bundle:
+        with store.bundles.folder(champion, COMPARED_FILES) as champion_bundle:
             champion.check(read_manifest(champion_bundle))
             return decide(bundle, number, champion_bundle, recent, gate)
     except InputError as error:
@@ -190,7 +192,7 @@ def _recent_profiles(store: RegistryClient, version: Version) -> list[Mapping[st
 
 def _profile(store: RegistryClient, version: Version) -> Mapping[str, Any] | None:
     try:
-        text = store.read(version, PROFILE)
+        text = store.bundles.read(version, PROFILE)
     except InputError as error:
         logger.warning("The profile of version %s of %s is not compared with: %s", version.version, version.name, error)
         return None

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from data.errors import InputError
 from registry.audit_log import FORCED_TAG, Entry, carry_out, decision_of, reconcile, records, whoami
-from registry.backend.client import CHAMPION, DIGEST_TAG, RegistryClient, Version
+from registry.backend.client import CHAMPION, RegistryClient
+from registry.backend.lock import locked
+from registry.backend.version import DIGEST_TAG, Version
 from registry.champion import champions
 
 MS_PER_DAY = 24 * 60 * 60 * 1000
@@ -37,7 +39,7 @@ def removable(store: RegistryClient, name: str, keep: int, older_than_days: floa
     versions, kept = store.versions(name), _protected(store, name)
     oldest_ms = time.time() * 1000 - older_than_days * MS_PER_DAY
     chosen = [entry for entry in versions[:-keep] if entry.version not in kept and entry.created_ms < oldest_ms]
-    return [Removal(version, sum(store.sizes(version).values())) for version in chosen]
+    return [Removal(version, sum(store.bundles.sizes(version).values())) for version in chosen]
 
 
 def prune(store: RegistryClient, name: str, keep: int, older_than_days: float) -> list[Removal]:
@@ -48,11 +50,11 @@ def prune(store: RegistryClient, name: str, keep: int, older_than_days: float) -
     Raises:
         InputError: as ``removable``, or the registry cannot be written.
     """
-    with store.locked(name):
+    with locked(store, name) as lease:
         reconcile(store, name)
         chosen = removable(store, name, keep, older_than_days)
         for removal in chosen:
-            carry_out(store, removal.version, _entry(store, removal, keep, older_than_days))
+            carry_out(store, removal.version, _entry(store, removal, keep, older_than_days), lease)
     return chosen
 
 

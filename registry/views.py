@@ -12,7 +12,8 @@ from rich.table import Column, Table
 from evaluation.record import EvaluationRecord
 from evaluation.statistics.intervals import Interval
 from registry.audit_log import FORCED_TAG, Record, decision_of
-from registry.backend.client import CHAMPION, DIGEST_TAG, Version
+from registry.backend.client import CHAMPION
+from registry.backend.version import DIGEST_TAG, Version
 from registry.gate.gate_config import Decision
 
 

@@ -161,3 +161,8 @@ def unreachable(uri: str, error: Exception) -> InputError:
         f"The MLflow server at {without_credentials(uri)} cannot be reached ({error}); start it (`make mlflow`), "
         "or correct MLFLOW_TRACKING_URI."
     )
+
+
+def busy(address: str) -> InputError:
+    """Say that another process changes the registry, to someone who does not want to wait."""
+    return InputError(f"Another process is changing the registry at {address}; try again when it is done.")

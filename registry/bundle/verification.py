@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data.errors import InputError
-from registry.backend.client import RegistryClient, Version
+from registry.backend.client import RegistryClient
+from registry.backend.version import Version
 from registry.bundle.manifest import Manifest, verify_bundle
 from registry.recommender import Recommender
 
@@ -37,7 +38,7 @@ def verify_version(
 ) -> Verified:
     """Hash every file of a version, check that the bundle is this version's, and score a sample of users again."""
     try:
-        with store.files(version) as folder:
+        with store.bundles.folder(version) as folder:
             manifest = verify_bundle(folder)
             version.check(manifest)
             sizes = [(folder / name).stat().st_size for name in manifest.files]

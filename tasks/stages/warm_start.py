@@ -58,7 +58,7 @@ def _earlier(config: Mapping[str, Any]) -> Iterator[tuple[Path | None, str]]:
         yield None, ""
         return
     found = store.get(config["name"], config["start"])
-    with store.files(found) as bundle:
+    with store.bundles.folder(found) as bundle:
         yield bundle, f"version {found.version}"
 
 

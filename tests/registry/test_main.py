@@ -12,6 +12,7 @@ from data.errors import InputError
 from registry.__main__ import app
 from registry.audit_log import records
 from registry.backend.client import RegistryClient
+from registry.backend.runs import Runs
 from registry.register import attach, register
 
 
@@ -87,7 +88,7 @@ def test_verify_says_what_was_checked_and_names_what_is_wrong(make_bundle, uri: 
     register(make_bundle(quality=0.6), "music", uri)
     assert lines("verify", "--uri", uri).count("lists of 40 users scored again") == 2
     store = RegistryClient(uri)
-    with store.files(store.get("music", 2)) as folder:
+    with store.bundles.folder(store.get("music", 2)) as folder:
         (folder / "seen.parquet").unlink()
     assert "1: sound" in lines("verify", "1", "--name", "music", "--uri", uri)
     done = CliRunner().invoke(app, ["verify", "--uri", uri])
@@ -107,7 +108,7 @@ def test_prune_says_what_it_would_free_and_frees_it(make_bundle, uri: str) -> No
 
 def test_a_list_closes_what_a_crash_left_open(make_bundle, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(RegistryClient, "close_run", _crash)
+        patch.setattr(Runs, "close", _crash)
         with pytest.raises(KeyboardInterrupt):
             register(make_bundle(quality=2.0), "music", uri)
     assert records(RegistryClient(uri), "music")[0].state == "intent"

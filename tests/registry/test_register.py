@@ -14,6 +14,7 @@ import registry.register
 from data.errors import InputError
 from registry.backend.client import RegistryClient
 from registry.backend.location import exists
+from registry.backend.lock import Lease
 from registry.bundle.assemble import assemble_bundle
 from registry.gate.gate_config import GateConfig
 from registry.loading import load
@@ -76,7 +77,7 @@ def test_an_alias_that_was_moved_back_by_hand_stays(make_bundle, uri: str, lenie
     register(make_bundle(quality=1.0), "music", uri)
     assert register(better, "music", uri, gate=lenient).champion == 2
     store = RegistryClient(uri)
-    store.point("champion", store.get("music", 1))
+    store.point("champion", store.get("music", 1), Lease())
     assert register(better, "music", uri).champion == 1
 
 
@@ -92,7 +93,7 @@ def test_the_log_is_compared_with_the_last_five_that_have_a_profile(
         assemble_bundle(tmp_path / f"bundle{number}", **parts)
         register(tmp_path / f"bundle{number}", "music", uri)
     store = RegistryClient(uri)
-    with store.files(store.get("music", 4)) as folder:
+    with store.bundles.folder(store.get("music", 4)) as folder:
         (folder / "profile.json").write_text("{}")
     seen = []
     plain = registry.register.decide
@@ -128,7 +129,7 @@ def test_a_crash_at_any_step_is_completed_by_the_next_run(
     done = register(bundle, "music", uri)
     assert (done.version, done.is_champion) == (1, True)
     store = RegistryClient(uri)
-    assert len(store._client.search_runs([store._experiment("music")])) == 1
+    assert len(store._client.search_runs([store.experiment("music")])) == 1
     assert len(store._client.get_metric_history(done.run_id, "loss")) == 2
 
 
@@ -145,7 +146,7 @@ def test_a_damaged_champion_is_refused_and_not_replaced_blindly(
 ) -> None:
     register(make_bundle(quality=0.8), "music", uri)
     store = RegistryClient(uri)
-    with store.files(store.get("music", 1)) as folder:
+    with store.bundles.folder(store.get("music", 1)) as folder:
         (folder / "seen.parquet").write_bytes(b"PAR1")
     with pytest.raises(InputError, match=r"seen\.parquet is damaged"):
         load("champion", "music", uri)
@@ -160,7 +161,7 @@ def test_another_versions_bundle_is_refused(make_bundle, uri: str) -> None:
     for quality in (0.8, 2.0):
         register(make_bundle(quality=quality), "music", uri)
     store = RegistryClient(uri)
-    with store.files(store.get("music", 1)) as first, store.files(store.get("music", 2)) as second:
+    with store.bundles.folder(store.get("music", 1)) as first, store.bundles.folder(store.get("music", 2)) as second:
         shutil.rmtree(first)
         shutil.copytree(second, first)
     with pytest.raises(InputError, match="The bundle of version 1 of 'music' is another version's"):
@@ -171,7 +172,7 @@ def test_another_versions_bundle_is_refused(make_bundle, uri: str) -> None:
 def test_registering_again_restores_damaged_files(bundle: Path, uri: str, damage: str) -> None:
     before = register(bundle, "music", uri)
     store = RegistryClient(uri)
-    with store.files(store.get("music", 1)) as folder:
+    with store.bundles.folder(store.get("music", 1)) as folder:
         if damage == "change":
             (folder / "seen.parquet").write_bytes(b"PAR1")
         elif damage == "delete":

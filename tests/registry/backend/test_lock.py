@@ -5,12 +5,14 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
 from data.errors import InputError
 from registry.backend.client import RegistryClient
-from registry.backend.lock import Turn, _here
+from registry.backend.lock import ServerLock, _here, locked
+from registry.backend.version import Version
 
 
 @pytest.fixture
@@ -20,14 +22,14 @@ def store(uri: str) -> RegistryClient:
 
 def left_behind(store: RegistryClient, host: str, pid: int, number: str | None = "1") -> str:
     tags = {"host": host, "pid": str(pid)} | ({} if number is None else {"number": number})
-    return store.open_run("music/turns", "turn", tags).run_id
+    return store.runs.open("music/turns", "lock", tags).run_id
 
 
-def test_one_at_a_time_and_everybody_gets_a_turn(store: RegistryClient) -> None:
+def test_one_at_a_time_and_everybody_gets_the_lock(store: RegistryClient) -> None:
     inside, most, served = [], [], []
 
     def work(number: int) -> None:
-        with Turn(RegistryClient(store.uri), "music").taken():
+        with ServerLock(RegistryClient(store.uri), "music").held():
             inside.append(number)
             most.append(len(inside))
             time.sleep(0.02)
@@ -37,19 +39,19 @@ def test_one_at_a_time_and_everybody_gets_a_turn(store: RegistryClient) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(8)))
     assert (max(most), sorted(served)) == (1, list(range(8)))
-    assert store.runs("music/turns") == []
+    assert store.runs.find("music/turns") == []
 
 
 def test_models_do_not_wait_for_each_other(store: RegistryClient) -> None:
-    with Turn(store, "music").taken(), Turn(store, "speech").taken(wait=False):
+    with ServerLock(store, "music").held(), ServerLock(store, "speech").held(wait=False):
         pass
 
 
-def test_who_does_not_want_to_wait_is_told(store: RegistryClient) -> None:
-    said = pytest.raises(InputError, match="Another process is changing the registry at")
-    with Turn(store, "music").taken(), said, Turn(store, "music").taken(wait=False):
+def test_without_waiting_a_held_lock_is_an_error(store: RegistryClient) -> None:
+    refused = pytest.raises(InputError, match="Another process is changing the registry at")
+    with ServerLock(store, "music").held(), refused, ServerLock(store, "music").held(wait=False):
         pytest.fail("two at once")
-    with Turn(store, "music").taken(wait=False):
+    with ServerLock(store, "music").held(wait=False):
         pass
 
 
@@ -60,27 +62,45 @@ def test_a_dead_process_of_this_machine_is_not_waited_for(
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     left_behind(store, _here(), dead.pid, number)
-    with caplog.at_level(logging.WARNING), Turn(store, "music").taken(wait=False):
-        assert "is dead; its turn is over" in caplog.text
+    with caplog.at_level(logging.WARNING), ServerLock(store, "music").held(wait=False):
+        assert "is dead; its lock is removed" in caplog.text
 
 
 def test_another_machine_is_waited_for_until_its_lease_ends(
     store: RegistryClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left_behind(store, "elsewhere", 1)
-    with pytest.raises(InputError, match="Another process is changing"), Turn(store, "music").taken(wait=False):
+    with pytest.raises(InputError, match="Another process is changing"), ServerLock(store, "music").held(wait=False):
         pass
     monkeypatch.setattr("registry.backend.lock.LEASE_SECONDS", 0.3)
     monkeypatch.setattr("registry.backend.lock.POLL_SECONDS", 0.05)
     start = time.monotonic()
-    with Turn(store, "music").taken():
+    with ServerLock(store, "music").held():
         assert time.monotonic() - start > 0.3
 
 
-def test_a_slow_process_does_not_go_on_after_its_turn_was_taken_away(store: RegistryClient) -> None:
-    with Turn(store, "music").taken() as turn:
-        turn.check()
-        for ticket in store.runs("music/turns"):
-            store.forget_run(ticket.run_id)
+def test_a_slow_process_does_not_go_on_after_its_lock_was_taken_over(store: RegistryClient) -> None:
+    with ServerLock(store, "music").held() as lease:
+        lease.check()
+        for request in store.runs.find("music/turns"):
+            store.runs.delete(request.run_id)
         with pytest.raises(InputError, match="Another process took over the work on 'music'"):
-            turn.check()
+            lease.check()
+
+
+def test_what_a_lost_lock_covers_is_not_changed(store: RegistryClient) -> None:
+    version = Version("music", 1, "", "", 0, {})
+    with ServerLock(store, "music").held() as lease:
+        for request in store.runs.find("music/turns"):
+            store.runs.delete(request.run_id)
+        for change in (partial(store.point, "champion"), store.delete_version):
+            with pytest.raises(InputError, match="Another process took over the work on 'music'"):
+                change(version, lease)
+
+
+def test_a_local_registry_is_locked_by_a_file(store: RegistryClient) -> None:
+    with locked(store, "music") as lease:
+        lease.check()
+        busy = pytest.raises(InputError, match=f"Another process is changing the registry at {store.address}")
+        with busy, locked(RegistryClient(store.uri), "music", wait=False):
+            pytest.fail("two at once")

@@ -107,4 +107,4 @@ def test_two_at_once_take_turns(make_bundle, server: str) -> None:
     moves = [record for record in records(store, "noise") if record.moves]
     assert [record.before for record in moves] == [None, *(record.after for record in moves[:-1])]
     assert moves[-1].after == store.aliases("noise")["champion"]
-    assert store.runs("noise/turns") == []
+    assert store.runs.find("noise/turns") == []

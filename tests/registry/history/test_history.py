@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from data.errors import InputError
 from registry.audit_log import Record, decision_of, extended
 from registry.backend.client import RegistryClient
+from registry.backend.lock import Lease
 from registry.champion import champions, promote, records, rollback
 from registry.loading import load
 
@@ -73,7 +74,7 @@ def test_a_version_that_was_not_promoted_stays_so_when_its_stage_runs_again(
     decided(1)
     decided(2, outcome)
     assert decided(2, "promote").champion == 1
-    store.delete_version(store.get("music", 2))
+    store.delete_version(store.get("music", 2), Lease())
     again = decided(2, "promote")
     assert (again.version, again.champion, again.decision.outcome) == (3, 1, outcome)
 
@@ -92,7 +93,7 @@ def test_rollback_to_a_damaged_bundle_is_refused_by_name_and_says_what_to_choose
 ) -> None:
     for number in (1, 2, 3):
         decided(number)
-    with store.files(store.get("music", 2)) as folder:
+    with store.bundles.folder(store.get("music", 2)) as folder:
         flipped = bytearray((folder / "lists.parquet").read_bytes())
         flipped[100] ^= 1
         (folder / "lists.parquet").write_bytes(flipped)
@@ -108,7 +109,7 @@ def test_rollback_to_another_versions_vocabulary_is_refused_by_name(
 ) -> None:
     decided(1)
     decided(2)
-    with store.files(store.get("music", 1)) as folder:
+    with store.bundles.folder(store.get("music", 1)) as folder:
         (folder / "users.parquet").write_bytes((folder / "songs.parquet").read_bytes())
     with pytest.raises(InputError, match=r"users\.parquet is damaged or belongs to another bundle.*there is none"):
         rollback(store, "music", "bad")
@@ -120,7 +121,7 @@ def test_rollback_to_another_versions_vocabulary_is_refused_by_name(
 def test_rollback_to_a_version_that_is_gone_says_so(decided, store: RegistryClient) -> None:
     decided(1)
     decided(2)
-    store.delete_version(store.get("music", 1))
+    store.delete_version(store.get("music", 1), Lease())
     with pytest.raises(
         InputError, match=r"Version 1, the champion before version 2, is of no use.*no version or alias '1'"
     ):
@@ -194,7 +195,7 @@ def test_a_champion_moved_by_something_else_is_noted_and_counts(decided, store: 
     decided(1)
     decided(2)
     decided(3, "hold")
-    store.point("champion", store.get("music", 3))
+    store.point("champion", store.get("music", 3), Lease())
     assert rollback(store, "music", "who did that?").after == 2
     outside = records(store, "music")[3]
     assert (outside.kind, outside.state, outside.before, outside.after) == ("outside", "done", 2, 3)
@@ -230,7 +231,7 @@ def test_many_at_once_leave_one_champion_and_a_line_without_gaps(decided, store:
 def test_a_lost_bundle_does_not_stop_a_rollback_from_it(decided, store: RegistryClient) -> None:
     decided(1)
     decided(2)
-    with store.files(store.get("music", 2)) as folder:
+    with store.bundles.folder(store.get("music", 2)) as folder:
         shutil.rmtree(folder)
     assert rollback(store, "music", "its files are gone").after == 1
 

@@ -5,7 +5,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data.errors import InputError
-from registry.backend.client import RegistryClient, Version
+from registry.backend.client import RegistryClient
+from registry.backend.lock import Lease
+from registry.backend.version import Version
 from registry.champion import promote, records, rollback
 from registry.loading import load
 from registry.retention import prune, removable
@@ -47,16 +49,16 @@ def test_young_versions_stay_whatever_their_number(decided, store: RegistryClien
 def test_what_has_an_alias_stays(decided, store: RegistryClient) -> None:
     for number in (1, 2, 3):
         decided(number, "hold")
-    store.point("canary", store.get("music", 1))
+    store.point("canary", store.get("music", 1), Lease())
     assert numbers(prune(store, "music", 1, 0)) == [2]
 
 
 def test_a_champion_from_before_there_were_records_stays(decided, store: RegistryClient) -> None:
     for number in (1, 2, 3):
         decided(number, "promote" if number == 1 else "hold")
-    for run in store.runs("music/decisions"):
-        store.forget_run(run.run_id)
-    store.point("champion", store.get("music", 3))
+    for run in store.runs.find("music/decisions"):
+        store.runs.delete(run.run_id)
+    store.point("champion", store.get("music", 3), Lease())
     assert numbers(prune(store, "music", 1, 0)) == [2]
     assert [record.kind for record in records(store, "music")] == ["outside", "deletion"]
 
@@ -85,18 +87,20 @@ def test_what_cannot_be_asked(decided, store: RegistryClient, keep: int, days: f
         removable(store, "music", keep, days)
 
 
-class Aged(RegistryClient):
-    """Versions of given ages, of which some were champions."""
+class SizedByNumber:
+    def sizes(self, version: Version) -> dict[str, int]:
+        return {"file": version.version}
 
-    def __init__(self, ages: list[float], champions: set[int]) -> None:
-        self._ages, self._champions = ages, champions
+
+class Aged(RegistryClient):
+    """Versions of given ages."""
+
+    def __init__(self, ages: list[float]) -> None:
+        self._ages, self.bundles = ages, SizedByNumber()  # type: ignore[assignment]
 
     def versions(self, name: str) -> list[Version]:
         now_ms = 1_000 * 86_400_000
         return [Version(name, n, "", "", int(now_ms - age * 86_400_000), {}) for n, age in enumerate(self._ages, 1)]
-
-    def sizes(self, version: Version) -> dict[str, int]:
-        return {"file": version.version}
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -111,7 +115,7 @@ def test_only_what_is_beyond_count_and_age_and_never_was_champion_goes(
 ) -> None:
     monkeypatch.setattr("registry.retention._protected", lambda *_: champions)
     monkeypatch.setattr("registry.retention.time.time", lambda: 1_000 * 86_400.0)
-    gone = set(numbers(removable(Aged(sorted(ages, reverse=True), champions), "music", keep, days)))
+    gone = set(numbers(removable(Aged(sorted(ages, reverse=True)), "music", keep, days)))
     for number, age in enumerate(sorted(ages, reverse=True), 1):
         beyond_count, clearly_older = number <= len(ages) - keep, age > days + 1e-6
         if number in gone:

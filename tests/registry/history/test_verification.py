@@ -23,14 +23,14 @@ def test_a_sound_version_is_hashed_and_scored_again(make_bundle, uri: str, choic
     store = RegistryClient(uri)
     checked = verify_version(store, store.get("music", 1), num_users=7)
     assert (checked.problem, checked.users) == (None, 7)
-    assert checked.files == len(store.sizes(store.get("music", 1))) - 1
+    assert checked.files == len(store.bundles.sizes(store.get("music", 1))) - 1
     assert verify_version(store, store.get("music", 1), num_users=1000).users == 40
 
 
 def test_every_flipped_byte_is_found_by_name(decided, store: RegistryClient) -> None:
     decided(1)
     version = store.get("music", 1)
-    with store.files(version) as folder:
+    with store.bundles.folder(version) as folder:
         for path in sorted(folder.iterdir()):
             whole = path.read_bytes()
             flipped = bytearray(whole)
