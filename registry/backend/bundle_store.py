@@ -5,15 +5,19 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
+import urllib.parse
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from data.errors import InputError
 from registry.backend.connection import Connection
-from registry.backend.location import BUNDLE, artifacts_of, local_bundle
+from registry.backend.location import artifacts_of
 from registry.backend.version import Version
-from registry.bundle.manifest import MANIFEST, read_manifest, verify_bundle, verify_files
+from registry.bundle.manifest import BUNDLE_FILES, MANIFEST, read_manifest, verify_bundle, verify_files
+
+BUNDLE = "bundle"
+"""Folder of the bundle in the artifacts of its run."""
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +72,11 @@ class BundleStore:
             found = mlflow.list_artifacts(version.run_id, BUNDLE)
         return {entry.path.rpartition("/")[2]: int(entry.file_size or 0) for entry in found}
 
+    def is_complete(self, version: Version) -> bool:
+        """Return if the files of a local version are there; on a server they are not looked for."""
+        folder = self._local(version)
+        return folder is None or all((folder / name).is_file() for name in (*BUNDLE_FILES, MANIFEST))
+
     def repair(self, version: Version, bundle: Path) -> None:
         """Restore the damaged or deleted files of a local version from the same bundle."""
         folder = self._local(version)
@@ -101,8 +110,14 @@ class BundleStore:
                 mlflow.delete_run(run_id)
 
     def _local(self, version: Version) -> Path | None:
-        database = self._connection.database
-        return local_bundle(database, version.run_id, version.source) if database else None
+        """Return the folder beside the database, which can be moved with it, else the one that MLflow noted."""
+        if self._connection.database is None:
+            return None
+        beside = artifacts_of(self._connection.database) / version.run_id / "artifacts" / BUNDLE
+        noted = urllib.parse.urlparse(version.source)
+        if beside.is_dir() or noted.scheme not in ("", "file"):
+            return beside
+        return Path(urllib.parse.unquote(noted.path))
 
 
 def _is_sound(folder: Path) -> bool:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.errors import InputError
-from registry.backend.bundle_store import BundleStore
+from registry.backend.bundle_store import BUNDLE, BundleStore
 from registry.backend.connection import Connection, pages
-from registry.backend.location import BUNDLE
+from registry.backend.location import database_of, resolve_uri
 from registry.backend.lock import Lease
 from registry.backend.runs import Runs
 from registry.backend.version import DIGEST_TAG, Version
@@ -92,6 +92,13 @@ class RegistryClient(Connection):
         found = self._search(f"name = '{name}' and tags.{DIGEST_TAG} = '{digest}'")
         return min(found, key=lambda version: version.version, default=None)
 
+    def has(self, name: str, version: int | str, run_id: str | None = None) -> bool:
+        """Return if a version is registered, see ``exists``."""
+        query = f"name = '{name}'" + ("" if run_id is None else f" and run_id = '{run_id}'")
+        return any(
+            str(found.version) == str(version) and self.bundles.is_complete(found) for found in self._search(query)
+        )
+
     def create_version(self, name: str, bundle: Path, manifest: Manifest, numbers: RunNumbers) -> Version:
         """Log a run with the bundle and register it; a run that a crash left half-logged is completed."""
         with self.mlflow() as mlflow:
@@ -158,6 +165,26 @@ class RegistryClient(Connection):
     def _ensure_model(self, mlflow: MlflowClient, name: str) -> None:
         if not mlflow.search_registered_models(f"name = '{name}'"):
             mlflow.create_registered_model(name)
+
+
+def exists(name: str, version: int | str, uri: str | None = None, run_id: str | None = None) -> bool:
+    """Return if a version is registered; in a local registry the files of its bundle have to be there too.
+
+    The content of the files is verified when they are loaded.
+
+    Args:
+        name: the registered model's name.
+        version: the version's number.
+        uri: the registry's address, see ``registry.backend.location.resolve_uri``.
+        run_id: the run that holds the version; a registry that was started again counts from 1 again.
+
+    Raises:
+        InputError: the server cannot be reached, or the database cannot be read.
+    """
+    database = database_of(resolve_uri(uri))
+    if database is not None and not database.is_file():
+        return False
+    return RegistryClient(uri).has(name, version, run_id)
 
 
 def _batches(values: list[Any], size: int) -> Iterator[list[Any]]:

@@ -1,4 +1,4 @@
-"""One MLflow address: MLflow's client, and its errors as sentences. MLflow is imported at the first call."""
+"""One MLflow address: MLflow's client, and its errors as sentences."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from data.errors import InputError
 from registry.backend.location import (
     artifacts_of,
-    check_server,
     damaged_database,
     database_of,
     resolve_uri,
@@ -22,6 +21,11 @@ from registry.backend.location import (
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
+
+
+TIMEOUT_SECONDS = 10
+NOT_FOUND = 404
+"""A server that has no page ``/health`` answers too."""
 
 
 class Connection:
@@ -44,13 +48,13 @@ class Connection:
         self.uri = resolve_uri(uri)
         self.address = without_credentials(self.uri)
         self.database = database_of(self.uri)
+        _quiet_mlflow()
         if self.database is None:
-            check_server(self.uri)
+            self._check_server()
         elif create:
             self.database.parent.mkdir(parents=True, exist_ok=True)
         elif not self.database.is_file():
             raise InputError(f"There is no registry at {self.address}; a training run (`make train`) creates it.")
-        _quiet_mlflow()
 
     @contextmanager
     def mlflow(self) -> Iterator[MlflowClient]:
@@ -66,7 +70,7 @@ class Connection:
             if isinstance(error.__cause__ or error.__context__, SQLAlchemyError):
                 raise self._database_error(error) from error
             if self.database is None and "API request to" in str(error):
-                raise unreachable(self.address, error) from error
+                raise unreachable(self.address, _first_cause(error)) from error
             raise InputError(f"MLflow at {self.address} refused: {str(error).splitlines()[0].rstrip('.')}.") from error
 
     @cached_property
@@ -92,9 +96,23 @@ class Connection:
                 identifier = known.experiment_id
         return identifier
 
+    def _check_server(self) -> None:
+        """Fail at once if the server does not answer; MLflow's client would repeat a call for minutes."""
+        from mlflow.exceptions import MlflowException
+        from mlflow.utils.credentials import get_default_host_creds
+        from mlflow.utils.rest_utils import http_request
+
+        credentials = get_default_host_creds(self.uri)
+        try:
+            answer = http_request(credentials, "/health", "GET", max_retries=0, timeout=TIMEOUT_SECONDS)
+        except MlflowException as error:
+            raise unreachable(self.address, _first_cause(error)) from error
+        if not answer.ok and answer.status_code != NOT_FOUND:
+            raise unreachable(self.address, f"HTTP Error {answer.status_code}: {answer.reason}")
+
     def _database_error(self, error: Exception) -> InputError:
         assert self.database is not None
-        return damaged_database(self.database, ValueError(str(error).splitlines()[0]))
+        return damaged_database(self.database, str(_first_cause(error)).splitlines()[0])
 
 
 def pages(fetch: Callable[[str | None], Any]) -> Iterator[Any]:
@@ -106,6 +124,13 @@ def pages(fetch: Callable[[str | None], Any]) -> Iterator[Any]:
         token = page.token
         if not token:
             return
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    """Return what the database or the network said first; MLflow's own text quotes the URL with its password."""
+    while (earlier := error.__cause__ or error.__context__) and not isinstance(earlier, InputError):
+        error = earlier
+    return error
 
 
 def _quiet_mlflow() -> None:

@@ -8,7 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from registry.backend.location import exists, resolve_uri, without_credentials
+from registry.backend.client import exists
+from registry.backend.location import resolve_uri, without_credentials
 from tasks.cache.key import LIBRARIES
 from tasks.cache.ref import Ref
 from tasks.cache.result_store import read_manifest, write_json
@@ -71,7 +72,7 @@ def _register(
 
 
 def _still_registered(ref: Ref) -> bool:
-    """The stored result only points to the registry: look there too, without loading MLflow."""
+    """Return if the version is still in the registry; the stored result only points to it."""
     told = read_manifest(ref.value)["counts"]
     return exists(told["name"], told["version"], run_id=told["run_id"])
 

@@ -208,12 +208,12 @@ import json, sys
 from flows.train import train
 
 state = train(**json.loads(sys.argv[1]), return_state=True)
-loaded = {"torch", "torch_geometric", "mlflow"} & {name.partition(".")[0] for name in sys.modules}
+loaded = {"torch", "torch_geometric"} & {name.partition(".")[0] for name in sys.modules}
 print(state.name, sorted(loaded))
 """
 
 
 @pytest.mark.slow
-def test_a_cached_run_loads_neither_torch_nor_mlflow(songgraph: Callable, trained: Any) -> None:
+def test_a_cached_run_loads_neither_torch_nor_pyg(songgraph: Callable, trained: Any) -> None:
     ended = songgraph("-c", CACHED_RUN, json.dumps(trained.asked))
     assert ended.stdout.strip() == "Cached []", ended.stderr

@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import InputError
-from registry.backend.client import RegistryClient
-from registry.backend.location import exists
+from registry.backend.client import RegistryClient, exists
 from registry.bundle.verification import verify_version
 from registry.champion import promote, records, rollback
 from registry.loading import load
