@@ -17,12 +17,10 @@ from data.errors import InputError
 from data.vocabulary import rows_of
 from evaluation.audit.pairs import GraphPairs, contains
 from evaluation.audit.result import Check, check
+from evaluation.evaluated_model import evaluated_file
 
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
-
-TWIN_WEIGHTS = "twin_model.safetensors"
-"""Of a refitted model, the weights of its twin, which learned from the train pairs alone: what may be started from."""
 
 CHOSEN_BY = "val"
 """The part that a model did not learn from, but was chosen by."""
@@ -95,10 +93,11 @@ def check_seen_pairs(graph: HeteroData, seen: SeenPairs) -> Check:
 def saw_everything(source: Path) -> bool:
     """Whether the weights that a bundle offers to start from were trained on test pairs too.
 
-    They are in-sample, or refitted on all listens without the twin's beside them.
+    They are in-sample, or refitted on all listens without the evaluated model's beside them.
     """
     facts = _facts(source)
-    refitted = facts.get("refit") and not (source / TWIN_WEIGHTS).is_file()
+    present = {path.name for path in source.iterdir()}
+    refitted = facts.get("refit") and not evaluated_file("model.safetensors", present)
     return bool(facts.get("in_sample") or refitted)
 
 

@@ -24,7 +24,7 @@ CHAMPION = "champion"
 
 @dataclass(frozen=True)
 class RunNumbers:
-    """What MLflow's UI compares: parameters, metrics by epoch, and the summary."""
+    """Numbers for MLflow's UI: parameters, metrics by epoch, and the summary."""
 
     params: Mapping[str, str]
     metrics: list[tuple[str, float, int]]

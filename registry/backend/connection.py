@@ -127,7 +127,7 @@ def pages(fetch: Callable[[str | None], Any]) -> Iterator[Any]:
 
 
 def _first_cause(error: BaseException) -> BaseException:
-    """Return what the database or the network said first; MLflow's own text quotes the URL with its password."""
+    """Return the error of the database or the network itself; MLflow's own text quotes the URL with its password."""
     while (earlier := error.__cause__ or error.__context__) and not isinstance(earlier, InputError):
         error = earlier
     return error

@@ -58,7 +58,7 @@ def _register(
     )
     registered = register_bundle(bundle, config["name"], gate=GateConfig.parse(config["gate"], "gate"))
     decision = registered.decision
-    told = {
+    summary = {
         "name": registered.name,
         "version": registered.version,
         "run_id": registered.run_id,
@@ -66,15 +66,15 @@ def _register(
         "outcome": decision.outcome,
         "decision": decision.reason,
     }
-    write_json(folder / "registration.json", told)
+    write_json(folder / "registration.json", summary)
     write_json(folder / "decision.json", decision.model_dump(mode="json"))
-    return told
+    return summary
 
 
 def _still_registered(ref: Ref) -> bool:
     """Return if the version is still in the registry; the stored result only points to it."""
-    told = read_manifest(ref.value)["counts"]
-    return exists(told["name"], told["version"], run_id=told["run_id"])
+    registered = read_manifest(ref.value)["counts"]
+    return exists(registered["name"], registered["version"], run_id=registered["run_id"])
 
 
 REGISTER = Stage(

@@ -13,8 +13,9 @@ from typing import Any
 
 from data.errors import InputError
 from data.project import project_root
+from evaluation.evaluated_model import evaluated_file
 from registry.backend.location import resolve_uri, without_credentials
-from registry.bundle.manifest import MANIFEST, TWIN_WEIGHTS, read_manifest, verify_files
+from registry.bundle.manifest import MANIFEST, WEIGHTS, read_manifest, verify_files
 from tasks.cache.ref import Ref
 from tasks.cache.result_store import write_json
 from tasks.cache.stage import Stage
@@ -30,35 +31,36 @@ KEY = "warm_start"
 def _take(folder: Path, config: Mapping[str, Any], training_graph: Path) -> Mapping[str, Any]:
     from trainers.warm_start.transfer import FILES
 
-    with _earlier(config) as (bundle, told):
+    with _earlier(config) as (bundle, source):
         if bundle is None:
             write_json(folder / "start.json", {"from": None})
             logger.info("There is no champion of '%s' yet, so the training starts from random weights.", config["name"])
             return {"from": "random weights"}
         manifest = read_manifest(bundle)
-        names = [*FILES, "seen.parquet", *({TWIN_WEIGHTS} & set(manifest.files))]
+        evaluated = evaluated_file(WEIGHTS, manifest.files)
+        names = [*FILES, "seen.parquet", *([evaluated] if evaluated else ())]
         verify_files(bundle, manifest, names)
         (folder / BUNDLE).mkdir()
         for name in (*names, MANIFEST):
             shutil.copyfile(bundle / name, folder / BUNDLE / name)
-    write_json(folder / "start.json", {"from": told, "digest": manifest.digest})
-    return {"from": told}
+    write_json(folder / "start.json", {"from": source, "digest": manifest.digest})
+    return {"from": source}
 
 
 @contextmanager
 def _earlier(config: Mapping[str, Any]) -> Iterator[tuple[Path | None, str]]:
-    """The bundle that a config names and how to call it; no bundle where there is no champion yet."""
+    """Give the bundle that a config names, and its name for people; no bundle if there is no champion yet."""
     from registry.backend.client import RegistryClient
 
     if "folder" in config:
         yield Path(config["folder"]), config["folder"]
         return
-    store = RegistryClient(create=True)
-    if config["start"] == CHAMPION and CHAMPION not in store.aliases(config["name"]):
+    client = RegistryClient(create=True)
+    if config["start"] == CHAMPION and CHAMPION not in client.aliases(config["name"]):
         yield None, ""
         return
-    found = store.get(config["name"], config["start"])
-    with store.bundles.folder(found) as bundle:
+    found = client.get(config["name"], config["start"])
+    with client.bundles.folder(found) as bundle:
         yield bundle, f"version {found.version}"
 
 

@@ -108,9 +108,9 @@ def test_a_run_can_start_from_a_version_that_was_refitted(trained: Any) -> None:
     warm = trained.run(refit=True, training={"warm_start": "2"})
     assert warm.state == "Completed"
     assert warm.counts["start"]["from"] == "version 2"
-    twin = load_file(refitted.folders["train"] / "model.safetensors")
-    started = load_file(warm.folders["start"] / "bundle" / "twin_model.safetensors")
-    assert all(torch.equal(started[name], value) for name, value in twin.items())
+    evaluated = load_file(refitted.folders["train"] / "model.safetensors")
+    started = load_file(warm.folders["start"] / "bundle" / "evaluated_model.safetensors")
+    assert all(torch.equal(started[name], value) for name, value in evaluated.items())
 
 
 def test_tensorboard_and_mlflow_show_the_same_numbers(trained: Any) -> None:

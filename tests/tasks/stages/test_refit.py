@@ -63,7 +63,7 @@ def read(folder: Path, name: str) -> Any:
     return json.loads((folder / name).read_text(encoding="utf-8"))
 
 
-def test_the_refitted_model_repeats_its_twin_on_all_listens(
+def test_the_refitted_model_repeats_the_evaluated_one_on_all_listens(
     run_both: Callable[..., tuple[Ref, Ref]], graphs: tuple[Ref, Ref], tmp_path: Path
 ) -> None:
     run = config()
@@ -120,13 +120,13 @@ def test_the_key_follows_the_training_but_not_the_limit_of_epochs() -> None:
     def key(run: RunConfig) -> str:
         keys: list[str] = []
         token = executor.set(lambda stage, run, config, parts, inputs: keys.append(key_of(parts)) or inputs["model"])
-        refit(run, Ref(str(twin), "a"), Ref("graph", "b"))
+        refit(run, Ref(str(evaluated), "a"), Ref("graph", "b"))
         executor.reset(token)
         return keys[0]
 
-    twin = REFIT.store.root / "twin"
-    twin.mkdir(parents=True)
-    (twin / "results.json").write_text('{"trained_on_everything": false}')
+    evaluated = REFIT.store.root / "evaluated"
+    evaluated.mkdir(parents=True)
+    (evaluated / "results.json").write_text('{"trained_on_everything": false}')
     assert key(config()) == key(config(num_epochs=9))
     assert key(config()) != key(config(training={"lr": 0.5}))
 
