@@ -17,12 +17,10 @@ from data.errors import InputError
 from data.vocabulary import rows_of
 from evaluation.audit.pairs import GraphPairs, contains
 from evaluation.audit.result import Check, check
+from evaluation.evaluated_model import evaluated_file
 
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
-
-TWIN_WEIGHTS = "twin_model.safetensors"
-"""Weights of a refitted model before its refit. A training may start from them: they learned from train pairs only."""
 
 CHOSEN_BY = "val"
 """The part by which a model was chosen; it did not learn from it."""
@@ -107,10 +105,11 @@ def check_seen_pairs(graph: HeteroData, seen: SeenPairs) -> Check:
 def saw_everything(source: Path) -> bool:
     """Return True if the weights of a bundle, from which a training would start, were trained on test pairs too.
 
-    This is so if the model is in-sample, or was refitted on all listens and its earlier weights are missing.
+    They are in-sample, or refitted on all listens without the evaluated model's beside them.
     """
     facts = _facts(source)
-    refitted = facts.get("refit") and not (source / TWIN_WEIGHTS).is_file()
+    present = {path.name for path in source.iterdir()}
+    refitted = facts.get("refit") and not evaluated_file("model.safetensors", present)
     return bool(facts.get("in_sample") or refitted)
 
 

@@ -29,7 +29,7 @@ COUNTS = {
 }
 FACTS = {
     "better": "the model is better than the champion, above the noise",
-    "twins": "refitted models were compared by their weights before the refit, which have not seen held-out listens",
+    "evaluated_models": "the evaluated models, trained without the held-out listens, were compared",
     "forced": "a person decided against or without the gate",
 }
 

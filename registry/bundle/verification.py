@@ -1,4 +1,4 @@
-"""Looks whether what is registered is still what was registered: every byte, and the lists that the model gives."""
+"""Verifies registered versions: every byte, and the lists that the model gives."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data.errors import InputError
-from registry.backend.client import RegistryClient, Version
+from registry.backend.client import RegistryClient
+from registry.backend.version import Version
 from registry.bundle.manifest import Manifest, verify_bundle
 from registry.recommender import Recommender
 
@@ -21,7 +22,7 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Verified:
-    """What was looked at in one version, and what is wrong with it."""
+    """The result of verifying one version."""
 
     version: int
     files: int = 0
@@ -29,15 +30,15 @@ class Verified:
     users: int = 0
     """Users whose lists were computed again."""
     problem: str | None = None
-    """What is wrong, by name; None where all is well."""
+    """The error in a sentence; None for a sound version."""
 
 
 def verify_version(
-    store: RegistryClient, version: Version, num_users: int = SAMPLED_USERS, seed: int = SEED
+    client: RegistryClient, version: Version, num_users: int = SAMPLED_USERS, seed: int = SEED
 ) -> Verified:
     """Hash every file of a version, check that the bundle is this version's, and score a sample of users again."""
     try:
-        with store.files(version) as folder:
+        with client.bundles.folder(version) as folder:
             manifest = verify_bundle(folder)
             version.check(manifest)
             sizes = [(folder / name).stat().st_size for name in manifest.files]
@@ -48,25 +49,25 @@ def verify_version(
 
 
 def rescore(folder: Path, manifest: Manifest, num_users: int, seed: int) -> int:
-    """Rank for a sample of users by the model that was evaluated, and compare with ``lists.parquet``.
+    """Rank for a sample of users with the evaluated model, and compare with ``lists.parquet``.
 
     Args:
         folder: a verified bundle.
         manifest: its manifest.
-        num_users: users to draw; all where there are not more.
-        seed: of the draw.
+        num_users: users to draw; all if there are not more.
+        seed: seed of the draw.
 
     Returns:
         the number of users that were compared.
 
     Raises:
-        InputError: a user's list is another one; the user is named.
+        InputError: a user's list differs; the user is named.
     """
     users = pc.unique(pq.read_table(folder / "lists.parquet", columns=["user_id"])["user_id"]).to_pylist()
     sample = np.random.default_rng(seed).permutation(len(users))[:num_users]
     chosen = pa.array([users[row] for row in np.sort(sample)], pa.string())
     lists = pq.read_table(folder / "lists.parquet", filters=pc.field("user_id").isin(chosen))
-    recommender = Recommender(folder, manifest, manifest.measured)
+    recommender = Recommender(folder, manifest, manifest.evaluated)
     for user in chosen.to_pylist():
         _compare(folder, recommender, user, lists.filter(pc.field("user_id") == user))
     return len(chosen)

@@ -7,7 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from registry.backend.location import exists, resolve_uri, without_credentials
+from registry.backend.client import exists
+from registry.backend.location import resolve_uri, without_credentials
 from tasks.cache.key import LIBRARIES
 from tasks.cache.ref import Ref
 from tasks.cache.result_store import read_stage_manifest, write_json

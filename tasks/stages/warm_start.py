@@ -13,8 +13,9 @@ from typing import Any
 
 from data.errors import InputError
 from data.project import project_root
+from evaluation.evaluated_model import evaluated_file
 from registry.backend.location import resolve_uri, without_credentials
-from registry.bundle.manifest import MANIFEST, TWIN_WEIGHTS, read_manifest, verify_files
+from registry.bundle.manifest import MANIFEST, WEIGHTS, read_manifest, verify_files
 from tasks.cache.ref import Ref
 from tasks.cache.result_store import write_json
 from tasks.cache.stage import Stage
@@ -36,7 +37,8 @@ def _take(folder: Path, config: Mapping[str, Any], training_graph: Path) -> Mapp
             logger.info("There is no champion of '%s' yet, so the training starts from random weights.", config["name"])
             return {"from": "random weights"}
         manifest = read_manifest(bundle)
-        names = [*FILES, "seen.parquet", *({TWIN_WEIGHTS} & set(manifest.files))]
+        evaluated = evaluated_file(WEIGHTS, manifest.files)
+        names = [*FILES, "seen.parquet", *([evaluated] if evaluated else ())]
         verify_files(bundle, manifest, names)
         (folder / BUNDLE).mkdir()
         for name in (*names, MANIFEST):
@@ -53,12 +55,12 @@ def _earlier(config: Mapping[str, Any]) -> Iterator[tuple[Path | None, str]]:
     if "folder" in config:
         yield Path(config["folder"]), config["folder"]
         return
-    store = RegistryClient(create=True)
-    if config["start"] == CHAMPION and CHAMPION not in store.aliases(config["name"]):
+    client = RegistryClient(create=True)
+    if config["start"] == CHAMPION and CHAMPION not in client.aliases(config["name"]):
         yield None, ""
         return
-    found = store.get(config["name"], config["start"])
-    with store.files(found) as bundle:
+    found = client.get(config["name"], config["start"])
+    with client.bundles.folder(found) as bundle:
         yield bundle, f"version {found.version}"
 
 

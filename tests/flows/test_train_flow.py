@@ -108,9 +108,9 @@ def test_a_run_can_start_from_a_version_that_was_refitted(trained: Any) -> None:
     warm = trained.run(refit=True, training={"warm_start": "2"})
     assert warm.state == "Completed"
     assert warm.counts["warm-start"]["from"] == "version 2"
-    twin = load_file(refitted.folders["train"] / "model.safetensors")
-    started = load_file(warm.folders["warm-start"] / "bundle" / "twin_model.safetensors")
-    assert all(torch.equal(started[name], value) for name, value in twin.items())
+    evaluated = load_file(refitted.folders["train"] / "model.safetensors")
+    started = load_file(warm.folders["warm-start"] / "bundle" / "evaluated_model.safetensors")
+    assert all(torch.equal(started[name], value) for name, value in evaluated.items())
 
 
 def test_tensorboard_and_mlflow_show_the_same_numbers(trained: Any) -> None:
@@ -208,12 +208,12 @@ import json, sys
 from flows.train import train
 
 state = train(**json.loads(sys.argv[1]), return_state=True)
-loaded = {"torch", "torch_geometric", "mlflow"} & {name.partition(".")[0] for name in sys.modules}
+loaded = {"torch", "torch_geometric"} & {name.partition(".")[0] for name in sys.modules}
 print(state.name, sorted(loaded))
 """
 
 
 @pytest.mark.slow
-def test_a_cached_run_loads_neither_torch_nor_mlflow(songgraph: Callable, trained: Any) -> None:
+def test_a_cached_run_loads_neither_torch_nor_pyg(songgraph: Callable, trained: Any) -> None:
     ended = songgraph("-c", CACHED_RUN, json.dumps(trained.asked))
     assert ended.stdout.strip() == "Cached []", ended.stderr

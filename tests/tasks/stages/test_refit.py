@@ -65,7 +65,7 @@ def read(folder: Path, name: str) -> Any:
     return json.loads((folder / name).read_text(encoding="utf-8"))
 
 
-def test_the_refitted_model_repeats_its_twin_on_all_listens(
+def test_the_refitted_model_repeats_the_evaluated_one_on_all_listens(
     run_both: Callable[..., tuple[Ref, Ref]], graphs: tuple[Ref, Ref], tmp_path: Path
 ) -> None:
     run = run_of()
@@ -124,12 +124,12 @@ def test_the_key_follows_the_training_but_not_the_limit_of_epochs() -> None:
             return Ref(key_of(stage.parts(settings, present(inputs), code)), "")
 
     def key(run: Run) -> str | None:
-        found = refit(run, Ref(str(twin), "a"), Ref("graph", "b"))
+        found = refit(run, Ref(str(evaluated), "a"), Ref("graph", "b"))
         return found and found.path
 
-    twin = REFIT.store.root / "twin"
-    twin.mkdir(parents=True)
-    (twin / "results.json").write_text('{"trained_on_everything": false}')
+    evaluated = REFIT.store.root / "evaluated"
+    evaluated.mkdir(parents=True)
+    (evaluated / "results.json").write_text('{"trained_on_everything": false}')
     assert key(run_of(OnlyKeys)) == key(run_of(OnlyKeys, num_epochs=9))
     assert key(run_of(OnlyKeys)) != key(run_of(OnlyKeys, training={"lr": 0.5}))
 
