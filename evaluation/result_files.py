@@ -14,15 +14,15 @@ from torch_geometric.data import HeteroData
 
 from data.errors import InputError
 from evaluation.baselines.popular import popularity
+from evaluation.curves import curves, write_curves
 from evaluation.evaluation import Evaluation, evaluate
 from evaluation.lists import read_lists, write_lists, write_ranked
 from evaluation.metrics.beyond_accuracy import AGGREGATE_SAMPLES, Aggregate, SongFeatures, aggregates, list_metrics
-from evaluation.metrics.curves import curves, write_curves
 from evaluation.metrics.exposure import exposure, write_exposure
-from evaluation.metrics.slices import slices, write_slices
 from evaluation.parts import Part
 from evaluation.ranking import Score
 from evaluation.record import EvaluationRecord, read_user_ids, write_per_user
+from evaluation.slices import slices, write_slices
 
 POPULARITY = "popularity"
 

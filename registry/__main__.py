@@ -128,7 +128,7 @@ def verify(
     uri: Uri = None,
 ) -> None:
     """Hash every file of all versions, or of one, and score a sample of users again."""
-    from registry.bundle.verification import verify_version
+    from registry.verification import verify_version
 
     client, problems = RegistryClient(uri), []
     for model in _models(client, name or ("songgraph" if version else "")):

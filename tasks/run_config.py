@@ -23,7 +23,7 @@ from data.split import SplitConfig
 from data.synthetic.log import SyntheticConfig
 from data.weights import WeightConfig
 from registry.gate.gate_config import GateConfig
-from tasks.tuning.tuning_config import TuneConfig
+from tasks.tuning_config import TuneConfig
 
 logger = logging.getLogger(__name__)
 

@@ -20,8 +20,8 @@ from claims.shilling import attacked
 from data.graph import LISTENS, message_graph, node_counts
 from evaluation.evaluation import evaluate
 from evaluation.ranking import rank
+from evaluation.seed_comparison import Run, across_seeds, difference
 from evaluation.statistics.intervals import Interval
-from evaluation.statistics.seed_comparison import Run, across_seeds, difference
 from evaluation.vector_scores import VectorScores
 from models.base import Embeddings
 from tasks.run_config import RunConfig, load_run_config

@@ -18,7 +18,7 @@ from claims.claim import Claim
 from claims.made_up import usual_graph, usual_run
 from data.graph import node_counts
 from evaluation.evaluation import evaluate
-from evaluation.statistics.seed_comparison import Run, difference, format_difference
+from evaluation.seed_comparison import Run, difference, format_difference
 from tasks.run_config import RunConfig
 from trainers.factory import create_trainer
 

@@ -20,7 +20,7 @@ from claims.made_up import made_up, usual_run
 from data.graph import LISTENS, message_graph, node_counts
 from data.synthetic.log import SyntheticConfig
 from evaluation.evaluation import Evaluation, evaluate
-from evaluation.statistics.seed_comparison import AcrossSeeds, across_seeds, difference
+from evaluation.seed_comparison import AcrossSeeds, across_seeds, difference
 from trainers.base import BaseTrainer
 from trainers.factory import create_trainer
 from trainers.federated.client import CATALOGUE, Client, graph_of, groups_of_users, split_parameters

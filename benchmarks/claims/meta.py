@@ -25,7 +25,7 @@ from data.weights import WeightConfig
 from evaluation.metrics.accuracy import ranking_metrics
 from evaluation.new_users import NewUsers
 from evaluation.ranking import rank
-from evaluation.statistics.seed_comparison import AcrossSeeds, across_seeds
+from evaluation.seed_comparison import AcrossSeeds, across_seeds
 from models.factory import create_model
 from models.few_shot import KnownSongs, mean_of_songs
 from tasks.run_config import RunConfig

@@ -19,8 +19,8 @@ from claims.claim import Claim
 from claims.made_up import made_up, usual_run
 from data.graph import LISTENS, node_counts
 from evaluation.evaluation import evaluate
+from evaluation.seed_comparison import Run, across_seeds, difference, format_difference
 from evaluation.statistics.intervals import Interval
-from evaluation.statistics.seed_comparison import Run, across_seeds, difference, format_difference
 from tasks.run_config import RunConfig
 from trainers.advanced import AdvancedTrainer
 from trainers.multitask.label_metrics import ItemMeans, Labelled, auc, calibration_error

@@ -23,7 +23,7 @@ from data.split import SplitConfig
 from data.vocabulary import rows_of
 from evaluation.evaluation import Evaluation, evaluate
 from evaluation.ranking import Score
-from evaluation.statistics.seed_comparison import Run, across_seeds, difference, format_difference
+from evaluation.seed_comparison import Run, across_seeds, difference, format_difference
 from tasks.run_config import RunConfig
 from trainers.advanced import AdvancedTrainer
 from trainers.base import BaseTrainer

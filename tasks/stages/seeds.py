@@ -17,7 +17,7 @@ DEFAULT_SEED = 0
 
 
 def _compare(folder: Path, config: Mapping[str, Any], **evaluations: Path) -> Mapping[str, Any]:
-    from evaluation.statistics.seed_comparison import compare_evaluations
+    from evaluation.seed_comparison import compare_evaluations
 
     record = compare_evaluations(list(evaluations.values()), config["seeds"])
     record.write(folder / "seeds.json")
@@ -25,7 +25,7 @@ def _compare(folder: Path, config: Mapping[str, Any], **evaluations: Path) -> Ma
     return {"seeds": len(record.seeds), "metric": record.metric, "mean": watched.mean, "sd": watched.sd}
 
 
-SEEDS = Stage("seeds", 1, _compare, code=("evaluation.statistics.seed_comparison",))
+SEEDS = Stage("seeds", 1, _compare, code=("evaluation.seed_comparison",))
 
 
 def runs_by_seed(run: Run) -> list[Run]:

@@ -42,7 +42,7 @@ WRITTEN_BY_RUNS = ("artifacts/", "data/graph.pt")
 DOCUMENTED_CLASSES = {
     "tasks.run_config:RunConfig",
     "tasks.run_config:EvaluationConfig",
-    "tasks.tuning.tuning_config:TuneConfig",
+    "tasks.tuning_config:TuneConfig",
     "data.events.ingest_config:IngestConfig",
     "data.synthetic.log:SyntheticConfig",
     "data.weights:WeightConfig",

@@ -13,10 +13,10 @@ from torch_geometric.data import HeteroData
 from data.errors import InputError
 from evaluation.baselines.popular import popularity
 from evaluation.metrics.accuracy import METRICS
-from evaluation.metrics.slices import read_slices
 from evaluation.ranking import Score
 from evaluation.record import EvaluationRecord, read_per_user
 from evaluation.result_files import EvaluationProtocol, write_results
+from evaluation.slices import read_slices
 
 
 @pytest.fixture(autouse=True)

@@ -16,11 +16,11 @@ import pytest
 
 from data.errors import InputError
 from registry.backend.client import RegistryClient, exists
-from registry.bundle.verification import verify_version
 from registry.champion import promote, records, rollback
 from registry.loading import load
 from registry.register import attach, register
 from registry.retention import prune
+from registry.verification import verify_version
 
 pytestmark = pytest.mark.slow
 

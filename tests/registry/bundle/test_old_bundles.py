@@ -16,11 +16,11 @@ from evaluation.audit.seen_pairs import saw_everything
 from registry.backend.client import RegistryClient
 from registry.bundle.assemble import assemble_bundle
 from registry.bundle.manifest import LOCAL, MANIFEST, ScoreFiles, verify_bundle
-from registry.bundle.verification import verify_version
 from registry.gate.decide import decide
 from registry.gate.gate_config import GateConfig
 from registry.recommender import Recommender
 from registry.register import register
+from registry.verification import verify_version
 from tasks.stages.warm_start import START
 from trainers.warm_start.transfer import EarlierModel
 

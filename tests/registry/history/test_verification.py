@@ -13,8 +13,8 @@ from safetensors.numpy import load_file, save_file
 from registry.backend.client import RegistryClient
 from registry.bundle.assemble import assemble_bundle
 from registry.bundle.manifest import Manifest, read_manifest
-from registry.bundle.verification import verify_version
 from registry.register import register
+from registry.verification import verify_version
 
 
 @pytest.mark.parametrize("choices", [{}, {"trainer": "simple"}, {"similarity": 0.5}])

@@ -13,7 +13,7 @@ from data.errors import InputError
 from evaluation.baselines.popular import popularity
 from evaluation.evaluation import evaluate
 from evaluation.record import write_per_user
-from evaluation.statistics.seed_comparison import SeedComparison
+from evaluation.seed_comparison import SeedComparison
 from tasks.cache.ref import Ref
 from tasks.run_config import load_run_config
 from tasks.stages.seeds import DEFAULT_SEED, compare_seeds, runs_by_seed

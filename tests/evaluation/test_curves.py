@@ -3,8 +3,8 @@ from __future__ import annotations
 import torch
 from torch_geometric.data import HeteroData
 
+from evaluation.curves import curves
 from evaluation.evaluation import evaluate
-from evaluation.metrics.curves import curves
 
 
 def test_a_curve_goes_through_the_measured_points(graph: HeteroData) -> None:

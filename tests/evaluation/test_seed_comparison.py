@@ -16,8 +16,7 @@ from scipy.stats import t as student
 import evaluation.statistics.intervals as intervals
 from data.errors import InputError
 from evaluation.record import EvaluationRecord, write_per_user
-from evaluation.statistics.intervals import Interval, bootstrap_means, paired_difference
-from evaluation.statistics.seed_comparison import (
+from evaluation.seed_comparison import (
     SeedComparison,
     across_seeds,
     compare_evaluations,
@@ -25,6 +24,7 @@ from evaluation.statistics.seed_comparison import (
     format_difference,
     is_difference,
 )
+from evaluation.statistics.intervals import Interval, bootstrap_means, paired_difference
 
 
 def runs_of(

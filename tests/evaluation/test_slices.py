@@ -16,8 +16,8 @@ from evaluation.baselines.popular import popularity
 from evaluation.evaluation import Evaluation, evaluate
 from evaluation.metrics.beyond_accuracy import SongFeatures
 from evaluation.metrics.exposure import popularity_groups
-from evaluation.metrics.slices import Slice, read_slices, slices, write_slices
 from evaluation.ranking import Score
+from evaluation.slices import Slice, read_slices, slices, write_slices
 from evaluation.statistics.significance import holm
 
 K = 5
