@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from data.errors import InputError
-from models.factory import MODELS
+from models.architectures import MODELS
 from trainers.names import TRAINERS
 
 SETTINGS = "--set"
