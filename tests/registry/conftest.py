@@ -16,16 +16,21 @@ import torch
 from safetensors.torch import save_file
 from torch_geometric.data import HeteroData
 
+import registry.register
 from evaluation.result_files import EvaluationProtocol, write_results
 from evaluation.vector_scores import VectorScores
 from models.item_paths.local_scorer import LocalScorer, PathHeads
 from models.item_paths.paths import Neighbors, Paths
+from registry.backend.client import RegistryClient
 from registry.bundle.assemble import assemble_bundle
-from registry.gate.gate_config import GateConfig
+from registry.bundle.manifest import Manifest, read_manifest
+from registry.gate.gate_config import Decision, GateConfig
+from registry.register import Registered, register
 
 NUM_USERS, NUM_SONGS, NUM_ARTISTS = 40, 30, 4
 
 MakeBundle = Callable[..., Path]
+Decided = Callable[..., Registered]
 
 LENIENT = GateConfig(margin=0.5, detectable_loss=0.95, guardrail_margin=0.9)
 """For so few users that a gate with its own margins would hold everything."""
@@ -196,3 +201,45 @@ def uri(empty_registry: Path, tmp_path: Path) -> str:
     path.parent.mkdir()
     shutil.copyfile(empty_registry, path)
     return f"sqlite:///{path}"
+
+
+def variant(pristine: Path, folder: Path, number: int, in_sample: bool = False) -> Path:
+    """The same files as another bundle: only the digest of its log differs."""
+    shutil.copytree(pristine, folder)
+    facts = read_manifest(folder).facts
+    changed = facts.model_copy(update={"lineage": {"log": str(number)}, "in_sample": in_sample})
+    Manifest.of(folder, changed).write(folder)
+    return folder
+
+
+@pytest.fixture
+def make_variant() -> Callable[..., Path]:
+    """Write the same files as another bundle."""
+    return variant
+
+
+@pytest.fixture
+def decided(pristine: Path, tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch) -> Decided:
+    """Register the bundle of a number, with a given outcome of the gate."""
+
+    def make(number: int, outcome: str = "promote", in_sample: bool = False) -> Registered:
+        decision = Decision.model_validate(
+            {"outcome": outcome, "reason": f"It was to {outcome}.", "metric": "recall@5", "users": 40}
+        )
+        monkeypatch.setattr(
+            registry.register,
+            "decide",
+            lambda _, champion=None, *__, **___: decision.model_copy(update={"champion": champion}),
+        )
+        folder = tmp_path / f"bundle{number}"
+        if not folder.exists():
+            variant(pristine, folder, number, in_sample)
+        return register(folder, "music", uri)
+
+    return make
+
+
+@pytest.fixture
+def client(uri: str) -> RegistryClient:
+    """The registry of ``uri``."""
+    return RegistryClient(uri)

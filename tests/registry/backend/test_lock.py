@@ -15,11 +15,6 @@ from registry.backend.lock import ServerLock, _here, locked
 from registry.backend.version import Version
 
 
-@pytest.fixture
-def client(uri: str) -> RegistryClient:
-    return RegistryClient(uri)
-
-
 def left_behind(client: RegistryClient, host: str, pid: int, number: str | None = "1") -> str:
     tags = {"host": host, "pid": str(pid)} | ({} if number is None else {"number": number})
     return client.runs.open("music/turns", "lock", tags).run_id
