@@ -49,7 +49,7 @@ check: install ## Format, lint, types, and the direction of imports
 PYTEST := OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
 test: install federated ## All tests, those of the trainer `federated` with Flower too
-	$(PYTEST)
+	$(PYTEST) --durations=30
 
 test-fast: install ## The tests that are not marked slow
 	$(PYTEST) -m 'not slow'

@@ -23,7 +23,7 @@ from torch_geometric.data import HeteroData
 
 from data.graph import load_graph, node_counts, set_by
 from evaluation.evaluation import evaluate
-from evaluation.statistics.seed_comparison import Run, across_seeds, difference, is_difference
+from evaluation.seed_comparison import Run, across_seeds, difference, is_difference
 from models.base import Embeddings
 from models.gat import GAT, GATConfig
 from tasks.run_config import RunConfig, load_run_config

@@ -90,7 +90,7 @@ def bench_graph(folder: Path) -> tuple[HeteroData, str]:
     if not why_absent("configs/lastfm-tracks.toml"):
         return train_graph(load_run_config("configs/lastfm-tracks.toml"), folder), "lastfm-tracks, train"
     run = load_run_config("configs/synthetic.toml", {"synthetic": SYNTHETIC})
-    write_log(run.synthetic_config(), folder / "log")
+    write_log(run.synthetic, folder / "log")
     return train_graph(run, folder, folder / "log"), "made up, train"
 
 
@@ -98,9 +98,9 @@ def train_graph(run: RunConfig, folder: Path, log: Path | None = None) -> Hetero
     """What the stages up to the split make of a log."""
     listens = folder / "listens"
     listens.mkdir()
-    ingest(run.ingest_config(log), listens)
-    graph = build_graph(listens, run.weight_config())
-    return message_graph(split_graph(graph, run.split_config(), pq.read_table(listens / "listens.parquet")))
+    ingest(run.ingest.model_copy(update={"events": (str(log),)}), listens)
+    graph = build_graph(listens, run.weights)
+    return message_graph(split_graph(graph, run.split, pq.read_table(listens / "listens.parquet")))
 
 
 def our_step(graph: HeteroData, device: torch.device, fuse: bool) -> Step:

@@ -32,7 +32,7 @@ def empty():
 
 empty()
 """
-HEAVY = ("torch", "torch_geometric", "mlflow")
+HEAVY = ("torch", "torch_geometric")
 GOAL = 1.5
 
 

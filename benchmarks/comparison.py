@@ -30,7 +30,6 @@ from standings import Row, markdown, picture, report, table
 from data.machine import threads
 from data.project import artifacts_folder
 from tasks.run_config import RunConfig, load_run_config
-from tasks.stages.evaluate import DEFAULT_K
 
 REAL, MADE_UP = "configs/lastfm-tracks.toml", "configs/synthetic-medium.toml"
 OURS, PATIENT = "gat", 10
@@ -188,7 +187,7 @@ def describe(plan: Plan) -> dict[str, Any]:
         "load": round(os.getloadavg()[0], 1),
         "commit": commit(),
         "date": datetime.now(UTC).date().isoformat(),
-        "k": plan.run.training.get("eval_k", DEFAULT_K),
+        "k": plan.run.evaluation.k,
         "seeds": plan.seeds,
         "epochs": {row: plan.epochs_of(row) for row in plan.rows if row in TRAINED},
         "budget": plan.budget,

@@ -85,7 +85,7 @@ class TimedTrainer(AdvancedTrainer):
         """See ``BaseTrainer.train``; the clock starts here."""
         self.curve: list[dict[str, Any]] = []
         self.clock, self.steps, self.next_point = Clock(), 0, FIRST_POINT
-        self.listener = lambda history: self.clock.fit >= self.budget
+        self.epoch_callback = lambda history: self.clock.fit >= self.budget
         return super().train(graph, num_epochs)
 
     def prepare(self, graph: HeteroData) -> HeteroData:

@@ -35,7 +35,7 @@ from data.training_graph import split_graph
 from evaluation.audit.auditor import audit_graph, read_listens
 from evaluation.evaluation import evaluate
 from evaluation.record import EvaluationRecord, read_per_user
-from evaluation.result_files import write_results
+from evaluation.result_files import EvaluationProtocol, write_results
 from evaluation.statistics.intervals import mean
 from evaluation.vector_scores import VectorScores
 from registry.bundle.assemble import assemble_bundle
@@ -120,7 +120,8 @@ def retrain(folder: Path, graph: HeteroData, seed: int) -> Path:
     trainer.train(graph, num_epochs=EPOCHS)
     model = trainer.save_model(home / "model")
     (home / "evaluation").mkdir()
-    write_results(load_score(model), graph, folder / "listens", home / "evaluation", part="test", k=K)
+    protocol = EvaluationProtocol(part="test", k=K)
+    write_results(load_score(model), graph, folder / "listens", home / "evaluation", protocol)
     assemble_bundle(
         home / "bundle",
         model=model,

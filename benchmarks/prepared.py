@@ -34,7 +34,7 @@ def why_absent(config: str) -> str:
     except InputError as error:
         raise SystemExit(str(error)) from None
     try:
-        if not run.uses_synthetic_log():
+        if not run.uses_synthetic_log:
             run.log_files()
     except InputError as error:
         return str(error)

@@ -18,7 +18,7 @@ from rows import compared
 
 from evaluation.report.plots import DASHES
 from evaluation.report.svg import INK, SERIES, panel
-from evaluation.statistics.seed_comparison import across_seeds, difference
+from evaluation.seed_comparison import across_seeds, difference
 
 BARS = {"item-knn-bm25": "BM25", "ease": "EASE"}
 """Rows whose validation NDCG is a bar for the others, and what the bar is called."""

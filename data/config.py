@@ -3,19 +3,38 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from data.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 
 class Config(BaseModel):
     """A frozen configuration that refuses unknown keys; each subclass is next to the code that it configures."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    renamed_keys: ClassVar[Mapping[str, str]] = {}
+    """Earlier names of keys, and their names now. An earlier name still works, and the log says the new one."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_earlier_names(cls, given: Any) -> Any:
+        earlier = [key for key in cls.renamed_keys if key in given] if isinstance(given, Mapping) else []
+        if not earlier:
+            return given
+        for key in earlier:
+            if cls.renamed_keys[key] in given:
+                raise ValueError(f"'{key}' is the earlier name of '{cls.renamed_keys[key]}'; give only the new one")
+            _log_new_name(key, cls.renamed_keys[key])
+        return {cls.renamed_keys.get(key, key): value for key, value in given.items()}
 
     @classmethod
     def parse(cls, given: Mapping[str, Any], where: str) -> Self:
@@ -28,7 +47,7 @@ class Config(BaseModel):
         Raises:
             InputError: for an unknown key (the error names the nearest known one) or a value that is not allowed.
         """
-        unknown = [key for key in given if key not in cls.model_fields]
+        unknown = [key for key in given if key not in cls.model_fields and key not in cls.renamed_keys]
         if unknown:
             raise InputError(unknown_name(f"{where} has the unknown key", unknown[0], cls.model_fields))
         try:
@@ -71,6 +90,12 @@ def flat(table: Mapping[str, Any], separator: str = ".", prefix: str = "") -> di
         name = f"{prefix}{key}"
         found |= flat(value, separator, f"{name}{separator}") if isinstance(value, Mapping) else {name: value}
     return found
+
+
+@cache
+def _log_new_name(earlier: str, now: str) -> None:
+    """Log the new name of a key, once in a process: a run parses its tables many times."""
+    logger.warning("The key '%s' is now called '%s'; please use the new name.", earlier, now)
 
 
 def _first_problem(error: ValidationError, where: str) -> str:

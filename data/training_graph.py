@@ -13,12 +13,13 @@ from torch_geometric.data import HeteroData
 
 from data.cutoff import day_to_date
 from data.errors import InputError
-from data.graph import LISTENS, MASKS, has_masks, set_listens, update_digest
+from data.graph import LISTENS, MASKS, REV_LISTENS, has_masks, set_listens, update_digest
 from data.listens import Listens
 from data.split import Part, Split, SplitConfig, split_listens
 from data.weights import WeightConfig
 
 EDGE_ATTRIBUTES = ("plays", "skips", "completion", "first_played", "last_played", "weight")
+TEST_INDEXES = ("new_user_test_index", "relisten_test_index")
 NEW_USER_INDEXES = {"new_user_val_index": Part.NEW_USER_VAL, "new_user_test_index": Part.NEW_USER_TEST}
 
 
@@ -54,6 +55,33 @@ def split_graph(graph: HeteroData, config: SplitConfig, listens: pa.Table | None
     split = split_listens(rows, graph["user"].id_hash.numpy(), graph["song"].id_hash.numpy(), config)
     attributes = _kept_attributes(graph, split) if listens is None else _train_attributes(graph, rows, split)
     return _with_split(graph, split, attributes)
+
+
+def without_test(graph: HeteroData) -> HeteroData:
+    """Return a new graph with the train and validation edges of ``graph``; its ``test_mask`` is False everywhere.
+
+    A search that looks at test listens chooses what fits them, and their numbers come out too good. Here they are
+    removed, not hidden: no trainer, a custom one included, can measure on them or learn from them. ``graph`` is not
+    changed.
+
+    Raises:
+        InputError: the graph is not split, or holds nothing out for validation.
+    """
+    if not has_masks(graph):
+        raise InputError("The graph has no train, val and test masks; split it before a search.")
+    if not bool(graph[LISTENS].val_mask.any()):
+        raise InputError(
+            "The split leaves no validation listens, by which a search chooses; raise training.val_ratio, or give a "
+            "longer log."
+        )
+    kept, keep = copy.copy(graph), ~graph[LISTENS].test_mask
+    for edges in (LISTENS, REV_LISTENS):
+        for name, value in graph[edges].items():
+            kept[edges][name] = value[..., keep] if _is_of_edges(name, value, len(keep)) else value
+    for name in TEST_INDEXES:
+        if name in kept[LISTENS]:
+            kept[LISTENS][name] = torch.zeros((2, 0), dtype=torch.long)
+    return kept
 
 
 def split_counts(graph: HeteroData) -> dict[str, int]:
@@ -139,3 +167,9 @@ def _with_split(graph: HeteroData, split: Split, attributes: dict[str, Tensor]) 
     if split.cut is not None:
         store.val_from_day, store.test_from_day = split.cut
     return divided
+
+
+def _is_of_edges(name: str, value: object, count: int) -> bool:
+    """Return True if a value has an entry for each edge: (2, E) or (E,)."""
+    indexes_nodes = name.endswith("_index") and name != "edge_index"
+    return isinstance(value, Tensor) and not indexes_nodes and value.shape[-1] == count

@@ -1,4 +1,4 @@
-"""Full ranking, metrics, intervals and baselines."""
+"""Rank all songs, measure the lists, compute intervals, and compare with baselines."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""The one evaluation: trainers call it in training, the evaluate stage after it, and on the same users they agree."""
+"""Rank and measure a model. Trainers call it in training and the evaluate stage after it, so their numbers agree."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from evaluation.statistics.intervals import SAMPLES, Interval, bootstrap_means, 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Every user's metrics, and what they mean.
+    """The metrics of every user, and how they were measured.
 
     ``users`` (N,) sorted user indices; ``per_user`` name ("recall@10") to (N,) float64, rows as in ``users``.
     """
@@ -41,22 +41,22 @@ class Evaluation:
 
     @cached_property
     def split_digest(self) -> str:
-        """Which pairs are in which part; computed when first asked, since a trainer does not ask in every epoch."""
+        """Digest of which pairs are in which part. It is computed on first use: a trainer does not need it."""
         return split_identity(self.graph)
 
     @property
     def in_sample(self) -> bool:
-        """Whether training has seen the relevant listens."""
+        """True if training has seen the relevant listens."""
         return self.part == "train"
 
     @property
     def prefix(self) -> str:
-        """What the names of in-sample metrics start with."""
+        """Prefix of the names of in-sample metrics; empty for other metrics."""
         return IN_SAMPLE if self.in_sample else ""
 
     @property
     def watched(self) -> str:
-        """The metric that decides: recall at k."""
+        """Name of the watched metric, which decides: recall at k."""
         return f"{self.prefix}recall@{self.k}"
 
     @cached_property
@@ -64,38 +64,37 @@ class Evaluation:
         """(2, R) rows of ``users`` and their relevant songs, ordered by row."""
         return rows_of(part_edges(self.graph, self.part), self.users)
 
-    def of(self, ranked: Ranked) -> Evaluation:
-        """The same measurement of other lists of the same users, for example those that a baseline left on disk."""
+    def with_lists(self, ranked: Ranked) -> Evaluation:
+        """Measure other lists of the same users, for example those that a baseline wrote."""
         return replace(self, ranked=ranked, per_user=_per_user(ranked.items, self.relevant, self.ks, self.prefix))
 
-    def with_columns(self, columns: Mapping[str, Tensor]) -> Evaluation:
-        """With further metrics (N,) of each user, named as in ``per_user`` but without the in-sample prefix."""
-        named = {f"{self.prefix}{name}": values for name, values in columns.items()}
+    def with_metrics(self, metrics: Mapping[str, Tensor]) -> Evaluation:
+        """Add metrics (N,) of each user. Their names have no in-sample prefix; it is added here."""
+        named = {f"{self.prefix}{name}": values for name, values in metrics.items()}
         return replace(self, per_user={**self.per_user, **named})
 
     def mean(self) -> dict[str, float]:
-        """Each metric averaged over the users."""
+        """Average each metric over the users."""
         return {name: mean(values.numpy()) for name, values in self.per_user.items()}
 
     def intervals(self, samples: int = SAMPLES) -> dict[str, Interval]:
-        """Each metric's mean with its 95 % bootstrap interval over the users."""
+        """Return the mean of each metric with its 95 % bootstrap interval over the users."""
         return bootstrap_means(_arrays(self.per_user), self.seed, samples)
 
     def convention(self, name: str, samples: int = SAMPLES) -> dict[str, Interval]:
-        """The metrics by another convention's definitions at every k, see
-        ``evaluation.metrics.accuracy.CONVENTIONS``."""
+        """Compute the metrics at every k by another convention; see ``evaluation.metrics.accuracy.CONVENTIONS``."""
         columns = conventional_metrics(self.ranked.items, self.relevant, self.ks, name)
         named = {f"{self.prefix}{metric}": values for metric, values in columns.items()}
         return bootstrap_means(_arrays(named), self.seed, samples)
 
     def minus(self, other: Evaluation, samples: int = SAMPLES) -> dict[str, Interval]:
-        """The paired difference to another evaluation of the same users and pairs, of each metric that both have.
+        """Return the paired difference to another evaluation for each metric that both have.
 
         Raises:
-            InputError: the two do not stand on the same users, part and split.
+            InputError: the two have different users, parts or splits.
         """
-        same = self.part == other.part and self._same_split(other)
-        if not (same and torch.equal(self.users, other.users)):
+        same_split = self.graph is other.graph or self.split_digest == other.split_digest
+        if not (self.part == other.part and same_split and torch.equal(self.users, other.users)):
             raise InputError(
                 "Two evaluations can be compared only on the same users, part and split; evaluate both on one graph "
                 "with the same num_eval_users and seed."
@@ -108,7 +107,7 @@ class Evaluation:
         samples: int = SAMPLES,
         conventions: Sequence[str] = (),
     ) -> EvaluationRecord:
-        """All of it with intervals, beside the baselines, as it is kept."""
+        """Return the record to write: all metrics with intervals, the baselines, and the differences to them."""
         others = baselines or {}
         return EvaluationRecord(
             metric_version=self.metric_version,
@@ -129,9 +128,6 @@ class Evaluation:
             conventions={name: self.convention(name, samples) for name in conventions},
         )
 
-    def _same_split(self, other: Evaluation) -> bool:
-        return self.graph is other.graph or self.split_digest == other.split_digest
-
 
 def evaluate(
     score: Score,
@@ -144,19 +140,20 @@ def evaluate(
     batch_size: int | None = None,
     list_length: int = 0,
 ) -> Evaluation:
-    """Rank all songs for users with a relevant song in a part, and measure each user's list.
+    """Rank all songs for each user with a relevant song in a part, and measure each user's list.
 
     Args:
-        score: scores of every song for a batch of users, see ``evaluation.ranking``.
-        graph: a training graph. Only its masks and listens are read; which messages the model saw is the caller's care.
+        score: returns the scores of every song for a batch of users; see ``evaluation.ranking``.
+        graph: a training graph. Only its masks and listens are read; the messages that the model saw are up to the
+            caller.
         part: "test" or "val": the user's train listens are hidden, the other held-out part is not. "train": in-sample,
             nothing is hidden, and the names of the metrics say so; in a graph without masks every listen counts.
-        k: the length of the list that matters.
-        num_users: how many users, drawn once with ``seed``; None means all.
-        seed: of the sample of users and of the resamples behind the intervals.
+        k: the list length of the watched metric.
+        num_users: how many users to sample with ``seed``; None means all.
+        seed: seed of the sample of users and of the resamples for the intervals.
         ks: further list lengths to measure in the same ranking.
-        batch_size: users ranked at once; the result does not depend on it.
-        list_length: how many songs a user to keep in ``ranked`` at least, as far as there are as many.
+        batch_size: users to rank at once; the result does not depend on it.
+        list_length: keep at least this many songs per user in ``ranked``, if there are as many.
 
     Raises:
         InputError: the graph was not split, the part is empty, k is above the number of songs, or a score is not
@@ -165,7 +162,7 @@ def evaluate(
     num_songs = int(graph["song"].num_nodes)
     lengths = tuple(sorted({k, *ks}))
     for length in lengths:
-        check_k(length, num_songs, "eval_k" if length == k else "a length in more_ks")
+        check_k(length, num_songs, "eval_k" if length == k else "a length in ks")
     relevant = part_edges(graph, part)
     eligible = torch.unique(relevant[0])
     if not len(eligible):

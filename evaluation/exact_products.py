@@ -1,12 +1,13 @@
-"""Embeddings whose dot products are exact, so that a ranking does not depend on how it was computed.
+"""Quantize embeddings so that their dot products are exact: then a ranking does not depend on how it was computed.
 
 A grid of b bits holds the integers up to 2^b, times a power of two. The product of two numbers from grids of b and c
-bits needs b + c bits, and a sum of D products log2(D) more; while that is at most 53, no float64 addition rounds, so
-their order (batch shape, kernel, threads, device) does not matter. With D = 64, 23 bits remain for users and 24 for
-songs, next to float32's 24; with D = 256, 22 and 23. The idea is the error-free splitting of Ozaki et al., "Error-free
-transformations of matrix multiplication by using fast routines of matrix multiplication" (2012).
+bits needs b + c bits, and a sum of D products needs log2(D) bits more. If that is at most 53 bits, no float64 addition
+rounds, so the order of the additions (batch shape, kernel, threads, device) does not matter. With D = 64, 23 bits
+remain for users and 24 for songs (float32 has 24); with D = 256, 22 and 23. The idea is the error-free splitting of
+Ozaki et al., "Error-free transformations of matrix multiplication by using fast routines of matrix multiplication"
+(2012).
 
-Nothing here imports torch: the recommender in the registry ranks with the same numbers as the evaluation.
+This module does not import torch: the recommender in the registry ranks with the same numbers as the evaluation.
 """
 
 from __future__ import annotations
@@ -19,19 +20,21 @@ FLOAT32_BITS = 24
 FLOAT64_BITS = 53
 
 
-def on_user_grid(user: np.ndarray) -> np.ndarray:
-    """Users (U, D) as float64, each row on a grid of its own, since only scores of one user are compared."""
-    return _round(user, _budget(user.shape[1]) // 2, np.max(np.abs(user), axis=1, keepdims=True, initial=0.0))
+def quantize_users(user: np.ndarray) -> np.ndarray:
+    """Round user vectors (U, D) to float64, each row on its own grid: only scores of one user are compared."""
+    largest = np.max(np.abs(user), axis=1, keepdims=True, initial=0.0)
+    return _round(user, _bits_of_product(user.shape[1]) // 2, largest)
 
 
-def on_song_grid(song: np.ndarray) -> np.ndarray:
-    """Songs (S, D) as float64 on one grid: within 2^-bits of the largest entry."""
+def quantize_songs(song: np.ndarray) -> np.ndarray:
+    """Round song vectors (S, D) to float64 on one grid; an entry moves by at most 2^-bits of the largest entry."""
     largest = max(song.max(initial=0.0), -song.min(initial=0.0))
-    return _round(song, _budget(song.shape[1]) - _budget(song.shape[1]) // 2, np.asarray(largest))
+    bits = _bits_of_product(song.shape[1])
+    return _round(song, bits - bits // 2, np.asarray(largest))
 
 
-def _budget(dim: int) -> int:
-    """Bits that a product of a user's and a song's entry may have."""
+def _bits_of_product(dim: int) -> int:
+    """Return how many bits the product of a user's and a song's entry may have."""
     return min(2 * FLOAT32_BITS, FLOAT64_BITS - math.ceil(math.log2(max(2, dim))))
 
 

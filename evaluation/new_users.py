@@ -1,4 +1,4 @@
-"""Lists for users of whom the model has no row: their vectors are made from the songs that are known of them."""
+"""Rank songs for users who are new to the model: their vectors are made from the few songs that are known of them."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from models.item_paths.paths import Neighbors
 
 
 class NewUsers:
-    """Scores and lists of new users; neither a trainer nor a graph is needed.
+    """Scores and ranks songs for new users, without a trainer or a graph.
 
-    A model with a local channel scores them by it too: the channel reads a user's songs and the paths of the train
-    listens between songs, and needs nothing that was learned about the user.
+    If the model has a local channel, it scores new users too: it reads a user's songs and the paths between songs in
+    the train listens, and needs nothing that was learned about the user.
 
     Args:
         songs: (S, D) vectors, on the CPU.
-        few_shot: what makes a vector from songs.
-        local: the local channel of the model, of any users; None where it has none.
+        few_shot: makes a user's vector from songs.
+        local: the local channel of the model, for any users; None if it has none.
     """
 
     def __init__(self, songs: Tensor, few_shot: FewShot, local: LocalScorer | None = None) -> None:
@@ -36,7 +36,7 @@ class NewUsers:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """From a folder that ``save_model`` of the trainer ``meta`` wrote, or a bundle of such a model.
+        """Read a folder that ``save_model`` of the trainer ``meta`` wrote, or a bundle of such a model.
 
         Raises:
             InputError: the model was trained by another trainer.
@@ -46,20 +46,25 @@ class NewUsers:
         return cls(songs, few_shot, LocalScorer.load(local) if local.is_file() else None)
 
     def known(self, lists: Sequence[Tensor]) -> KnownSongs:
-        """What is known of users, from one tensor of song indices each; raises InputError as ``KnownSongs.of``."""
+        """Put the known songs of users together, one tensor of song indices per user.
+
+        Raises:
+            InputError: as ``KnownSongs.of``.
+        """
         return KnownSongs.of(lists, len(self.songs))
 
     @torch.no_grad()
     def vectors(self, known: KnownSongs) -> Tensor:
-        """Vectors of the users: (B, D)."""
+        """Compute the vectors of the users (B, D)."""
         adapted: Tensor = self.few_shot(known, self.songs)
         return adapted
 
     def score(self, known: KnownSongs, vectors: Tensor | None = None) -> VectorScores:
-        """The score function of these users, counted from 0 as they stand in ``known``.
+        """Return the score function of these users, numbered from 0 in the order of ``known``.
 
         Args:
-            vectors: (B, D) others than ``vectors(known)``, to compare.
+            known: the known songs of B users.
+            vectors: (B, D) vectors to use instead of ``vectors(known)``, for comparisons.
         """
         rows, songs = known.pairs.numpy()
         listens = Neighbors.of(rows, songs, len(known.songs))
@@ -67,13 +72,14 @@ class NewUsers:
         return VectorScores(self.vectors(known) if vectors is None else vectors, self.songs, local)
 
     def recommend(self, lists: Sequence[Tensor], k: int = 10) -> Ranked:
-        """The best k songs for each user beyond the known ones: lists (B, k), best first.
+        """Return the best k songs for each user, without the known ones: lists (B, k), best first.
 
         Args:
-            lists: song indices (k,) of each of B users.
+            lists: the indices of the known songs, one tensor per user.
+            k: length of the lists.
 
         Raises:
-            InputError: a user has no song, an index is that of no song, or k is above the number of songs.
+            InputError: a user has no song, there is no song with a given index, or k is above the number of songs.
         """
         known = self.known(lists)
         return rank(self.score(known), torch.arange(len(lists)), known.pairs, k)
@@ -83,12 +89,17 @@ class NewUsers:
 def few_shot_recall(
     few_shot: FewShot, songs: Tensor, known: KnownSongs, hidden: Tensor, relevant: Tensor, k: int
 ) -> dict[str, float]:
-    """``few_shot_recall@k`` and ``mean_of_songs_recall@k``: by the similarity of songs to either vector, averaged.
+    """Compute ``few_shot_recall@k`` and ``mean_of_songs_recall@k``: rank by similarity to either vector.
 
     Args:
+        few_shot: makes a user's vector from songs.
         songs: (S, D) vectors.
-        known: of each of B users.
+        known: the known songs of B users.
         hidden, relevant: (2, H) and (2, R) row of the user and song; each user has a relevant song.
+        k: length of the lists.
+
+    Returns:
+        both names with the mean over users.
     """
     vectors = {
         "few_shot": few_shot(known, songs),

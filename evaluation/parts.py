@@ -1,4 +1,4 @@
-"""Whose listens count, and what is hidden from whom: the parts of a training graph as an evaluation sees them."""
+"""Select which listens are relevant and which are hidden: the parts of a training graph in an evaluation."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Part = Literal["train", "val", "test"]
 
 
 def part_edges(graph: HeteroData, part: Part) -> Tensor:
-    """The (2, E) user and song indices of a part's listens. In a graph without masks, all are train listens.
+    """Return the user and song indices (2, E) of a part's listens. In a graph without masks, all are train listens.
 
     Raises:
-        InputError: a held-out part is asked of a graph that was not split.
+        InputError: the part is held out, but the graph was not split.
     """
     store = graph[LISTENS]
     if f"{part}_mask" in store:
@@ -34,12 +34,15 @@ def part_edges(graph: HeteroData, part: Part) -> Tensor:
 
 
 def hidden_edges(graph: HeteroData, part: Part) -> Tensor | None:
-    """What a ranking must not show: the train listens, never the validation ones; in-sample, nothing is hidden."""
+    """Return the pairs that a ranking must not show: the train listens. Validation listens are never hidden.
+
+    In-sample nothing is hidden, and the result is None.
+    """
     return None if part == "train" else part_edges(graph, "train")
 
 
 def sample_users(users: Tensor, num_users: int | None, seed: int) -> Tensor:
-    """``num_users`` of the given users, drawn without replacement and sorted; all of them where None or not more."""
+    """Draw ``num_users`` users without replacement, sorted; all users if it is None or not below their number."""
     if num_users is None or num_users >= len(users):
         return users
     if num_users < 1:
@@ -49,6 +52,6 @@ def sample_users(users: Tensor, num_users: int | None, seed: int) -> Tensor:
 
 
 def split_identity(graph: HeteroData) -> str:
-    """The digest that says on which split numbers stand; of a graph that has no split or no id hashes, its own."""
-    named = all("id_hash" in graph[kind] for kind in ("user", "song"))
-    return split_digest(graph) if named and has_masks(graph) else graph_digest(graph)
+    """Return the digest that identifies the split; for a graph without a split or id hashes, the graph's digest."""
+    has_hashes = all("id_hash" in graph[kind] for kind in ("user", "song"))
+    return split_digest(graph) if has_hashes and has_masks(graph) else graph_digest(graph)

@@ -1,9 +1,9 @@
-"""Scores of vectors, alone or with a local channel, and the best songs by them without exact scores of all.
+"""Score songs by vectors, with or without a local channel, and find the best songs without all exact scores.
 
-The exact score of a pair is a sum in float64 on a grid (``evaluation.exact_products``). A float32 product of the same
-vectors takes half the time and is off by a bound that is known beforehand (N. J. Higham, "Accuracy and Stability of
-Numerical Algorithms", 2002, section 3.1: at most D u / (1 - D u) times the product of absolute values, in any order of
-the sum). So only songs that are within the bound of the k-th best are scored exactly; see ``models.kernels.top_songs``.
+The exact score of a pair is a sum in float64 of quantized vectors (``evaluation.exact_products``). A float32 product of
+the same vectors takes half the time, and a bound on its error is known: at most D u / (1 - D u) times the product of
+absolute values, in any order of the sum (N. J. Higham, "Accuracy and Stability of Numerical Algorithms", 2002, section
+3.1). So only songs within the bound of the k-th best are scored exactly; see ``models.kernels.top_songs``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from evaluation.exact_products import on_song_grid, on_user_grid
+from evaluation.exact_products import quantize_songs, quantize_users
 from models.item_paths.local_scorer import LocalScorer
 from models.kernels.compiled import in_balanced_parts
 from models.kernels.top_songs import Gates, GridVectors, TopSongs, TopSongsQuery, best_by_local, best_by_vectors
@@ -24,39 +24,40 @@ from models.kernels.top_songs import Gates, GridVectors, TopSongs, TopSongsQuery
 Array = npt.NDArray[Any]
 
 UNIT = 2.0**-24
-"""Greatest relative error of a float32 operation."""
+"""Largest relative error of a float32 operation."""
 
 TINY = 2.0**-125
-"""More than what a float32 product may lose where it is too small for full precision."""
+"""An upper bound on the error of a float32 product that is too small for full precision."""
 
-GREATEST_LOG = 89.0
-"""Above the logarithm of any float32."""
+LARGEST_LOG = 89.0
+"""An upper bound on the logarithm of any float32."""
 
 
-class Hidden(NamedTuple):
-    """Songs that must not be listed: user b's are ``songs[start[b]:start[b + 1]]``; both int64."""
+class HiddenSongs(NamedTuple):
+    """Songs that must not be listed: those of user b are ``songs[start[b]:start[b + 1]]``; both int64."""
 
     start: Array
     songs: Array
 
 
 class VectorScores:
-    """The score function of embeddings: their dot product, and what a local channel makes of it where there is one.
+    """The score function of embeddings: their dot product, changed by a local channel if there is one.
 
-    A float32 matrix product rounds differently with the shape of the batch, which reorders near ties. Here the factors
-    are rounded to a fixed-point grid on which float64 sums are exact, so that a score is the same to the last bit at
-    any batch size, number of threads and device.
+    A float32 matrix product rounds differently for each shape of the batch, which reorders near ties. Here the vectors
+    are quantized so that float64 sums are exact. So a score is the same to the last bit at any batch size, number of
+    threads and device.
 
     Args:
-        user: (U, D) embeddings. song: (S, D) embeddings on the device on which the scores are computed.
-        local: makes the scores from the dot products of the same users and songs, or None.
+        user: (U, D) embeddings.
+        song: (S, D) embeddings, on the device that computes the scores.
+        local: computes the scores from the dot products of the same users and songs; None for dot products alone.
     """
 
     def __init__(self, user: Tensor, song: Tensor, local: LocalScorer | None = None) -> None:
         self.user, self.song, self.local = user, song, local
 
     def __call__(self, users: Tensor) -> Tensor:
-        """Exact scores (B, S) float32 of all songs for users (B,)."""
+        """Compute the exact scores (B, S) float32 of all songs for users (B,)."""
         rows = torch.from_numpy(self._users(users))  # (B, D)
         similarity = (rows.to(self._exact_songs.device) @ self._exact_songs.T).float()  # (B, S)
         if self.local is None:
@@ -65,35 +66,43 @@ class VectorScores:
 
     @property
     def num_songs(self) -> int:
-        """Songs that it scores."""
+        """Number of songs that it scores."""
         return len(self.song)
 
-    def best(self, users: Tensor, hidden: Hidden, k: int, at_once: int) -> TopSongs | None:
-        """The best k songs of users (N,), equal scores by song index, on the CPU; scores of ``at_once`` users are held.
+    def best(self, users: Tensor, hidden: HiddenSongs, k: int, at_once: int) -> TopSongs | None:
+        """Return the best k songs of users (N,), equal scores by song index; works on the CPU only.
+
+        Args:
+            users: (N,) user indices.
+            hidden: songs that must not be listed.
+            k: length of the lists.
+            at_once: users whose scores are held in memory at the same time.
 
         Returns:
-            None where only the scores themselves can tell: on another device, or where one may not be finite.
+            None if all exact scores are needed: on another device, or if a score may not be finite.
         """
         if self.song.device.type != "cpu":
             return None
-        found, count = _nothing_found(len(users), k), min(at_once, len(users))
+        shape = len(users), k
+        found = TopSongs(np.empty(shape, np.int64), np.empty(shape, np.float32), np.zeros(len(users), np.bool_))
+        count = min(at_once, len(users))
         room = np.empty((count, self.num_songs), dtype=np.float32)  # new memory for each batch costs half a product
         for first in range(0, len(users), at_once):
             batch = slice(first, first + at_once)
             own = TopSongs(*(part[batch] for part in found))
             start = hidden.start[first : first + len(own.valid) + 1]
-            self._find(users[batch], Hidden(start, hidden.songs), room[: len(own.valid)], own)
+            self._find(users[batch], HiddenSongs(start, hidden.songs), room[: len(own.valid)], own)
             if not own.valid.all():
                 return None
         return found
 
-    def _find(self, users: Tensor, hidden: Hidden, near: Array, found: TopSongs) -> None:
-        """Fill ``found`` of one batch; ``near`` (B, S) is room for float32 products."""
+    def _find(self, users: Tensor, hidden: HiddenSongs, near: Array, found: TopSongs) -> None:
+        """Fill ``found`` for one batch; ``near`` (B, S) is a buffer for float32 products."""
         rows = self._users(users)
         vectors = GridVectors(rows.astype(np.float32), self._songs)
         if not np.array_equal(vectors.user, rows):
-            return  # NaN, or too small for float32: not sound
-        with np.errstate(over="ignore", invalid="ignore"):  # the loops see it
+            return  # NaN, or too small for float32: ``valid`` stays False
+        with np.errstate(over="ignore", invalid="ignore"):  # the loops check for it
             np.matmul(vectors.user, vectors.song.T, out=near)
         error = self._product_error(vectors.user)
         if self.local is None:
@@ -106,48 +115,43 @@ class VectorScores:
             in_balanced_parts(best_by_local, np.diff(sums.start), vectors, sums, gates, wanted, near, found)
 
     def _product_error(self, user: Array) -> Array:
-        """(B,) how far a float32 product of each user (B, D) with any song may be from the exact score."""
-        count = user.shape[1] + 4  # the exact score is rounded too, and what is compared with it
+        """Bound the error of a float32 product of each user (B, D) with any song, against the exact score: (B,)."""
+        count = user.shape[1] + 4  # the exact score is rounded too, and so is the number that it is compared with
         relative = count * UNIT / (1 - count * UNIT)
-        return relative * self._greatest_product(user) + count * TINY
+        return relative * self._largest_product(user) + count * TINY
 
     def _local_error(self, error: Array, user: Array, gates: Gates) -> Array:
-        """(B,) the same once a similarity that is off by ``error`` has gone through the gates.
+        """Bound the error of the local channel's score (B,) if the similarity has an error of at most ``error``.
 
-        Both ways a score is a sum of rounded products; none is above what the gates are at most times a logarithm.
+        The exact score and the float32 score are both sums of rounded products. Each product is at most the largest
+        gate times a logarithm.
         """
         log_d = float(gates.log_listeners.max(initial=0))
-        greatest = (np.abs(gates.user) + np.abs(gates.song) * log_d).astype(np.float64)  # (B, H + 1)
-        heads, similarity = greatest[:, :-1].sum(1), greatest[:, -1]
-        size = (
-            heads * GREATEST_LOG + similarity * self._greatest_product(user) + abs(float(gates.popularity[0])) * log_d
-        )
-        return similarity * error + 2 * (greatest.shape[1] + 10) * UNIT * size
+        largest = (np.abs(gates.user) + np.abs(gates.song) * log_d).astype(np.float64)  # (B, H + 1)
+        heads, similarity = largest[:, :-1].sum(1), largest[:, -1]
+        size = heads * LARGEST_LOG + similarity * self._largest_product(user) + abs(float(gates.popularity[0])) * log_d
+        return similarity * error + 2 * (largest.shape[1] + 10) * UNIT * size
 
-    def _greatest_product(self, user: Array) -> Array:
+    def _largest_product(self, user: Array) -> Array:
         return np.linalg.norm(user.astype(np.float64), axis=1) * self._longest_song
 
     def _users(self, users: Tensor) -> Array:
-        return on_user_grid(_array(self.user[users.to(self.user.device)]))
+        return quantize_users(_array(self.user[users.to(self.user.device)]))
 
     @cached_property
     def _exact_songs(self) -> Tensor:
-        return torch.from_numpy(on_song_grid(_array(self.song))).to(self.song.device)
+        return torch.from_numpy(quantize_songs(_array(self.song))).to(self.song.device)
 
     @cached_property
     def _songs(self) -> Array:
-        """(S, D) on the grid in float32, which has room for its numbers; NaN where one is too small for it."""
-        songs = on_song_grid(_array(self.song))
+        """Quantized songs (S, D) as float32, which holds them exactly; all NaN if a number is too small for it."""
+        songs = quantize_songs(_array(self.song))
         near = songs.astype(np.float32)
         return near if np.array_equal(near, songs) else np.full_like(near, np.nan)
 
     @cached_property
     def _longest_song(self) -> float:
         return float(np.linalg.norm(self._songs.astype(np.float64), axis=1).max(initial=0.0))
-
-
-def _nothing_found(count: int, k: int) -> TopSongs:
-    return TopSongs(np.empty((count, k), np.int64), np.empty((count, k), np.float32), np.zeros(count, np.bool_))
 
 
 def _array(embeddings: Tensor) -> Array:

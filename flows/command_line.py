@@ -1,11 +1,11 @@
-"""Runs a flow here and now, as a person does while developing: options in, a summary out, a sentence where it fails."""
+"""Runs a flow in this process from a command line: options in, a summary out, one sentence if it fails."""
 
 from __future__ import annotations
 
 import inspect
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -22,119 +22,59 @@ from prefect.settings import (
 from rich.console import Console
 
 from data.errors import InputError
+from flows.lifecycle import read_config
 from flows.quiet import leave_quietly, quiet_prefect
 from flows.summary import print_summary
 from tasks.check import refuse_early
-from tasks.options import (
-    BaselinesOption,
-    ConfigOption,
-    EpochsOption,
-    EventsOption,
-    ModelOption,
-    NameOption,
-    PatienceOption,
-    PresetOption,
-    SeedOption,
-    SeedsOption,
-    SetOption,
-    TrackArtistsOption,
-    TrainerOption,
-    absolute_paths,
-    log_tables,
-    overrides,
-    print_error,
-    training_tables,
-)
-from tasks.run_config import load_run_config
+from tasks.options import Option, application, overrides, print_error, read_options
+
+Show = Callable[[Any, Console], None]
+
+PARAMETERS = inspect.signature(read_config).parameters
+"""Parameters of a flow that make its config; a flow may have others."""
 
 SERVER_OF_A_RUN = {
     PREFECT_SERVER_ANALYTICS_ENABLED: False,
     # Prefect gives up after 20 s; on a busy machine its first start, which makes its database, takes longer.
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 180,
 }
-"""Settings of the server that a run starts for itself where no other was named."""
+"""Settings of the server that a run starts for itself if no other is named."""
 LOG_LEVEL_OF_SERVER = "PREFECT_LOGGING_ROOT_LEVEL"
 
 
-def command(flow: Flow[..., Any]) -> None:
-    """Parse the command line, run ``flow`` in this process, and exit."""
-    leave_quietly()
-    application(flow)()
+def command(flow: Flow[..., Any], options: Sequence[Option], show: Show = print_summary) -> typer.Typer:
+    """Return the command line of ``flow``. It exits with 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM.
 
+    Args:
+        options: each sets a parameter of the flow, or a key of the config.
+        show: prints the flow's outcome.
+    """
+    parameters = inspect.signature(flow.fn).parameters
 
-def application(flow: Flow[..., Any]) -> typer.Typer:
-    """The command line of ``flow``: its options, its help, its exit codes."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    takes_trainer = "trainer" in inspect.signature(flow.fn).parameters
-    options = _training_options(flow) if takes_trainer else _graph_options(flow)
+    def run(**given: Any) -> None:
+        leave_quietly()
+        values, settings = read_options(options, given)
+        with ending_in_a_sentence(Console(stderr=True)):
+            arguments = {key: value for key, value in values.items() if key in parameters}
+            keys = {key: value for key, value in values.items() if key not in parameters}
+            arguments["overrides"] = overrides(keys, settings)
+            refuse_early(read_config(**{key: value for key, value in arguments.items() if key in PARAMETERS}))
+            with quiet_prefect(), own_server():
+                state: State[Any] = flow(**arguments, return_state=True)  # type: ignore[assignment]
+                outcome = state.result()
+            show(outcome, Console())
+
     summary = (inspect.getdoc(flow.fn) or "").partition("\n\nArgs:")[0]
-    app.command(help=summary)(options)
-    return app
-
-
-def _training_options(flow: Flow[..., Any]) -> Callable[..., None]:
-    def main(
-        config: ConfigOption = None,
-        trainer: TrainerOption = None,
-        model: ModelOption = None,
-        events: EventsOption = None,
-        track_artists: TrackArtistsOption = None,
-        preset: PresetOption = None,
-        epochs: EpochsOption = None,
-        patience: PatienceOption = None,
-        seed: SeedOption = None,
-        seeds: SeedsOption = None,
-        baselines: BaselinesOption = None,
-        name: NameOption = None,
-        settings: SetOption = None,
-    ) -> None:
-        tables = training_tables(model, patience, seed, seeds, baselines, track_artists, preset)
-        given = {"trainer": trainer, "num_epochs": epochs, "name": name}
-        run_here(flow, config, events, tables, settings, given)
-
-    return main
-
-
-def _graph_options(flow: Flow[..., Any]) -> Callable[..., None]:
-    def main(
-        config: ConfigOption = None,
-        events: EventsOption = None,
-        track_artists: TrackArtistsOption = None,
-        preset: PresetOption = None,
-        name: NameOption = None,
-        settings: SetOption = None,
-    ) -> None:
-        run_here(flow, config, events, log_tables(track_artists, preset), settings, {"name": name})
-
-    return main
-
-
-def run_here(
-    flow: Flow[..., Any],
-    config: str | None,
-    events: list[str] | None,
-    tables: dict[str, Any],
-    settings: list[str] | None,
-    given: Mapping[str, Any],
-) -> None:
-    """Run the flow in this process and print its summary; exit with 2, 130 or 143 where it ends early."""
-    console = Console(stderr=True)
-    with ending_in_a_sentence(console):
-        laid_over, paths = overrides(tables, settings), absolute_paths(events)
-        refuse_early(load_run_config(config, laid_over, given, events=paths))
-        with quiet_prefect(), own_server():
-            arguments = {"config": config, "events": paths, "overrides": laid_over, **given}
-            state: State[Any] = flow(**arguments, return_state=True)  # type: ignore[assignment]
-            outcome = state.result()
-        print_summary(outcome, Console())
+    return application(run, options, summary)
 
 
 @contextmanager
 def own_server() -> Iterator[None]:
-    """Within: how Prefect starts a server for a run, where no other was named.
+    """Set how Prefect starts a server for a run if no other is named.
 
-    That server is stopped in the middle of what it does when the run ends, and now and then logs a traceback for it.
-    So its log is silent, unless the user gave a level: what a run needs of the server and does not get fails the run.
+    The run stops that server when it ends, in the middle of whatever it does, and sometimes the server then logs a
+    traceback. So its log is silent, unless the user gave a level. Nothing is hidden by that: a run fails if it needs
+    something of the server and does not get it.
     """
     given = os.environ.get(LOG_LEVEL_OF_SERVER)
     os.environ[LOG_LEVEL_OF_SERVER] = given or "CRITICAL"

@@ -1,4 +1,4 @@
-"""The main job but for its last stage: nothing is registered. ``python -m flows.evaluate --help``."""
+"""The main job without its registration: nothing is published as a model. ``python -m flows.evaluate --help``."""
 
 from __future__ import annotations
 
@@ -8,23 +8,12 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from flows.command_line import command
-from flows.outcome import finished
-from flows.quiet import bad_input_in_a_sentence
-from tasks.run_config import load_run_config
-from tasks.stages.audit import audit
-from tasks.stages.baselines import fit_baselines
-from tasks.stages.evaluate import evaluate_models
-from tasks.stages.graph import build_graph, publish_latest
-from tasks.stages.ingest import find_log, ingest
-from tasks.stages.report import publish_report, write_report
-from tasks.stages.seeds import compare_seeds
-from tasks.stages.split import split
-from tasks.stages.train import train_models
-from tasks.stages.warm_start import find_start
+from flows.lifecycle import finish, start
+from tasks.options import RUN_OPTIONS
+from tasks.pipeline import pipeline
 
 
 @flow(name="evaluate", persist_result=True, result_serializer="json")
-@bad_input_in_a_sentence
 def score(
     config: str | None = None,
     name: str | None = None,
@@ -34,25 +23,9 @@ def score(
     overrides: dict[str, Any] | None = None,
 ) -> State:
     """Score the model of a config on its held-out pairs; the arguments are those of ``flows.train``."""
-    given = {"name": name, "trainer": trainer, "num_epochs": num_epochs}
-    run = load_run_config(config, overrides, given, events=events)
-    log = find_log(run)
-    listens = ingest(run, log)
-    graph = build_graph(run, listens)
-    publish_latest(graph)
-    training_graph = split(run, graph, listens)
-    start = find_start(run, training_graph)
-    audited = audit(run, training_graph, graph, listens, start)
-    models = train_models(run, training_graph, graph, start)
-    baselines = fit_baselines(run, training_graph, graph, models[0])
-    evaluations = evaluate_models(run, models, training_graph, graph, baselines)
-    seeds = compare_seeds(run, evaluations)
-    report = write_report(run, listens, graph, training_graph, models[0], evaluations[0], baselines, None, seeds)
-    publish_report(run, report)
-    return finished(
-        run, listens, graph, training_graph, start, audited, *models, *baselines.values(), *evaluations, seeds, report
-    )
+    run = start(config, name, trainer, num_epochs, events, overrides, registers=False)
+    return finish(run, list(pipeline(run)))
 
 
 if __name__ == "__main__":
-    command(score)
+    command(score, RUN_OPTIONS)()

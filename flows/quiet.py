@@ -1,4 +1,4 @@
-"""What a local run shows: our own lines about stages and epochs, Prefect's warnings, and no traceback for bad input."""
+"""Logs of a local run: our lines about stages and epochs, Prefect's warnings, and no traceback for bad input."""
 
 from __future__ import annotations
 
@@ -6,17 +6,12 @@ import atexit
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import wraps
-from typing import ParamSpec, TypeVar
 
 from prefect.logging.handlers import PrefectConsoleHandler
 
 from data.errors import InputError
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 OURS = ("tasks", "registry", "trainers", "evaluation", "models", "data")
 RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
@@ -27,7 +22,7 @@ AT_EXIT = "EventsWorker"
 
 @contextmanager
 def quiet_prefect() -> Iterator[None]:
-    """Within: our loggers print plain lines to standard error, and Prefect's speak only of what we do not say."""
+    """Let our loggers print plain lines to standard error, and Prefect's only what ours do not print."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     logging.getLogger(AT_EXIT).setLevel(logging.ERROR)
@@ -36,8 +31,8 @@ def quiet_prefect() -> Iterator[None]:
         for name in OURS:
             _speak_plainly(logging.getLogger(name), handler, undo)
         for logger in map(logging.getLogger, RUN_LOGGERS):
-            logger.addFilter(_unsaid)
-            undo.callback(logger.removeFilter, _unsaid)
+            logger.addFilter(_is_news)
+            undo.callback(logger.removeFilter, _is_news)
         yield
 
 
@@ -62,23 +57,17 @@ def _speak_plainly(logger: logging.Logger, handler: logging.Handler, undo: ExitS
     undo.callback(restore)
 
 
-def _unsaid(record: logging.LogRecord) -> bool:
-    """Whether the command line does not say the same itself, in a sentence."""
+def _is_news(record: logging.LogRecord) -> bool:
+    """Return whether a record is news: the command line prints the end of a run itself, in one sentence."""
     error = record.exc_info[1] if record.exc_info else None
     ended = any(words in record.getMessage() for words in ("Finished in state", "Crash detected"))
     return record.levelno >= logging.WARNING and not ended and not isinstance(error, InputError | KeyboardInterrupt)
 
 
-def bad_input_in_a_sentence(body: Callable[P, R]) -> Callable[P, R]:
-    """Around a flow's body: Prefect logs bad input as the sentence that it is; a bug keeps its traceback."""
-
-    @wraps(body)
-    def with_filter(*args: P.args, **kwargs: P.kwargs) -> R:
-        for logger in map(logging.getLogger, RUN_LOGGERS):
-            logger.addFilter(_as_a_sentence)
-        return body(*args, **kwargs)
-
-    return with_filter
+def log_bad_input_as_a_sentence() -> None:
+    """Let Prefect log bad input as the sentence that it is; a bug keeps its traceback."""
+    for logger in map(logging.getLogger, RUN_LOGGERS):
+        logger.addFilter(_as_a_sentence)
 
 
 def _as_a_sentence(record: logging.LogRecord) -> bool:

@@ -1,4 +1,4 @@
-"""The last thing a local run prints: numbers with intervals, what was cached, the version, and where the files are."""
+"""The summary at the end of a local run: numbers with intervals, what was cached, the version, and the files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ INDENT = " " * 12
 
 
 def print_summary(outcome: Mapping[str, Any], console: Console) -> None:
-    """Print what ``flows.outcome`` kept of a run; of several seeds, the first, whose model is registered."""
+    """Print the outcome of a run, see ``flows.lifecycle``; of several seeds the first, which is registered."""
     stages = {stage["stage"]: stage for stage in reversed(outcome["stages"])}
     console.print()
     console.print(_stage_table(outcome["stages"]))
@@ -55,7 +55,7 @@ def _what_was_measured(record: Mapping[str, Any]) -> str:
 
 
 def _metric_table(record: Mapping[str, Any], model: str) -> Table:
-    """A row for the model and one for each baseline: recall and NDCG at the k that decides."""
+    """Return a row for the model and one for each baseline: recall and NDCG at the k that decides."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     prefix, k = "in_sample_" if record["in_sample"] else "", record["k"]
     shown = [f"{prefix}{name}@{k}" for name in ("recall", "ndcg")]
@@ -67,12 +67,12 @@ def _metric_table(record: Mapping[str, Any], model: str) -> Table:
 
 
 def _further_metrics(record: Mapping[str, Any], model: str) -> str:
-    """The model's other numbers at the k that decides, in a few lines."""
+    """Return the model's other numbers at the k that decides, in a few lines."""
     last = f"@{record['k']}"
     means = {name.removesuffix(last): value["mean"] for name, value in record["metrics"].items() if name.endswith(last)}
     others = {name.removeprefix("in_sample_"): mean for name, mean in means.items()}
-    told = (f"{name} {mean:.4g}" for name, mean in others.items() if name not in ("recall", "ndcg"))
-    return f"{model} {last}: {', '.join(told)}"
+    shown = (f"{name} {mean:.4g}" for name, mean in others.items() if name not in ("recall", "ndcg"))
+    return f"{model} {last}: {', '.join(shown)}"
 
 
 def _between_seeds(counts: Mapping[str, Any]) -> str:
@@ -88,8 +88,8 @@ def _closing_lines(outcome: Mapping[str, Any], stages: Mapping[str, Mapping[str,
     lines = []
     if outcome["cached"]:
         lines.append("Nothing new: every stage was cached.")
-    if "start" in stages:
-        lines.append(f"Started     from {stages['start']['counts']['from']}")
+    if "warm-start" in stages:
+        lines.append(f"Started     from {stages['warm-start']['counts']['from']}")
     if "register" in stages:
         registered = stages["register"]["counts"]
         lines.append(f"Registered  {outcome['name']} version {registered['version']}: {registered['decision']}")
@@ -102,11 +102,11 @@ def _closing_lines(outcome: Mapping[str, Any], stages: Mapping[str, Mapping[str,
 
 
 def _indented(line: str, width: int) -> str:
-    """Wrapped between words below the text; a path stays whole, so that it can be copied."""
+    """Wrap a line between words; a path stays whole, so that it can be copied."""
     return textwrap.fill(line, width, subsequent_indent=INDENT, break_long_words=False, break_on_hyphens=False)
 
 
 def _short(folder: str) -> str:
-    """Relative to where the person is, if that is shorter."""
+    """Return the path relative to the current folder if that is shorter."""
     relative = os.path.relpath(folder)
     return relative if len(relative) < len(folder) else folder

@@ -1,3 +1,3 @@
-from .backend.location import exists as exists
+from .backend.client import exists as exists
 from .loading import load as load
 from .recommender import Recommender as Recommender

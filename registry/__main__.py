@@ -1,4 +1,4 @@
-"""``python -m registry``: what is registered, why the champion is the champion, and how to change that."""
+"""``python -m registry``: shows what is registered and why, and moves the champion."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.filesize import decimal
 from rich.text import Text
 
 from data.errors import InputError
-from registry.audit_log import Record, decision_of, reconcile_if_idle, records
+from registry.audit_log import AuditRecord, decision_of, reconcile_if_idle, records
 from registry.backend.client import RegistryClient
 from registry.views import decision_table, facts_table, metrics_table, paired_lines, records_table, versions_table
 
@@ -22,7 +22,7 @@ app = typer.Typer(
     help="Look into the registry of models, and move the champion.",
 )
 
-AnyName = Annotated[str, typer.Option("--name", help="The registered model's name; all models where it is not given.")]
+AnyName = Annotated[str, typer.Option("--name", help="The registered model's name; all models without it.")]
 Name = Annotated[str, typer.Option(help="The registered model's name.")]
 Uri = Annotated[
     str | None,
@@ -35,20 +35,20 @@ Why = Annotated[str, typer.Option(help="The reason; it is kept for ever.")]
 @app.command("list")
 def list_versions(name: AnyName = "", uri: Uri = None) -> None:
     """Show the versions of a model, or of all models."""
-    store, console = RegistryClient(uri), Console()
-    for model in _models(store, name):
-        reconcile_if_idle(store, model)
-        console.print(versions_table(model, store.versions(model), store.aliases(model)))
+    client, console = RegistryClient(uri), Console()
+    for model in _models(client, name):
+        reconcile_if_idle(client, model)
+        console.print(versions_table(model, client.versions(model), client.aliases(model)))
 
 
 @app.command()
 def show(version: Which, name: Name = "songgraph", uri: Uri = None) -> None:
-    """Show one version: where it comes from, its numbers, its records and the decision about it."""
-    store, console = RegistryClient(uri), Console()
-    reconcile_if_idle(store, name)
-    found = store.get(name, version)
-    console.print(facts_table(found, store.aliases(name)))
-    if about := [record for record in records(store, name) if found.version in (record.version, record.before)]:
+    """Show one version: its origin, its metric, its records and the decision about it."""
+    client, console = RegistryClient(uri), Console()
+    reconcile_if_idle(client, name)
+    found = client.get(name, version)
+    console.print(facts_table(found, client.aliases(name)))
+    if about := [record for record in records(client, name) if found.version in (record.version, record.before)]:
         console.print(records_table("records", about))
     if decision := decision_of(found):
         console.print(decision_table(decision))
@@ -57,10 +57,10 @@ def show(version: Which, name: Name = "songgraph", uri: Uri = None) -> None:
 @app.command()
 def history(name: Name = "songgraph", uri: Uri = None) -> None:
     """Show every decision and every move of the champion, newest first."""
-    store = RegistryClient(uri)
-    store.versions(name)
-    reconcile_if_idle(store, name)
-    Console().print(records_table(name, records(store, name)))
+    client = RegistryClient(uri)
+    client.versions(name)
+    reconcile_if_idle(client, name)
+    Console().print(records_table(name, records(client, name)))
 
 
 @app.command()
@@ -70,17 +70,17 @@ def compare(
     name: Name = "songgraph",
     uri: Uri = None,
 ) -> None:
-    """Show the numbers of two versions side by side, and what the gate finds on the same users."""
+    """Show the metrics of two versions, and what the gate finds on the same users."""
     from evaluation.record import EvaluationRecord
-    from registry.champion import verified
+    from registry.champion import verified_manifest
     from registry.gate.decide import decide
 
-    store, console = RegistryClient(uri), Console()
-    first, second = store.get(name, version), store.get(name, other)
+    client, console = RegistryClient(uri), Console()
+    first, second = client.get(name, version), client.get(name, other)
     with ExitStack() as opened:
-        ours, theirs = (opened.enter_context(store.files(found)) for found in (first, second))
+        ours, theirs = (opened.enter_context(client.bundles.folder(found)) for found in (first, second))
         for found in (first, second):
-            verified(store, found)
+            verified_manifest(client, found)
         read = [EvaluationRecord.read(folder / "metrics.json") for folder in (ours, theirs)]
         console.print(metrics_table(first, second, *read))
         for line in paired_lines(first, second, decide(ours, second.version, theirs)):
@@ -94,14 +94,14 @@ def promote(
     name: Name = "songgraph",
     force: Annotated[
         str | None,
-        typer.Option(help="Why the gate is overruled, for a rejected, in-sample or undecided version."),
+        typer.Option(help="The reason to overrule the gate, for a rejected, in-sample or undecided version."),
     ] = None,
     uri: Uri = None,
 ) -> None:
     """Make a version champion; its whole bundle is verified first."""
     from registry.champion import promote as promote_version
 
-    _say_moved(promote_version(RegistryClient(uri), name, version, why, force), name)
+    _print_move(promote_version(RegistryClient(uri), name, version, why, force), name)
 
 
 @app.command()
@@ -117,7 +117,7 @@ def rollback(
     """Make the former champion champion again; its whole bundle is verified first."""
     from registry.champion import rollback as roll_back
 
-    _say_moved(roll_back(RegistryClient(uri), name, why, to), name)
+    _print_move(roll_back(RegistryClient(uri), name, why, to), name)
 
 
 @app.command()
@@ -127,13 +127,13 @@ def verify(
     users: Annotated[int, typer.Option(min=1, help="Users of each version whose lists are computed again.")] = 50,
     uri: Uri = None,
 ) -> None:
-    """Hash every file of every version, or of one, and score a sample of users again."""
-    from registry.bundle.verification import verify_version
+    """Hash every file of all versions, or of one, and score a sample of users again."""
+    from registry.verification import verify_version
 
-    store, problems = RegistryClient(uri), []
-    for model in _models(store, name or ("songgraph" if version else "")):
-        for found in [store.get(model, version)] if version else store.versions(model):
-            checked = verify_version(store, found, users)
+    client, problems = RegistryClient(uri), []
+    for model in _models(client, name or ("songgraph" if version else "")):
+        for found in [client.get(model, version)] if version else client.versions(model):
+            checked = verify_version(client, found, users)
             sound = f"{checked.files} files, {decimal(checked.num_bytes)}; lists of {checked.users} users scored again"
             typer.echo(f"{model} {found.version}: {checked.problem or f'sound ({sound})'}")
             problems += [f"{model} {found.version}"] if checked.problem else []
@@ -168,14 +168,14 @@ def main() -> None:
         raise SystemExit(1) from None
 
 
-def _models(store: RegistryClient, name: str) -> list[str]:
-    names = [name] if name else store.names()
+def _models(client: RegistryClient, name: str) -> list[str]:
+    names = [name] if name else client.names()
     if not names:
-        typer.echo(f"Nothing is registered at {store.address} yet; `make train` registers a model.")
+        typer.echo(f"Nothing is registered at {client.address} yet; `make train` registers a model.")
     return names
 
 
-def _say_moved(record: Record, name: str) -> None:
+def _print_move(record: AuditRecord, name: str) -> None:
     forced = f", forced: {record.forced}" if record.forced else ""
     typer.echo(f"The champion of {name} is version {record.after}; it was {record.before or 'none'}{forced}.")
 

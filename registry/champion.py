@@ -1,4 +1,4 @@
-"""The champion: which it is, which it was, and how a person changes it; every move is a record."""
+"""The champion: a person promotes a version or rolls back to a former champion; every move is a record."""
 
 from __future__ import annotations
 
@@ -7,58 +7,62 @@ from dataclasses import replace
 
 from data.errors import InputError
 from registry.audit_log import (
-    MAX_WORDS,
-    Entry,
+    MAX_CHARACTERS,
+    AuditRecord,
+    Change,
     Kind,
-    Record,
     carry_out,
+    champion_lineage,
     decision_of,
-    line_of_champions,
     reconcile,
     records,
     whoami,
 )
-from registry.backend.client import CHAMPION, DIGEST_TAG, RegistryClient, Version
+from registry.backend.client import CHAMPION, RegistryClient
+from registry.backend.lock import locked
+from registry.backend.version import DIGEST_TAG, Version
 from registry.bundle.manifest import Manifest, verify_bundle
 
-__all__ = ["champions", "promote", "records", "rollback", "verified"]
+__all__ = ["champions", "promote", "records", "rollback", "verified_manifest"]
 
 
-def promote(store: RegistryClient, name: str, which: int | str, why: str, force: str | None = None) -> Record:
-    """Make a version champion, because a person says so.
+def promote(client: RegistryClient, name: str, which: int | str, why: str, force: str | None = None) -> AuditRecord:
+    """Make a version champion, because a person decided so.
 
     Args:
-        store: the registry.
+        client: the registry.
         name: the registered model's name.
         which: the version's number, or an alias.
         why: the reason, which is kept for ever.
-        force: the reason for overruling the gate: needed where it rejected the version or never decided about it,
-            and where the version's numbers are in-sample.
+        force: the reason for overruling the gate; needed if the gate rejected the version or never decided about it,
+            or if the version's numbers are in-sample.
 
     Raises:
         InputError: the version does not exist, is champion already, is damaged, or would have to be forced.
     """
-    with store.locked(name):
-        reconcile(store, name)
-        version, champion = store.get(name, which), store.aliases(name).get(CHAMPION)
+    with locked(client, name) as lease:
+        reconcile(client, name)
+        version, champion = client.get(name, which), client.aliases(name).get(CHAMPION)
         if version.version == champion:
             raise InputError(f"Version {champion} of '{name}' is the champion already.")
-        manifest = verified(store, version)
-        obstacle = _obstacle(version, manifest)
+        obstacle = _obstacle(version, verified_manifest(client, version))
         if obstacle and not force:
             raise InputError(
                 f"Version {version.version} of '{name}' is not promoted: {obstacle}. Give --force \"reason\" to "
                 "promote it nevertheless; that stays on record."
             )
-        entry = _by_person("promotion", version, champion, why)
-        return carry_out(store, version, _forced(entry, force) if obstacle and force else entry)
+        change = _by_person("promotion", version, champion, why)
+        if obstacle and force:
+            decision = change.decision.model_copy(update={"forced": force}) if change.decision else None
+            change = replace(change, forced=force, decision=decision)
+        return carry_out(client, version, change, lease)
 
 
-def rollback(store: RegistryClient, name: str, why: str, to: int | str | None = None) -> Record:
+def rollback(client: RegistryClient, name: str, why: str, to: int | str | None = None) -> AuditRecord:
     """Make the champion before the present one champion again.
 
     Args:
-        store: the registry.
+        client: the registry.
         name: the registered model's name.
         why: the reason, which is kept for ever.
         to: another former champion, by number or alias.
@@ -66,77 +70,75 @@ def rollback(store: RegistryClient, name: str, why: str, to: int | str | None = 
     Raises:
         InputError: there is no former champion, or the one to go back to is damaged or gone; others are named.
     """
-    with store.locked(name):
-        reconcile(store, name)
-        champion = store.aliases(name).get(CHAMPION)
-        target = _former(store, name, champion) if to is None else _chosen(store, name, champion, to)
-        return carry_out(store, target, _by_person("rollback", target, champion, why))
+    with locked(client, name) as lease:
+        reconcile(client, name)
+        champion = client.aliases(name).get(CHAMPION)
+        target = _former(client, name, champion) if to is None else _chosen(client, name, champion, to)
+        return carry_out(client, target, _by_person("rollback", target, champion, why), lease)
 
 
-def champions(past: Sequence[Record]) -> set[int]:
-    """Every version that is or ever was champion, by the records; also where a crash left that open."""
-    found = {number for record in past if _counts(record) for number in (record.before, record.after)}
-    return {number for number in found if number is not None}
+def champions(past: Sequence[AuditRecord]) -> set[int]:
+    """Return every version that is or ever was champion; also of a record that a crash left open."""
+    moves = [
+        record for record in past if record.kind != "deletion" and record.moves_champion and record.state != "abandoned"
+    ]
+    return {number for record in moves for number in (record.before, record.after) if number is not None}
 
 
-def verified(store: RegistryClient, version: Version) -> Manifest:
-    """Hash a version's whole bundle, and check that it is the one that was registered.
+def verified_manifest(client: RegistryClient, version: Version) -> Manifest:
+    """Hash a version's whole bundle, check that it is the one that was registered, and return its manifest.
 
     Raises:
         InputError: it is damaged, incomplete or another version's; the file is named.
     """
-    with store.files(version) as folder:
+    with client.bundles.folder(version) as folder:
         manifest = verify_bundle(folder)
     version.check(manifest)
     return manifest
 
 
-def _former(store: RegistryClient, name: str, champion: int | None) -> Version:
-    """The champion before the present one, verified."""
-    line = line_of_champions(store, name)
-    before = next((number for number in reversed(line) if number != champion), None)
+def _former(client: RegistryClient, name: str, champion: int | None) -> Version:
+    """Return the champion before the present one, verified."""
+    lineage = champion_lineage(client, name)
+    before = next((number for number in reversed(lineage) if number != champion), None)
+    present = "the present one" if champion is None else f"version {champion}"
     if before is None:
-        raise InputError(
-            f"There is no champion of '{name}' before {_named(champion)}, so there is nothing to go back to."
-        )
+        raise InputError(f"There is no champion of '{name}' before {present}, so there is nothing to go back to.")
     try:
-        version = store.get(name, before)
-        verified(store, version)
+        version = client.get(name, before)
+        verified_manifest(client, version)
     except InputError as error:
-        choice = _sound(store, name, champions(records(store, name)) - {before, champion})
+        others = champions(records(client, name)) - {before, champion}
+        sound = {number for number in others if _is_sound(client, name, number)}
         raise InputError(
-            f"Version {before}, the champion before {_named(champion)}, is of no use. {error} {choice}"
+            f"Version {before}, the champion before {present}, is of no use. {error} "
+            f"Choose another with --to: {_listed(sound)}."
         ) from None
     return version
 
 
-def _chosen(store: RegistryClient, name: str, champion: int | None, to: int | str) -> Version:
-    """A former champion that a person chose, verified."""
-    version, former = store.get(name, to), champions(records(store, name)) - {champion}
+def _chosen(client: RegistryClient, name: str, champion: int | None, to: int | str) -> Version:
+    """Return a former champion that a person chose, verified."""
+    version, former = client.get(name, to), champions(records(client, name)) - {champion}
     if version.version not in former:
         raise InputError(
             f"Version {version.version} of '{name}' is no former champion; these are {_listed(former)}. "
             "Use `promote` for any other version."
         )
-    verified(store, version)
+    verified_manifest(client, version)
     return version
 
 
-def _sound(store: RegistryClient, name: str, numbers: set[int]) -> str:
-    """Which of these versions could be used instead."""
-    return f"Choose another with --to: {_listed({number for number in numbers if _is_sound(store, name, number)})}."
-
-
-def _is_sound(store: RegistryClient, name: str, number: int) -> bool:
+def _is_sound(client: RegistryClient, name: str, number: int) -> bool:
     try:
-        verified(store, store.get(name, number))
+        verified_manifest(client, client.get(name, number))
     except InputError:
         return False
     return True
 
 
 def _obstacle(version: Version, manifest: Manifest) -> str | None:
-    """Why a version cannot be promoted without force."""
+    """Return why a version cannot be promoted without force."""
     decision = decision_of(version)
     if manifest.facts.in_sample:
         return "its numbers are in-sample and say nothing about new listens"
@@ -145,12 +147,12 @@ def _obstacle(version: Version, manifest: Manifest) -> str | None:
     return f"the gate rejected it ({decision.reason.rstrip('.')})" if decision.outcome == "reject" else None
 
 
-def _by_person(kind: Kind, version: Version, champion: int | None, why: str) -> Entry:
+def _by_person(kind: Kind, version: Version, champion: int | None, why: str) -> Change:
     if not why.strip():
         raise InputError('The reason is empty; say with --why "reason" what the next person should know.')
-    if len(why) > MAX_WORDS:
-        raise InputError(f"The reason has {len(why)} characters; at most {MAX_WORDS} are kept.")
-    return Entry(
+    if len(why) > MAX_CHARACTERS:
+        raise InputError(f"The reason has {len(why)} characters; at most {MAX_CHARACTERS} are kept.")
+    return Change(
         kind=kind,
         version=version.version,
         before=champion,
@@ -161,19 +163,6 @@ def _by_person(kind: Kind, version: Version, champion: int | None, why: str) -> 
         decision=decision_of(version) if kind == "promotion" else None,
         run=version.run_id,
     )
-
-
-def _forced(entry: Entry, reason: str) -> Entry:
-    decision = entry.decision.model_copy(update={"forced": reason}) if entry.decision else None
-    return replace(entry, forced=reason, decision=decision)
-
-
-def _counts(record: Record) -> bool:
-    return record.kind != "deletion" and record.moves and record.state != "abandoned"
-
-
-def _named(champion: int | None) -> str:
-    return "the present one" if champion is None else f"version {champion}"
 
 
 def _listed(numbers: set[int]) -> str:

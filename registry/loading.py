@@ -1,4 +1,4 @@
-"""From a name to a model that answers."""
+"""Loads a registered version by the name of its model."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def load(version: int | str = "champion", name: str = "songgraph", uri: str | No
         uri: the registry's address, see ``registry.backend.location.resolve_uri``.
 
     Raises:
-        InputError: there is no such registry, model, version or alias (what there is, is listed), or the bundle is
-            damaged, incomplete or another version's.
+        InputError: there is no such registry, model, version or alias (those that exist are listed), or the bundle
+            is damaged, incomplete or another version's.
     """
-    store = RegistryClient(uri)
-    found = store.get(name, version)
-    with store.files(found) as folder:
+    client = RegistryClient(uri)
+    found = client.get(name, version)
+    with client.bundles.folder(found) as folder:
         recommender = Recommender.load(folder)
     found.check(recommender.manifest)
     return recommender

@@ -1,4 +1,4 @@
-"""A registered model in use. Numpy and Arrow only: it answers without loading torch."""
+"""Recommends with a registered model, with NumPy and Arrow and without torch."""
 
 from __future__ import annotations
 
@@ -12,34 +12,38 @@ import pyarrow.parquet as pq
 from safetensors.numpy import load_file
 
 from data.errors import InputError
-from evaluation.exact_products import on_song_grid, on_user_grid
+from evaluation.exact_products import quantize_songs, quantize_users
 from registry.bundle.manifest import Manifest, ScoreFiles, verify_bundle
 
 if TYPE_CHECKING:
     from models.item_paths.local_scorer import LocalScorer
 
 SEEN = {"all": ("train", "val", "test", "left_out"), "train": ("train",), "none": ()}
-"""Policy to the parts whose songs are hidden."""
+"""Value of ``seen`` to the parts with the hidden songs."""
 
 
 class Recommender:
     """Recommends songs to the users that a bundle knows, by the same scores and order as the evaluation.
 
-    A model with a local channel scores one user by the songs that lead away from the user's own: some milliseconds,
-    and Numba is loaded. Without one neither is needed.
+    A model with a local channel also scores by the paths from the user's own songs, which takes some milliseconds and
+    loads Numba.
 
     Make one with ``Recommender.load(folder)`` or, from the registry, with ``registry.load("champion")``.
     """
 
     def __init__(self, folder: Path, manifest: Manifest, files: ScoreFiles | None = None) -> None:
-        """``files`` are those of the published model where none are given; see ``Manifest.measured`` for others."""
+        """Load the published model, or the one of ``files``, such as ``Manifest.evaluated``."""
         self.manifest = manifest
         files = files or manifest.published
         self._refitted = manifest.facts.refit and files == manifest.published
         vectors = load_file(folder / files.vectors)
         self._users = vectors["user"]  # (U, D)
-        self._songs = on_song_grid(vectors["song"])  # (S, D)
-        self._local = _local_scores(folder / files.local) if files.local else None
+        self._songs = quantize_songs(vectors["song"])  # (S, D)
+        self._local: LocalScorer | None = None
+        if files.local:
+            from models.item_paths.local_scorer import LocalScorer  # loads Numba
+
+            self._local = LocalScorer.load(folder / files.local)
         self._user_ids = _column(folder / "users.parquet", "user_id")
         self._songs_table = pq.read_table(folder / "songs.parquet").combine_chunks()
         self._artists = _artist_names(folder)
@@ -57,26 +61,26 @@ class Recommender:
 
     @property
     def num_users(self) -> int:
-        """How many users its log names; see ``recommend`` for those of whom it has learned nothing."""
+        """Return the number of users in its log; ``recommend`` refuses those of whom it has learned nothing."""
         return len(self._user_ids)
 
     @property
     def num_songs(self) -> int:
-        """How many songs the model knows."""
+        """Return the number of songs that the model knows."""
         return len(self._songs)
 
     def recommend(
         self, user_id: str, k: int = 10, seen: Literal["all", "train", "none"] = "all"
     ) -> list[dict[str, Any]]:
-        """The best k songs for a user, best first; equal scores by song index.
+        """Return the best k songs for a user, best first; equal scores are ordered by song index.
 
         Args:
             user_id: an id of the log.
-            k: how many; fewer come back where no more songs are left.
-            seen: whose songs are left out: all known listens, only those the model was trained on, or none.
+            k: number of songs; fewer come back if no more are left.
+            seen: which songs are left out: those of all known listens, those that the model was trained on, or none.
 
         Returns:
-            a record a song: ``track_id``, ``score``, and where known ``track_name`` and ``artist_name`` (several
+            a record for each song: ``track_id``, ``score``, and if known ``track_name`` and ``artist_name`` (several
             artists are joined by a comma).
 
         Raises:
@@ -87,37 +91,39 @@ class Recommender:
             raise InputError(f"seen is {seen!r}; allowed are {', '.join(SEEN)}.")
         if k < 1:
             raise InputError(f"k is {k}; ask for at least one song.")
-        user = self._index(user_id)
+        user = self._user_index(user_id)
         scores = self.scores(user)
         open_songs = np.ones(len(scores), dtype=bool)
-        open_songs[self._seen_songs(user, self._parts(seen))] = False
+        hidden = SEEN["all" if seen == "train" and self._refitted else seen]  # a refit was trained on all parts
+        rows = self._known_listens(user)
+        open_songs[rows["song"].to_numpy()[np.isin(rows["part"].to_numpy(), hidden)]] = False
         return [self._record(int(song), float(scores[song])) for song in _best(scores, open_songs, k)]
 
     def scores(self, user: int) -> np.ndarray:
-        """Scores (S,) float32 of every song for a user index."""
+        """Return the scores (S,) float32 of all songs for a user index."""
         similarity = self._similarity(user)
         return self._local(np.array([user]), similarity[None])[0] if self._local else similarity
 
     def explain(self, user_id: str, track_id: str, k: int = 3) -> dict[str, Any]:
-        """Why a song is recommended to a user: the terms of its score.
+        """Explain why a song is recommended to a user, by the terms of its score.
 
         Args:
             user_id, track_id: ids of the log.
-            k: how many of the user's own songs are named, those that add most.
+            k: number of the user's own songs to name, those that add most.
 
         Returns:
-            a record of the song as ``recommend`` gives it, with ``vectors`` and ``popularity``, what the similarity of
-            the vectors and the song's popularity add; ``because``, a record for each of the k songs with
-            ``by_listeners`` and ``by_artists``, what it adds since the same users heard both and since they share an
-            artist; and ``other_songs``, what the rest of them add. The numbers add up to the score. A model without a
-            local channel has its vectors only.
+            the song's record of ``recommend``, and: ``vectors`` and ``popularity``, what the similarity of the vectors
+            and the song's popularity add; ``because``, a record for each of the k songs with ``by_listeners`` and
+            ``by_artists``, what it adds because the same users heard both and because they share an artist; and
+            ``other_songs``, what the user's other songs add. The numbers add up to the score. A model without a local
+            channel has its vectors only.
 
         Raises:
             InputError: the user or the song is unknown, the model has learned nothing of the user, or k is below 0.
         """
         if k < 0:
             raise InputError(f"k is {k}; ask for no songs (0) or for some.")
-        user, song = self._index(user_id), self._song_index(track_id)
+        user, song = self._user_index(user_id), _index_of(track_id, "song", self._songs_table["track_id"])
         similarity = float(self._similarity(user)[song])
         if self._local is None:
             none: dict[str, Any] = {"popularity": 0.0, "because": [], "other_songs": 0.0}
@@ -134,11 +140,11 @@ class Recommender:
         return {**self._record(song, found.score), **parts}
 
     def _similarity(self, user: int) -> np.ndarray:
-        similarity: np.ndarray = (self._songs @ on_user_grid(self._users[user : user + 1])[0]).astype(np.float32)
+        similarity: np.ndarray = (self._songs @ quantize_users(self._users[user : user + 1])[0]).astype(np.float32)
         return similarity
 
-    def _index(self, user_id: str) -> int:
-        user = _place(user_id, "user", self._user_ids)
+    def _user_index(self, user_id: str) -> int:
+        user = _index_of(user_id, "user", self._user_ids)
         if not self._has_learned_of(user):
             raise InputError(
                 f"The model has learned nothing of the user '{user_id}', whose first listen came after those that it "
@@ -147,22 +153,10 @@ class Recommender:
         return user
 
     def _has_learned_of(self, user: int) -> bool:
-        """A vector that no train listen has touched is as random as it was before the first step."""
-        if self._refitted:  # on every listen of the log, also on those that a split leaves out of all parts
+        """Return if the model learned from a listen of the user; else the user's vector is still random."""
+        if self._refitted:  # it learned from every listen of the log
             return True
         return bool(pc.any(pc.equal(self._known_listens(user)["part"], "train")).as_py())
-
-    def _song_index(self, track_id: str) -> int:
-        return _place(track_id, "song", self._songs_table["track_id"])
-
-    def _parts(self, seen: str) -> tuple[str, ...]:
-        """A refitted model was trained on its twin's held-out listens too; the twin was not."""
-        return SEEN["all" if seen == "train" and self._refitted else seen]
-
-    def _seen_songs(self, user: int, parts: tuple[str, ...]) -> np.ndarray:
-        rows = self._known_listens(user)
-        hidden: np.ndarray = rows["song"].to_numpy()[np.isin(rows["part"].to_numpy(), parts)]
-        return hidden
 
     def _known_listens(self, user: int) -> pa.Table:
         start, end = (int(row) for row in self._seen_from[user : user + 2])
@@ -178,8 +172,8 @@ class Recommender:
         return {"track_id": row["track_id"], **{key: name for key, name in names.items() if name}}
 
 
-def _place(wanted: str, kind: str, ids: pa.Array | pa.ChunkedArray) -> int:
-    """Where an id stands among those of its kind."""
+def _index_of(wanted: str, kind: str, ids: pa.Array | pa.ChunkedArray) -> int:
+    """Return the index of an id; raise InputError for one that the model does not know."""
     index: int = pc.index(ids, pa.scalar(str(wanted), pa.string())).as_py()
     if index < 0:
         raise InputError(
@@ -190,7 +184,7 @@ def _place(wanted: str, kind: str, ids: pa.Array | pa.ChunkedArray) -> int:
 
 
 def _best(scores: np.ndarray, open_songs: np.ndarray, k: int) -> np.ndarray:
-    """Indices of the best k open songs, by falling score and then index."""
+    """Return the indices of the best k open songs, by falling score and then by index."""
     candidates = np.flatnonzero(open_songs)
     if len(candidates) > k:
         kth = np.partition(scores[candidates], len(candidates) - k)[len(candidates) - k]
@@ -199,19 +193,12 @@ def _best(scores: np.ndarray, open_songs: np.ndarray, k: int) -> np.ndarray:
     return candidates[order][:k]
 
 
-def _local_scores(path: Path) -> LocalScorer:
-    # Numba is not loaded for a model without a local channel
-    from models.item_paths.local_scorer import LocalScorer
-
-    return LocalScorer.load(path)
-
-
 def _column(path: Path, name: str) -> pa.Array:
     return pq.read_table(path, columns=[name])[name].combine_chunks()
 
 
 def _artist_names(folder: Path) -> dict[int, str]:
-    """Song index to the names of its artists."""
+    """Return the names of each song's artists, by song index."""
     artists = _column(folder / "artists.parquet", "artist_name")
     by = pq.read_table(folder / "song_artists.parquet")
     named = by.append_column("name", artists.take(by["artist"])).filter(pc.field("name").is_valid())

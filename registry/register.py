@@ -1,4 +1,4 @@
-"""Registers a bundle as a version, lets the gate decide about it, and carries the decision out, with its record."""
+"""Registers a bundle as a version, asks the gate about it, and carries the decision out, with its record."""
 
 from __future__ import annotations
 
@@ -14,9 +14,19 @@ from typing import Any
 from data.config import flat
 from data.errors import InputError
 from evaluation.record import EvaluationRecord
-from evaluation.statistics.intervals import Interval
-from registry.audit_log import DECISION_TAG, MAX_WORDS, Entry, carry_out, decided_before, decision_of, reconcile, whoami
-from registry.backend.client import CHAMPION, DIGEST_TAG, RegistryClient, RunNumbers, Version
+from registry.audit_log import (
+    DECISION_TAG,
+    MAX_CHARACTERS,
+    Change,
+    carry_out,
+    decision_of,
+    earlier_decision,
+    reconcile,
+    whoami,
+)
+from registry.backend.client import CHAMPION, RegistryClient, RunNumbers
+from registry.backend.lock import Lease, locked
+from registry.backend.version import DIGEST_TAG, Version
 from registry.bundle.manifest import RESULTS, Manifest, read_manifest, verify_bundle
 from registry.gate.decide import COMPARED_FILES, DEFAULTS, decide
 from registry.gate.gate_config import Decision, GateConfig
@@ -32,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Registered:
-    """Where a bundle is registered and what was decided about it."""
+    """The version of a registered bundle, and the decision about it."""
 
     name: str
     version: int
@@ -45,7 +55,7 @@ class Registered:
 
     @property
     def is_champion(self) -> bool:
-        """Whether this version is the champion now."""
+        """Return if this version is the champion now."""
         return self.champion == self.version
 
 
@@ -56,29 +66,34 @@ def register(
     params: Mapping[str, Any] | None = None,
     gate: GateConfig | None = None,
 ) -> Registered:
-    """Register a bundle and promote it where the gate says so.
+    """Register a bundle and promote it if the gate decides so.
 
-    The same bundle is registered once under a name, and is decided about once: a retry, or a run after a crash, finds
-    the version, completes what is missing and returns it. Who moves the champion by hand does not find it moved again.
+    The same bundle is registered once under a name, and decided about once: a retry, or a run after a crash, finds the
+    version, completes what is missing and returns it. If a person moves the champion, a repeated run does not move it
+    back.
 
     Args:
         bundle: a folder written by ``registry.bundle.assemble_bundle``.
         name: the registered model's name; models of different names do not compete.
         uri: the registry's address, see ``registry.backend.location.resolve_uri``.
-        params: what to show beside the configs in MLflow's UI; nested tables get dotted names.
+        params: parameters to show beside the configs in MLflow's UI; nested tables get dotted names.
         gate: margins and limits of the decision; None means the defaults.
 
     Raises:
         InputError: the bundle is refused, or the registry cannot be reached or read.
     """
     manifest = verify_bundle(bundle)
-    store = RegistryClient(uri, create=True)
-    with store.locked(name):
-        reconcile(store, name)
-        version = _ensure_version(store, name, bundle, manifest, params or {})
-        decision = _known_decision(store, version) or _decide(store, version, bundle, gate or DEFAULTS)
-        champion = store.aliases(name).get(CHAMPION)
-    return Registered(name, version.version, version.run_id, store.address, manifest.digest, champion, decision)
+    client = RegistryClient(uri, create=True)
+    with locked(client, name) as lease:
+        reconcile(client, name)
+        version = client.find(name, manifest.digest)
+        if version is None:
+            version = client.create_version(name, bundle, manifest, run_numbers(bundle, manifest, params or {}))
+        else:
+            client.bundles.repair(version, bundle)
+        decision = _known_decision(client, version) or _decide(client, version, bundle, gate or DEFAULTS, lease)
+        champion = client.aliases(name).get(CHAMPION)
+    return Registered(name, version.version, version.run_id, client.address, manifest.digest, champion, decision)
 
 
 def attach(name: str, version: int | str, path: Path, uri: str | None = None) -> None:
@@ -95,12 +110,12 @@ def attach(name: str, version: int | str, path: Path, uri: str | None = None) ->
     """
     if not path.is_file():
         raise InputError(f"There is no file {path} to attach to version {version} of '{name}'.")
-    store = RegistryClient(uri)
-    store.attach(store.get(name, version), path)
+    client = RegistryClient(uri)
+    client.bundles.attach(client.get(name, version), path)
 
 
 def run_numbers(bundle: Path, manifest: Manifest, params: Mapping[str, Any]) -> RunNumbers:
-    """What MLflow shows of a bundle: configs, history and summary, under names that it accepts."""
+    """Return what MLflow shows of a bundle: configs, history and summary, under names that MLflow accepts."""
     config = json.loads((bundle / "config.json").read_text(encoding="utf-8"))
     record = EvaluationRecord.read(bundle / "metrics.json")
     facts = manifest.facts
@@ -118,79 +133,71 @@ def run_numbers(bundle: Path, manifest: Manifest, params: Mapping[str, Any]) -> 
     return RunNumbers(shown, [*_by_epoch(history), *_tested(bundle), *_summary(record)], tags)
 
 
-def _ensure_version(
-    store: RegistryClient, name: str, bundle: Path, manifest: Manifest, params: Mapping[str, Any]
-) -> Version:
-    version = store.find(name, manifest.digest)
-    if version is None:
-        return store.create_version(name, bundle, manifest, run_numbers(bundle, manifest, params))
-    store.repair(version, bundle)
-    return version
-
-
-def _known_decision(store: RegistryClient, version: Version) -> Decision | None:
-    """What was decided about this bundle, also as a version that was deleted since."""
+def _known_decision(client: RegistryClient, version: Version) -> Decision | None:
+    """Return what was decided about this bundle, even as a version that was deleted since."""
     if known := decision_of(version):
         return known
-    known = decided_before(store, version.name, version.tags[DIGEST_TAG])
+    known = earlier_decision(client, version.name, version.tags[DIGEST_TAG])
     if known:
-        store.note(version, DECISION_TAG, known.model_dump_json())
+        client.note(version, DECISION_TAG, known.model_dump_json())
     return known
 
 
-def _decide(store: RegistryClient, version: Version, bundle: Path, gate: GateConfig) -> Decision:
-    """Ask the gate, and carry out what it says."""
-    champion, recent = store.aliases(version.name).get(CHAMPION), _recent_profiles(store, version)
+def _decide(client: RegistryClient, version: Version, bundle: Path, gate: GateConfig, lease: Lease) -> Decision:
+    """Ask the gate, and carry its decision out."""
+    champion, recent = client.aliases(version.name).get(CHAMPION), _recent_profiles(client, version)
     if champion is None:
         decision = decide(bundle, recent=recent, config=gate)
     else:
-        decision = _decide_against(store, version.name, champion, bundle, recent, gate)
-    entry = Entry(
+        decision = _decide_against(client, version.name, champion, bundle, recent, gate)
+    change = Change(
         kind="decision",
         version=version.version,
         before=champion,
         after=version.version if decision.outcome == "promote" else champion,
-        why=decision.reason[:MAX_WORDS],
+        why=decision.reason[:MAX_CHARACTERS],
         by=whoami(),
         bundle=version.tags[DIGEST_TAG],
         decision=decision,
         run=version.run_id,
     )
-    carry_out(store, version, entry)
+    carry_out(client, version, change, lease)
     return decision
 
 
 def _decide_against(
-    store: RegistryClient, name: str, number: int, bundle: Path, recent: Sequence[Mapping[str, Any]], gate: GateConfig
+    client: RegistryClient,
+    name: str,
+    number: int,
+    bundle: Path,
+    recent: Sequence[Mapping[str, Any]],
+    gate: GateConfig,
 ) -> Decision:
+    """Ask the gate about a bundle and a champion; a champion that cannot be read keeps its place."""
     try:
-        champion = store.get(name, number)
-        with store.files(champion, COMPARED_FILES) as champion_bundle:
+        champion = client.get(name, number)
+        with client.bundles.folder(champion, COMPARED_FILES) as champion_bundle:
             champion.check(read_manifest(champion_bundle))
             return decide(bundle, number, champion_bundle, recent, gate)
     except InputError as error:
         logger.warning("Champion %s of %s cannot be compared with: %s", number, name, error)
-        return _without_champion(decide(bundle, recent=recent, config=gate), number, error)
+        reason = f"Held: champion {number} cannot be compared with. {error}"
+        alone = decide(bundle, recent=recent, config=gate)
+        outcome = "hold" if alone.outcome == "promote" else alone.outcome
+        found = {"outcome": outcome, "reason": reason, "reasons": (reason, *alone.reasons), "champion": number}
+        return alone.model_copy(update=found)
 
 
-def _without_champion(alone: Decision, number: int, error: InputError) -> Decision:
-    """A champion that cannot be read keeps its place; what else speaks against the new version stays on record."""
-    reason = f"Held: champion {number} cannot be compared with. {error}"
-    outcome = "hold" if alone.outcome == "promote" else alone.outcome
-    found = {"outcome": outcome, "reason": reason, "reasons": (reason, *alone.reasons), "champion": number}
-    return alone.model_copy(update=found)
-
-
-def _recent_profiles(store: RegistryClient, version: Version) -> list[Mapping[str, Any]]:
-    """The profiles of the last versions before this one that have one, newest first."""
-    earlier = [other for other in store.versions(version.name) if other.version < version.version]
-    profiles = (_profile(store, other) for other in reversed(earlier))
+def _recent_profiles(client: RegistryClient, version: Version) -> list[Mapping[str, Any]]:
+    """Return the profiles of the last versions before this one that have one, newest first."""
+    earlier = [other for other in client.versions(version.name) if other.version < version.version]
+    profiles = (_profile(client, other) for other in reversed(earlier))
     return list(islice((profile for profile in profiles if profile is not None), RECENT_VERSIONS))
 
 
-def _profile(store: RegistryClient, version: Version) -> Mapping[str, Any] | None:
+def _profile(client: RegistryClient, version: Version) -> Mapping[str, Any] | None:
     try:
-        text = store.read(version, PROFILE)
+        text = client.bundles.read(version, PROFILE)
     except InputError as error:
         logger.warning("The profile of version %s of %s is not compared with: %s", version.version, version.name, error)
         return None
@@ -207,24 +214,25 @@ def _by_epoch(history: list[dict[str, Any]]) -> list[tuple[str, float, int]]:
 
 
 def _tested(bundle: Path) -> list[tuple[str, float, int]]:
-    """What the trainer itself measured at its end, also of its further tasks, as TensorBoard shows it."""
+    """Return what the trainer itself measured at its end, with the names of TensorBoard."""
     path = bundle / RESULTS
     found = json.loads(path.read_text(encoding="utf-8"))["test"] if path.is_file() else {}
     return [(_metric_name(f"test/{name}"), float(value), 0) for name, value in found.items() if math.isfinite(value)]
 
 
 def _summary(record: EvaluationRecord) -> list[tuple[str, float, int]]:
+    """Return the mean and the bounds of each metric of the model and of its baselines."""
     prefix = "" if record.in_sample else f"{record.part}_"
     rows = {f"{prefix}{name}": interval for name, interval in record.metrics.items()}
     for baseline, metrics in record.baselines.items():
         rows |= {f"{baseline}_{prefix}{name}": interval for name, interval in metrics.items()}
-    return [entry for name, interval in rows.items() for entry in _ends(_metric_name(name), interval)]
-
-
-def _ends(name: str, interval: Interval) -> list[tuple[str, float, int]]:
-    return [(name, interval.mean, 0), (f"{name}_low", interval.low, 0), (f"{name}_high", interval.high, 0)]
+    return [
+        (f"{_metric_name(name)}{end}", value, 0)
+        for name, interval in rows.items()
+        for end, value in (("", interval.mean), ("_low", interval.low), ("_high", interval.high))
+    ]
 
 
 def _metric_name(name: str) -> str:
-    """MLflow allows no @ in names."""
+    """Return a name without @, which MLflow does not allow."""
     return name.replace("@", "_at_")

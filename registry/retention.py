@@ -6,8 +6,10 @@ import time
 from dataclasses import dataclass
 
 from data.errors import InputError
-from registry.audit_log import FORCED_TAG, Entry, carry_out, decision_of, reconcile, records, whoami
-from registry.backend.client import CHAMPION, DIGEST_TAG, RegistryClient, Version
+from registry.audit_log import FORCED_TAG, Change, carry_out, decision_of, reconcile, records, whoami
+from registry.backend.client import CHAMPION, RegistryClient
+from registry.backend.lock import locked
+from registry.backend.version import DIGEST_TAG, Version
 from registry.champion import champions
 
 MS_PER_DAY = 24 * 60 * 60 * 1000
@@ -15,17 +17,17 @@ MS_PER_DAY = 24 * 60 * 60 * 1000
 
 @dataclass(frozen=True)
 class Removal:
-    """A version that is to be deleted, and what that frees."""
+    """A version to delete, and the bytes that this frees."""
 
     version: Version
     num_bytes: int
 
 
-def removable(store: RegistryClient, name: str, keep: int, older_than_days: float) -> list[Removal]:
-    """The versions that neither count nor age keep, oldest first.
+def removable(client: RegistryClient, name: str, keep: int, older_than_days: float) -> list[Removal]:
+    """Return the versions that may be deleted, oldest first.
 
     Kept are the newest ``keep`` versions, those that are younger, all that have an alias, all that are or ever were
-    champion, and those of which a record is still open.
+    champion, and those with an open record.
 
     Raises:
         InputError: there is no such model, or ``keep`` or the age is too small.
@@ -34,44 +36,40 @@ def removable(store: RegistryClient, name: str, keep: int, older_than_days: floa
         raise InputError(f"--keep is {keep}; keep at least the newest version.")
     if older_than_days < 0:
         raise InputError(f"--older-than is {older_than_days:g}; give a number of days from 0.")
-    versions, kept = store.versions(name), _protected(store, name)
+    versions, kept = client.versions(name), _protected(client, name)
     oldest_ms = time.time() * 1000 - older_than_days * MS_PER_DAY
-    chosen = [entry for entry in versions[:-keep] if entry.version not in kept and entry.created_ms < oldest_ms]
-    return [Removal(version, sum(store.sizes(version).values())) for version in chosen]
+    chosen = [version for version in versions[:-keep] if version.version not in kept and version.created_ms < oldest_ms]
+    return [Removal(version, sum(client.bundles.sizes(version).values())) for version in chosen]
 
 
-def prune(store: RegistryClient, name: str, keep: int, older_than_days: float) -> list[Removal]:
-    """Delete the removable versions, each with a record; files that a killed deletion left are swept first.
+def prune(client: RegistryClient, name: str, keep: int, older_than_days: float) -> list[Removal]:
+    """Delete the removable versions, each with a record, and first the files that a killed deletion left.
 
-    A version leaves the registry before its files do, so that what can be loaded is always whole.
+    A version leaves the registry before its files are deleted, so that every version in the registry is whole.
 
     Raises:
         InputError: as ``removable``, or the registry cannot be written.
     """
-    with store.locked(name):
-        reconcile(store, name)
-        chosen = removable(store, name, keep, older_than_days)
-        for removal in chosen:
-            carry_out(store, removal.version, _entry(store, removal, keep, older_than_days))
+    with locked(client, name) as lease:
+        reconcile(client, name)
+        chosen = removable(client, name, keep, older_than_days)
+        why = f"Never a champion, not among the newest {keep} and older than {older_than_days:g} days."
+        for version in (removal.version for removal in chosen):
+            champion = client.aliases(name).get(CHAMPION)
+            digest = version.tags.get(DIGEST_TAG, "")
+            change = Change("deletion", version.version, champion, champion, why, whoami(), digest, run=version.run_id)
+            carry_out(client, version, change, lease)
     return chosen
 
 
-def _protected(store: RegistryClient, name: str) -> set[int]:
-    past = records(store, name)
+def _protected(client: RegistryClient, name: str) -> set[int]:
+    past = records(client, name)
     unfinished = {record.version for record in past if record.state == "intent" and record.version is not None}
-    promoted = {version.version for version in store.versions(name) if _says_promoted(version)}
-    return champions(past) | promoted | unfinished | set(store.aliases(name).values())
+    promoted = {version.version for version in client.versions(name) if _was_promoted(version)}
+    return champions(past) | promoted | unfinished | set(client.aliases(name).values())
 
 
-def _says_promoted(version: Version) -> bool:
-    """Whether the version itself says so: its champion's time may be older than the records."""
+def _was_promoted(version: Version) -> bool:
+    """Return if the version's own tags say that it was promoted, which may be older than the records."""
     decision = decision_of(version)
     return FORCED_TAG in version.tags or (decision is not None and decision.outcome == "promote")
-
-
-def _entry(store: RegistryClient, removal: Removal, keep: int, older_than_days: float) -> Entry:
-    version = removal.version
-    champion = store.aliases(version.name).get(CHAMPION)
-    why = f"Never a champion, not among the newest {keep} and older than {older_than_days:g} days."
-    digest = version.tags.get(DIGEST_TAG, "")
-    return Entry("deletion", version.version, champion, champion, why, whoami(), digest, run=version.run_id)

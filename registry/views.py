@@ -1,4 +1,4 @@
-"""What ``python -m registry`` shows: tables of versions, facts, records and comparisons, readable at 80 columns."""
+"""Tables for ``python -m registry``: versions, facts, records and comparisons, readable at 80 columns."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from rich.table import Column, Table
 
 from evaluation.record import EvaluationRecord
 from evaluation.statistics.intervals import Interval
-from registry.audit_log import FORCED_TAG, Record, decision_of
-from registry.backend.client import CHAMPION, DIGEST_TAG, Version
+from registry.audit_log import FORCED_TAG, AuditRecord, decision_of
+from registry.backend.client import CHAMPION
+from registry.backend.version import DIGEST_TAG, Version
 from registry.gate.gate_config import Decision
 
 
 def versions_table(name: str, versions: Sequence[Version], aliases: Mapping[str, int]) -> Table:
-    """One row a version, newest first."""
+    """Return one row a version, newest first."""
     metric = Column("metric", no_wrap=True)
     table = Table("version", "alias", "registered", "trainer, log", metric, "decision", title=name, box=box.SIMPLE)
     for version in reversed(versions):
@@ -34,7 +35,7 @@ def versions_table(name: str, versions: Sequence[Version], aliases: Mapping[str,
 
 
 def facts_table(version: Version, aliases: Mapping[str, int]) -> Table:
-    """Where a version comes from, its number, and what was decided."""
+    """Return a version's metric, decision, trainer, log and files."""
     table = Table("", Column(overflow="fold"), title=f"{version.name} {version.version}", show_header=False)
     table.box, table.pad_edge = box.SIMPLE, False  # a digest fits into a line
     for key, text in _facts(version, aliases).items():
@@ -42,16 +43,18 @@ def facts_table(version: Version, aliases: Mapping[str, int]) -> Table:
     return table
 
 
-def records_table(title: str, records: Sequence[Record]) -> Table:
-    """One row a record, newest first; what was not carried out, or closed after a crash, says so."""
+def records_table(title: str, records: Sequence[AuditRecord]) -> Table:
+    """Return one row a record, newest first; a record that was not done, or was closed after a crash, is marked."""
     champion = Column("champion", no_wrap=True)
     table = Table("when", "what", "version", champion, "by", "why", title=title, box=box.SIMPLE)
     for record in reversed(records):
         table.add_row(
             _time(record.at_ms).replace(" ", "\n"),
-            _what(record),
+            _kind_and_state(record),
             "" if record.version is None else str(record.version),
-            f"{record.before or 'none'} → {record.after or 'none'}" if record.moves else str(record.before or "none"),
+            f"{record.before or 'none'} → {record.after or 'none'}"
+            if record.moves_champion
+            else str(record.before or "none"),
             record.by.replace("@", "\n@"),
             record.why if record.forced is None else f"{record.why}\nForced: {record.forced}",
         )
@@ -59,7 +62,7 @@ def records_table(title: str, records: Sequence[Record]) -> Table:
 
 
 def decision_table(decision: Decision) -> Table:
-    """What the gate found, field by field; checks and guardrails stand among the reasons."""
+    """Return a decision field by field; checks and guardrails are among the reasons."""
     table = Table("", Column(overflow="fold"), title="decision", show_header=False, box=box.SIMPLE)
     for key in [key for key in type(decision).model_fields if key not in ("reason", "guardrails", "data_checks")]:
         if text := _text(getattr(decision, key)):
@@ -68,7 +71,7 @@ def decision_table(decision: Decision) -> Table:
 
 
 def metrics_table(first: Version, second: Version, ours: EvaluationRecord, theirs: EvaluationRecord) -> Table:
-    """The metrics of two versions side by side, each on the users of its own night."""
+    """Return the metrics of two versions, each on the users of its own evaluation."""
     title = f"{first.name}: {first.version} and {second.version}, each on its own users"
     names = [Column(f"version {version.version}", no_wrap=True) for version in (first, second)]
     table = Table("metric", *names, title=title, box=box.SIMPLE)
@@ -79,19 +82,17 @@ def metrics_table(first: Version, second: Version, ours: EvaluationRecord, their
 
 
 def paired_lines(first: Version, second: Version, decision: Decision) -> list[str]:
-    """What the gate finds when the second version stands in the champion's place."""
+    """Return what the gate would find if the second version were the champion."""
     found = [f"If {first.version} were new and {second.version} champion, the gate would find on the same users:"]
     if decision.against_champion is not None:
-        users = decision.compared_users or decision.common_users
-        pair = f"{_number(decision.challenger_value)} and {_number(decision.champion_value)}, " * (
-            decision.challenger_value is not None
-        )
+        users, pair = decision.compared_users or decision.common_users, ""
+        if decision.challenger_value is not None and decision.champion_value is not None:
+            pair = f"{decision.challenger_value:.4f} and {decision.champion_value:.4f}, "
         found.append(f"{decision.metric} on {users} users: {pair}difference {_interval(decision.against_champion)}")
     if decision.on_common is not None:
         users = decision.common_users
         found.append(f"{decision.metric} on {users} common users: difference {_interval(decision.on_common)}")
-    rest = decision.reasons[1:]  # what decided comes first, and is the reason
-    return [*found, decision.reason, *rest]
+    return [*found, decision.reason, *decision.reasons[1:]]  # the first is the reason
 
 
 def _facts(version: Version, aliases: Mapping[str, int]) -> dict[str, str]:
@@ -117,11 +118,11 @@ def _outcome(version: Version) -> str:
     return f"{outcome},\nforced" if FORCED_TAG in version.tags else outcome
 
 
-def _what(record: Record) -> str:
-    what = record.decision.outcome if record.kind == "decision" and record.decision else record.kind
+def _kind_and_state(record: AuditRecord) -> str:
+    kind = record.decision.outcome if record.kind == "decision" and record.decision else record.kind
     after_crash = "after a crash" if record.reconciled and record.state == "done" else ""
     state = "" if record.state == "done" else record.state
-    return "\n".join(filter(None, [what, state, after_crash]))
+    return "\n".join(filter(None, [kind, state, after_crash]))
 
 
 def _time(ms: int) -> str:
@@ -142,7 +143,7 @@ def _interval(interval: Interval | None) -> str:
 
 
 def _text(value: object) -> str:
-    """A field of a decision in words; empty where it holds nothing."""
+    """Return a field of a decision as text; empty if it holds nothing."""
     if isinstance(value, Interval):
         return _interval(value)
     if isinstance(value, tuple):
@@ -150,7 +151,3 @@ def _text(value: object) -> str:
     if isinstance(value, Mapping):
         return "\n".join(f"{key} {text}" for key, text in value.items())
     return f"{value:.6g}" if isinstance(value, float) else "" if value is None else str(value)
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"

@@ -7,29 +7,29 @@ from data.errors import InputError
 from models.architectures import model_path
 from registry.backend.location import resolve_uri
 from tasks.run_config import RunConfig
-from trainers.factory import trainer_path
+from trainers.names import trainer_path
 
 
-def refuse_early(run: RunConfig) -> None:
+def refuse_early(config: RunConfig) -> None:
     """Refuse what can be refused at once: names that lead nowhere, and files that are not there.
 
     Raises:
         InputError: for an unknown trainer or model, a registry's address of an unknown kind, or a log that cannot be
             found.
     """
-    chosen_modules(run)
+    chosen_modules(config)
     resolve_uri()
-    if not run.uses_synthetic_log():
-        run.log_files()
+    if not config.uses_synthetic_log:
+        config.log_files()
 
 
-def chosen_modules(run: RunConfig) -> tuple[str, ...]:
+def chosen_modules(config: RunConfig) -> tuple[str, ...]:
     """Modules of the chosen trainer and model, which are named in a table and so seen by no import.
 
     Raises:
         InputError: for a name that is in no table, or a module that is not there as source.
     """
-    return (_module_of("trainer", trainer_path(run.trainer)), _module_of("architecture", model_path(run.model)))
+    return (_module_of("trainer", trainer_path(config.trainer)), _module_of("architecture", model_path(config.model)))
 
 
 def _module_of(what: str, path: str) -> str:
@@ -42,7 +42,7 @@ def _module_of(what: str, path: str) -> str:
     return defining_module(module, name)
 
 
-def check_trainer(run: RunConfig) -> None:
+def check_trainer(config: RunConfig) -> None:
     """Parse the configs of the chosen trainer and model.
 
     Called only when something has to be computed: it imports torch, which a cached run does not need.
@@ -53,5 +53,5 @@ def check_trainer(run: RunConfig) -> None:
     from models.factory import parse_model_config
     from trainers.factory import parse_training_config
 
-    parse_training_config(run.trainer, run.training)
-    parse_model_config({"num_users": 1, "num_songs": 1, **run.model})
+    parse_training_config(config.trainer, config.training)
+    parse_model_config({"num_users": 1, "num_songs": 1, **config.model})

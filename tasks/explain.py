@@ -1,59 +1,23 @@
-"""What a run would do, before it does it: ``python -m tasks.explain --config configs/synthetic.toml``."""
+"""Says what a run would do, before it runs: ``python -m tasks.explain --config configs/synthetic.toml``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import typer
 from rich.console import Console
 from rich.table import Table
 
 from data.errors import InputError
-from tasks.cache.key import KeyParts
 from tasks.cache.ref import Files, Ref
-from tasks.cache.stage import Stage, executor
+from tasks.cache.stage import Stage
 from tasks.check import refuse_early
-from tasks.options import (
-    BaselinesOption,
-    ConfigOption,
-    EpochsOption,
-    EventsOption,
-    ModelOption,
-    NameOption,
-    PatienceOption,
-    PresetOption,
-    SeedOption,
-    SeedsOption,
-    SetOption,
-    TrackArtistsOption,
-    TrainerOption,
-    absolute_paths,
-    overrides,
-    print_error,
-    training_tables,
-)
+from tasks.options import RUN_OPTIONS, application, overrides, print_error, read_options
+from tasks.pipeline import pipeline, stages_of
+from tasks.run import Run, present
 from tasks.run_config import RunConfig, load_run_config
-from tasks.stages.audit import audit
-from tasks.stages.baselines import fit_baselines
-from tasks.stages.evaluate import evaluate_models
-from tasks.stages.graph import build_graph
-from tasks.stages.ingest import find_log, ingest
-from tasks.stages.refit import refit
-from tasks.stages.register import register
-from tasks.stages.report import write_report
-from tasks.stages.seeds import compare_seeds
-from tasks.stages.split import split
-from tasks.stages.train import train_models
-from tasks.stages.warm_start import KEY, find_start
-
-STAGES = (
-    "ingest", "graph", "split", "start", "audit", "train", "baselines", "evaluate", "seeds", "refit", "register",
-    "report",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -71,105 +35,66 @@ class _WillRun(Exception):  # noqa: N818  (no error: the answer was found)
 
 @dataclass(frozen=True)
 class _Pending(Ref):
-    """What a stage will give once it has run: others can be told to wait for it, but nobody can look into it."""
-
-    stage: str = ""
+    """The result of a stage that has not run: other stages can wait for it, but nobody can look into it."""
 
     @property
     def value(self) -> Path:
         raise _WillRun
 
 
-def explain(run: RunConfig) -> list[Verdict]:
-    """One verdict a stage: cached, will run (and which parts of its key changed), or depends on an earlier one."""
-    verdicts: list[Verdict] = []
-    try:
-        with _looking_up(verdicts):
-            _go_through(run)
-    except _WillRun:
-        known = {verdict.stage for verdict in verdicts}
-        waiting = next(verdict.stage for verdict in reversed(verdicts) if verdict.verdict == "will run")
-        later = [Verdict(stage, "depends", f"on {waiting}") for stage in stages_of(run) if stage not in known]
-        return verdicts + later
-    return verdicts
+@dataclass(frozen=True)
+class PlannedRun(Run):
+    """Looks each stage up and computes nothing.
 
+    Attributes:
+        verdicts: one a stage, in order.
+    """
 
-def _go_through(run: RunConfig) -> None:
-    """The stages of ``flows.train``, in its order."""
-    log = find_log(run)
-    listens = ingest(run, log)
-    graph = build_graph(run, listens)
-    training_graph = split(run, graph, listens)
-    start = find_start(run, training_graph)
-    audited = audit(run, training_graph, graph, listens, start)
-    models = train_models(run, training_graph, graph, start)
-    baselines = fit_baselines(run, training_graph, graph, models[0])
-    evaluations = evaluate_models(run, models, training_graph, graph, baselines)
-    seeds = compare_seeds(run, evaluations)
-    refitted = refit(run, models[0], graph, start)
-    version = register(run, log, models[0], evaluations[0], training_graph, graph, audited, seeds, refitted, start)
-    write_report(run, listens, graph, training_graph, models[0], evaluations[0], baselines, version, seeds)
+    verdicts: list[Verdict] = field(default_factory=list)
 
-
-def stages_of(run: RunConfig) -> list[str]:
-    """The stages that a run goes through, in order, with one word for all baselines."""
-    asked = {"start": KEY in run.training, "seeds": run.seeds > 1, "refit": run.refit}
-    return [stage for stage in STAGES if asked.get(stage, True)]
-
-
-@contextmanager
-def _looking_up(verdicts: list[Verdict]) -> Iterator[None]:
-    """Within, stages are looked up and not run; whoever looks into a result that is not there raises _WillRun."""
-
-    def look_up(
-        stage: Stage, run: RunConfig, config: dict[str, Any], parts: KeyParts, inputs: dict[str, Ref | Files]
+    def execute(
+        self, stage: Stage, settings: Mapping[str, Any], code: Iterable[str] = (), **inputs: Ref | Files | None
     ) -> Ref:
-        ref, verdict = _verdict(stage, run, parts, inputs)
-        verdicts.append(verdict)
-        return ref or _Pending("", "", stage=stage.name)
+        """Return the stored result, or one that nobody can look into."""
+        given = present(inputs)
+        waiting = [ref.stage for ref in given.values() if isinstance(ref, _Pending)]
+        if waiting:
+            self.verdicts.append(Verdict(stage.name, "depends", f"on {waiting[0]}"))
+            return _Pending("", "", stage.name)
+        parts = stage.parts(settings, given, code)
+        ref, problem = stage.look_up(parts)
+        if ref is None:
+            why = stage.why(parts, problem, self.config.remembered_as)
+            self.verdicts.append(Verdict(stage.name, "will run", why))
+            return _Pending("", "", stage.name)
+        self.verdicts.append(Verdict(stage.name, "cached"))
+        return ref
 
-    token = executor.set(look_up)
+    def publish(self, publish: Callable[[RunConfig, Ref], None], ref: Ref) -> None:
+        """Publish nothing."""
+
+
+def explain(config: RunConfig) -> list[Verdict]:
+    """Return one verdict a stage: cached, will run (and which parts of its key changed), or depends on another."""
+    run = PlannedRun(config)
     try:
-        yield
-    finally:
-        executor.reset(token)
+        list(pipeline(run))
+    except _WillRun:
+        known = {verdict.stage for verdict in run.verdicts}
+        waiting = next(verdict.stage for verdict in reversed(run.verdicts) if verdict.verdict == "will run")
+        later = [Verdict(stage, "depends", f"on {waiting}") for stage in stages_of(config) if stage not in known]
+        return run.verdicts + later
+    return run.verdicts
 
 
-def _verdict(
-    stage: Stage, run: RunConfig, parts: KeyParts, inputs: Mapping[str, Ref | Files]
-) -> tuple[Ref | None, Verdict]:
-    waiting = [ref.stage for ref in inputs.values() if isinstance(ref, _Pending)]
-    if waiting:
-        return None, Verdict(stage.name, "depends", f"on {waiting[0]}")
-    ref, problem = stage.look_up(parts)
-    if ref is None:
-        return None, Verdict(stage.name, "will run", stage.why(parts, problem, run.remembered_as))
-    return ref, Verdict(stage.name, "cached")
-
-
-def main(
-    config: ConfigOption = None,
-    trainer: TrainerOption = None,
-    model: ModelOption = None,
-    events: EventsOption = None,
-    track_artists: TrackArtistsOption = None,
-    preset: PresetOption = None,
-    epochs: EpochsOption = None,
-    patience: PatienceOption = None,
-    seed: SeedOption = None,
-    seeds: SeedsOption = None,
-    baselines: BaselinesOption = None,
-    name: NameOption = None,
-    settings: SetOption = None,
-) -> None:
+def main(**given: Any) -> None:
     """Say for each stage: cached, will run and which part of its key changed, or depends on an earlier one."""
-    tables = training_tables(model, patience, seed, seeds, baselines, track_artists, preset)
-    given = {"trainer": trainer, "num_epochs": epochs, "name": name}
+    values, settings = read_options(RUN_OPTIONS, given)
+    config, events = values.pop("config", None), values.pop("events", None)
     try:
-        paths = absolute_paths(events)
-        run = load_run_config(config, overrides(tables, settings), given, events=paths)
-        refuse_early(run)
-        verdicts = explain(run)
+        read = load_run_config(config, overrides(values, settings), events=events)
+        refuse_early(read)
+        verdicts = explain(read)
     except InputError as error:
         print_error(error, Console(stderr=True))
         raise SystemExit(2) from None
@@ -180,4 +105,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    application(main, RUN_OPTIONS, main.__doc__ or "")()

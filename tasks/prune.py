@@ -19,11 +19,11 @@ KeepOption = Annotated[
     int,
     typer.Option("--keep", metavar="N", min=1, help="How many to keep of each stage, and checkpoints of each model."),
 ]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only print what would be deleted.")]
 
 
 def old_results(store: ResultStore, keep: int) -> list[Path]:
-    """Results that are neither the last one of a model's name nor among the ``keep`` newest of their stage."""
+    """Return results that are neither the last of a run's name nor among the ``keep`` newest of their stage."""
     old: list[Path] = []
     for stage in _folders(store.root):
         results = [folder for folder in _folders(stage) if (folder / MANIFEST).exists()]
@@ -33,12 +33,12 @@ def old_results(store: ResultStore, keep: int) -> list[Path]:
 
 
 def old_checkpoints(folder: Path, keep: int) -> list[Path]:
-    """Finished checkpoints beyond the ``keep`` newest of each model; an unfinished one is never old."""
+    """Return finished checkpoints beyond the ``keep`` newest of each model; an unfinished one is never old."""
     return [path for model in _folders(folder) for path in _all_but_newest(model.glob("finished-*.pt"), keep)]
 
 
 def delete_result(store: ResultStore, folder: Path) -> bool:
-    """Delete a stage's result; False if a run is working on the same key just now."""
+    """Delete a stage's result; return False if a run works on the same key now."""
     try:
         with FileLock(store.lock_file(folder.parent.name, folder.name), timeout=0):
             store.discard(folder)
@@ -50,8 +50,8 @@ def delete_result(store: ResultStore, folder: Path) -> bool:
 def main(keep: KeepOption = 7, dry_run: DryRunOption = False) -> None:
     """Delete old results of stages and old finished checkpoints.
 
-    Registered models, unfinished training and the last results of every model stay. What is deleted is computed anew
-    when a run needs it. Start no run meanwhile.
+    Registered models, unfinished training and the last results of every model stay. A run computes again
+    what it needs. Start no run meanwhile.
     """
     store = ResultStore(artifacts_folder() / "store")
     results, checkpoints = old_results(store, keep), old_checkpoints(artifacts_folder() / "training", keep)
@@ -60,9 +60,9 @@ def main(keep: KeepOption = 7, dry_run: DryRunOption = False) -> None:
         results = [folder for folder in results if delete_result(store, folder)]
         for path in checkpoints:
             path.unlink(missing_ok=True)
-    said = "Would delete" if dry_run else "Deleted"
+    verb = "Would delete" if dry_run else "Deleted"
     counts = f"{len(results)} results of stages and {len(checkpoints)} checkpoints"
-    Console().print(f"{said} {counts}, {size / MEGABYTE:.1f} MB.", highlight=False)
+    Console().print(f"{verb} {counts}, {size / MEGABYTE:.1f} MB.", highlight=False)
 
 
 def _folders(folder: Path) -> list[Path]:

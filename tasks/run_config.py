@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import tomllib
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveInt, PrivateAttr
 
@@ -21,29 +23,45 @@ from data.split import SplitConfig
 from data.synthetic.log import SyntheticConfig
 from data.weights import WeightConfig
 from registry.gate.gate_config import GateConfig
-from tasks.tune_config import TuneConfig
+from tasks.tuning_config import TuneConfig
+
+logger = logging.getLogger(__name__)
 
 _VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}")
 
 
 Table = dict[str, Any]
 
+MOVED_KEYS = {
+    "training.val_ratio": "split.val_ratio",
+    "training.test_ratio": "split.test_ratio",
+    "training.eval_k": "evaluation.k",
+    "evaluation.more_ks": "evaluation.ks",
+}
+"""Old name of a key to its new one; both work. A trainer's own ``training_config`` keeps the trainer guide's names."""
+
 
 class EvaluationConfig(Config):
     """How the evaluate stage scores the model that the train stage chose."""
 
+    k: PositiveInt = 10
+    """Length of the list that decides: which epoch is the best, what the summary shows, what the gate compares."""
+    ks: tuple[PositiveInt, ...] = ()
+    """Further lengths of the list to report."""
     num_eval_users: int | None = Field(None, ge=1000)
     """Users to score, sampled once with the seed; none means every user with a held-out song. At least 1,000."""
     seed: int = 0
     """Seed of the sample of users and of the bootstrap."""
-    more_ks: tuple[PositiveInt, ...] = ()
-    """Lengths of the list to report beside ``training.eval_k``."""
     conventions: tuple[Literal["lightgcn", "min_k", "kgat"], ...] = ()
-    """Other papers' ways to count, reported beside the contract's, so that their tables can be met."""
+    """Definitions of other papers to report too, so that their tables can be compared with."""
 
 
 class RunConfig(Config):
-    """Everything that decides what a run computes. The tables are parsed by the code that they configure."""
+    """Everything that decides what a run computes.
+
+    The tables are typed objects, parsed when the config is read. Only ``model`` and ``training`` stay plain dicts:
+    their classes belong to the chosen model and trainer, which import torch.
+    """
 
     name: str = Field("songgraph", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     """Name of the registered model; logs that should not compete have different names."""
@@ -51,14 +69,14 @@ class RunConfig(Config):
     """A name from the table of trainers, or ``package.module:Class``."""
     num_epochs: int = Field(20, ge=1)
     """Epochs at most; AdvancedTrainer may stop earlier."""
-    synthetic: Table = Field(default_factory=dict)
-    """The made-up log that is used where ``ingest.events`` names none (see ``data/synthetic/log.py``)."""
-    ingest: Table = Field(default_factory=dict)
-    """Where the log is, its columns and its filters (see ``data/events/ingest.py``)."""
-    weights: Table = Field(default_factory=dict)
+    synthetic: SyntheticConfig = SyntheticConfig()
+    """The made-up log that is used if ``ingest.events`` names none (see ``data/synthetic/log.py``)."""
+    ingest: IngestConfig = IngestConfig()
+    """Where the log is, its columns and its filters (see ``data/events/ingest_config.py``)."""
+    weights: WeightConfig = WeightConfig()
     """How plays, completion and age become a listen's weight (see ``data/weights.py``)."""
-    split: Table = Field(default_factory=dict)
-    """Strategy and salt (see ``data/split.py``); the ratios are ``training``'s, as in the trainer guide."""
+    split: SplitConfig = SplitConfig()
+    """Strategy, ratios and salt (see ``data/split.py``)."""
     model: Table = Field(default_factory=dict)
     """The trainer guide's ``model_config``, without the node counts, which the graph gives."""
     training: Table = Field(default_factory=dict)
@@ -66,12 +84,12 @@ class RunConfig(Config):
     evaluation: EvaluationConfig = EvaluationConfig()
     """How the result is scored."""
     baselines: Literal["none", "fast", "all"] = "fast"
-    """What stands beside the result: popularity alone, what is fitted in seconds, or all (``evaluation/baselines``)."""
+    """What to compare with: popularity alone, what is fitted in seconds, or all (``evaluation/baselines``)."""
     seeds: int = Field(1, ge=1)
     """How many models to train, that differ by their seed only; five tell a difference from chance."""
     refit: bool = False
     """Whether the winning configuration is trained once more on all listens, and that model is published."""
-    gate: Table = Field(default_factory=dict)
+    gate: GateConfig = GateConfig()
     """When a new model takes the champion's place (see ``registry/gate/gate_config.py``)."""
     tune: TuneConfig = TuneConfig()
     """How ``flows.tune`` searches; a training run does not read it."""
@@ -81,53 +99,36 @@ class RunConfig(Config):
     _variables: tuple[str, ...] = PrivateAttr(())
     _variant: str = PrivateAttr("")
 
+    @classmethod
+    def parse(cls, given: Mapping[str, Any], where: str) -> Self:
+        """Validate a whole config, table by table, so that an error names the table."""
+        given = _with_moved_keys(given)
+        typed: Table = {}
+        for name, field in cls.model_fields.items():
+            kind = field.annotation
+            if isinstance(kind, type) and issubclass(kind, Config) and _is_table(given.get(name)):
+                typed[name] = kind.parse(given[name], name)
+        return super().parse({**given, **typed}, where)
+
     @property
     def remembered_as(self) -> str:
-        """The name under which stages remember what they used last: one of its own for each further seed."""
+        """Return the name under which stages remember what they used last; each further seed has its own."""
         return f"{self.name}{self._variant}"
 
+    @property
     def uses_synthetic_log(self) -> bool:
-        return not self.ingest.get("events")
-
-    def synthetic_config(self) -> SyntheticConfig:
-        return SyntheticConfig.parse(self.synthetic, "synthetic")
-
-    def gate_config(self) -> GateConfig:
-        return GateConfig.parse(self.gate, "gate")
-
-    def weight_config(self) -> WeightConfig:
-        return WeightConfig.parse(self.weights, "weights")
-
-    def split_config(self) -> SplitConfig:
-        """The split's own keys with the trainer's ratios.
-
-        Raises:
-            InputError: when the ratios are given under ``split``, where nobody would look for them.
-        """
-        for ratio in {"val_ratio", "test_ratio"} & set(self.split):
-            raise InputError(f"split.{ratio} is not allowed: the ratios belong to training; move it to [training].")
-        ratios: Table = {key: self.training[key] for key in ("val_ratio", "test_ratio") if key in self.training}
-        return SplitConfig.parse({**self.split, **ratios}, "split")
-
-    def ingest_config(self, synthetic_log: Path | None = None) -> IngestConfig:
-        """What to read; under a temporal split the filters count only what was played before its cut."""
-        split = self.split_config()
-        given = {**self.ingest, **({"events": [str(synthetic_log)]} if synthetic_log else {})}
-        given |= {key: _from_root(given[key], key) for key in ("events", "track_artists") if given.get(key)}
-        filters = given.get("min_user_songs") or given.get("min_song_users")
-        if split.strategy == "temporal" and filters:
-            given["cut"] = split.cut().model_dump()
-        return IngestConfig.parse(given, "ingest")
+        """Return whether no log is given, so that the run makes one up."""
+        return not self.ingest.events
 
     def log_files(self) -> list[Path]:
-        """The files that the log consists of now.
+        """Find the files that the log consists of now.
 
         Raises:
             InputError: a file is missing, or a glob matches none; an environment variable that the config took part
                 of the path from is named.
         """
         try:
-            return find_files(self.ingest_config())
+            return find_files(self.ingest)
         except InputError as error:
             named = " and ".join(self._variables)
             hint = f" The config takes paths from the environment variable {named}: set it to where the data is."
@@ -151,17 +152,13 @@ def load_run_config(
     merged = merged_tables(path, *layers, events=events)
     run = RunConfig.parse(_expanded(merged), "the run's config")
     run._variables = tuple(sorted({match["name"] for match in _VARIABLE.finditer(json.dumps(merged, default=str))}))
-    for check in (run.synthetic_config, run.weight_config, run.split_config, run.gate_config):
-        check()
-    if not run.uses_synthetic_log():
-        run.ingest_config()
     return run
 
 
 def merged_tables(
     path: str | Path | None = None, *layers: Mapping[str, Any] | None, events: str | list[str] | None = None
 ) -> Table:
-    """The file with the layers laid over it as ``load_run_config`` does, variables as written and nothing checked.
+    """Return the file with the layers laid over it as ``load_run_config`` does; variables stay, nothing is checked.
 
     Raises:
         InputError: for a missing or malformed file.
@@ -172,8 +169,50 @@ def merged_tables(
     return merged
 
 
+def _is_table(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _with_moved_keys(given: Mapping[str, Any]) -> Table:
+    """Return the config with what one table takes from another.
+
+    The ratios are the split's and k is the evaluation's. The trainer guide has both in ``training``: they are taken
+    from there too, and the trainer gets k, by which it chooses the best epoch. Paths start from the project root. Under
+    a temporal split the filters of ingest count only what was played before the cut, so ingest gets the cut.
+    """
+    tables: dict[str, Table] = {
+        name: dict(given[name]) if _is_table(given.get(name)) else {}
+        for name in ("training", "split", "evaluation", "ingest")
+    }
+    training, split, evaluation, ingest = tables.values()
+    for old, new in MOVED_KEYS.items():
+        _move_key(tables, old, new)
+    if "k" in evaluation:
+        training["eval_k"] = evaluation["k"]
+    ingest |= {key: _from_root(ingest[key], key) for key in ("events", "track_artists") if ingest.get(key)}
+    filters = ingest.get("min_user_songs") or ingest.get("min_song_users")
+    if filters and split.get("strategy") == "temporal":
+        ingest["cut"] = SplitConfig.parse(split, "split").cut().model_dump()
+    return {**given, **{name: table for name, table in tables.items() if table}}
+
+
+def _move_key(tables: Mapping[str, Table], old: str, new: str) -> None:
+    (old_table, old_key), (new_table, new_key) = old.split("."), new.split(".")
+    if old_key not in tables[old_table]:
+        return
+    value = tables[old_table].pop(old_key)
+    if tables[new_table].setdefault(new_key, value) != value:
+        raise InputError(f"{old} is {value!r}, but {new} is {tables[new_table][new_key]!r}; give only {new}.")
+    _say_once(f"{old} is called {new} in a run's config; the old name still works.")
+
+
+@cache
+def _say_once(sentence: str) -> None:
+    logger.info(sentence)
+
+
 def _from_root(paths: Any, key: str) -> list[str]:
-    """Paths of a config start from the project root; absolute ones stay."""
+    """Return paths from the project root; absolute ones stay."""
     given = list(paths) if isinstance(paths, list | tuple) else [paths]
     for path in given:
         if not isinstance(path, str):
@@ -182,7 +221,7 @@ def _from_root(paths: Any, key: str) -> list[str]:
 
 
 def _find(path: str | Path) -> Path:
-    """A config as given, or relative to the project root or the checkout: a worker starts elsewhere."""
+    """Return a config as given, or relative to the project root or the checkout: a worker starts elsewhere."""
     for folder in (Path.cwd(), project_root(), checkout() or project_root()):
         candidate = folder / Path(path).expanduser()
         if candidate.is_file():

@@ -17,14 +17,14 @@ from data.code.digests import PACKAGES, code_digests
 from evaluation.baselines.choices import BASELINES
 from models.architectures import MODELS
 from tasks.cache.stage import Stage
-from trainers.factory import TRAINERS
+from trainers.names import TRAINERS
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 FOLDERS = (*PACKAGES, "benchmarks")
 SOURCES = sorted(path for folder in FOLDERS for path in (CHECKOUT / folder).rglob("*.py"))
 LIBRARY = ("data", "models", "evaluation", "trainers", "registry")
 STAGES = {
-    "synthesize", "ingest", "graph", "split", "start", "audit", "validation", "train",
+    "synthesize", "ingest", "graph", "split", "warm-start", "audit", "validation", "train",
     *(f"baseline-{name}" for name in BASELINES), "evaluate", "seeds", "refit", "register", "report",
 }  # fmt: skip
 

@@ -3,9 +3,9 @@ from .adversarial.adversarial_trainer import AdversarialTrainer as AdversarialTr
 from .base import BaseTrainer as BaseTrainer
 from .curriculum import CurriculumTrainer as CurriculumTrainer
 from .factory import create_trainer as create_trainer
-from .factory import register_trainer as register_trainer
 from .federated.federated_trainer import FederatedTrainer as FederatedTrainer
 from .meta.meta_trainer import MetaTrainer as MetaTrainer
 from .multitask.multitask_trainer import MultiTaskTrainer as MultiTaskTrainer
+from .names import register_trainer as register_trainer
 from .online import OnlineTrainer as OnlineTrainer
 from .simple import SimpleTrainer as SimpleTrainer

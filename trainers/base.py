@@ -5,19 +5,20 @@ from __future__ import annotations
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch_geometric.data import HeteroData
 
 from data.errors import InputError
-from data.graph import LISTENS, graph_digest, message_graph
+from data.graph import LISTENS, graph_digest, has_masks, message_graph
 from evaluation.evaluation import evaluate
 from evaluation.ranking import Score, check_k
 from evaluation.vector_scores import VectorScores
@@ -25,17 +26,18 @@ from models.base import Embeddings
 from models.factory import create_model
 from models.item_paths.listened_songs import listened_songs
 from models.item_paths.local_scorer import LocalScorer
-from trainers.config import TrainingConfig, parse_keys
-from trainers.factory import trainer_name
+from trainers.config import TrainingConfig
 from trainers.loop.best_epoch import Best
 from trainers.loop.checkpoint import CheckpointFile, fingerprint
+from trainers.loop.epoch_control import EpochControl
 from trainers.loop.model_files import write_model
 from trainers.loop.progress import TrainingProgress
 from trainers.loop.random_streams import global_state, own_global_stream, restore_global_state, stream, stream_seed
 from trainers.loop.tensorboard import TensorBoard
-from trainers.loop.training_results import EpochListener, EpochRecord, TrainingResults
+from trainers.loop.training_results import EpochCallback, EpochRecord, TrainingResults
+from trainers.names import trainer_name
 from trainers.objective import PairObjective, check_fan_out
-from trainers.refit import Twin, refuse_refit, require_all_for_training, with_all_for_training
+from trainers.refit import ReplayedEpochs, with_all_for_training
 from trainers.sampling import batches, num_batches
 from trainers.warm_start.transfer import EarlierModel, check_unseen, start_from
 
@@ -62,7 +64,12 @@ class BaseTrainer(ABC):
         current_epoch: 0 before training, 1 in the first epoch.
         history: one record an epoch: ``epoch``, ``lr`` and the epoch's metrics.
         sampling: the random stream of batches and negatives.
-        listener: hears the history after each epoch and may stop the training; none unless a search sets one.
+        message_graph: what the model learns from and scores by: the users, songs, artists and train edges of the graph
+            that ``train`` got, on ``device``. There is none before ``train``. Nothing held out is in it.
+        eval_graph: what the model is measured on: the graph that ``train`` got, as ``prepare`` returned it, with the
+            masks of the held-out edges if it has any. None before ``train``.
+        epoch_callback: is called with the history after each epoch, and stops the training by returning True; none
+            unless a search sets one.
         earlier: the model whose weights the training starts from, if ``warm_start`` names one.
         tests_at_end: whether ``test`` is called; a search, which chooses on validation alone, sets it to False.
 
@@ -83,25 +90,27 @@ class BaseTrainer(ABC):
         output_dir: str | Path = "artifacts/training",
         tensorboard_dir: str | Path | None = None,
     ) -> None:
-        self.config = parse_keys(self.Config, training_config)
+        self.config = self.Config.parse(training_config, "training_config")
         self.output_dir, self.tensorboard_dir = Path(output_dir), tensorboard_dir
         if self.config.histograms and tensorboard_dir is None:
             raise InputError("histograms are for TensorBoard; name its folder with tensorboard_dir, or remove the key.")
         self.device = choose_device(self.config.device)
         self.model = create_model(model_config, stream_seed(self.config.seed, "init")).to(self.device)
+        self.message_graph: HeteroData
+        self.eval_graph: HeteroData | None = None
         self.optimizer = self.create_optimizer()
         self.scheduler: ReduceLROnPlateau | None = None
         self.objective = PairObjective(self.config)
         self.progress = TrainingProgress(0)
         self.current_epoch = self.current_batch = 0
+        self._stop = False
         self.history: list[EpochRecord] = []
         self.best = Best()
         self.sampling = stream(self.config.seed, "sampling")
-        self.listener: EpochListener | None = None
+        self.epoch_callback: EpochCallback | None = None
         self.tests_at_end = True
-        self._graph: HeteroData | None = None
         self._initial_weights: dict[str, Tensor] | None = None
-        self._twin: Twin | None = None
+        self.control = EpochControl()
         self.earlier: EarlierModel | None = None
 
     # What a subclass implements
@@ -160,6 +169,10 @@ class BaseTrainer(ABC):
         """
         return message_graph(graph)
 
+    def trained_modules(self) -> dict[str, nn.Module]:
+        """Return what is trained, by name: the model here. The best epoch's weights of all of it are put back."""
+        return {"model": self.model}
+
     def create_optimizer(self) -> Optimizer:
         """Adam over all parameters with the config's learning rate."""
         return torch.optim.Adam(self.model.parameters(), lr=self.config.lr)
@@ -201,7 +214,8 @@ class BaseTrainer(ABC):
         """An epoch of steps over user-song pairs (2, P) in random order; returns the mean loss of a pair."""
         self.model.train()
         total = 0.0
-        for users, songs in self._batches(pairs):
+        given = batches(pairs, self.config.batch_size, self.sampling)
+        for users, songs in self.progress.track(given, num_batches(pairs, self.config.batch_size)):
             loss = self.objective.loss(self.model, graph, users, songs, self.sampling)
             total += self.step(loss) * len(users)
         return {"loss": total / pairs.shape[1]}
@@ -217,13 +231,17 @@ class BaseTrainer(ABC):
 
     def local_scores(self, graph: HeteroData) -> LocalScorer | None:
         """The local channel of the model as it is now; None where it has none."""
-        return self.model.local.scorer(listened_songs(self._seen_of(graph))) if self.model.local is not None else None
+        return (
+            self.model.local.scorer(listened_songs(self._message_graph_of(graph)))
+            if self.model.local is not None
+            else None
+        )
 
     @torch.no_grad()
     def embeddings(self, graph: HeteroData) -> Embeddings:
         """The model's vectors as they are now, from train edges only, on the CPU; later training leaves them alone."""
         self.model.eval()
-        user, song = self.model.encode(self._seen_of(graph))
+        user, song = self.model.encode(self._message_graph_of(graph))
         return Embeddings(*(rows.detach().cpu().clone() for rows in (user, song)))  # of `mf` they are the table itself
 
     # The loop
@@ -242,32 +260,53 @@ class BaseTrainer(ABC):
         Raises:
             InputError: when graph and config do not fit together, or the loss stops being a number.
         """
-        return self._train(self.prepare(graph), num_epochs, twin=None)
+        return self._run(self.prepare(graph), num_epochs, EpochControl())
 
     def refit(self, graph: HeteroData, history: Sequence[EpochRecord]) -> TrainingResults:
-        """Train anew on all listens, epoch by epoch as a first training, the twin, went up to its chosen epoch.
+        """Train once more on all listens, epoch by epoch as the first training went up to its chosen epoch.
 
         The number of epochs is the length of ``history``, and each has the learning rate of its record in place of a
         scheduler and of what ``on_epoch_start`` sets. Nothing is held out, so nothing is measured: ``evaluate`` and
         ``test`` are not called, no epoch is the best, nothing stops early, and the last weights stay. Both hooks are
-        called; ``on_epoch_end`` gets the twin's evaluation metrics of that epoch, and its answer is not followed.
+        called; ``on_epoch_end`` gets the first training's evaluation metrics of that epoch, and cannot stop the refit.
         A refit that was cut short goes on by itself, as ``train`` does.
 
         Args:
             graph: the whole graph, without masks.
-            history: the twin's records, see ``trainers.refit.chosen_history``.
+            history: the records of the first training, see ``chosen_history``.
 
         Raises:
             InputError: when the trainer trains on everything anyway, the graph is split, or ``train`` would refuse.
         """
-        refuse_refit(type(self), graph)
-        twin = Twin.of(history)
+        if self.trains_on_everything:
+            raise InputError(
+                f"{type(self).__name__} trains on all listens already, so there is nothing to refit; keep its model."
+            )
+        control = ReplayedEpochs(history)
         whole = self.prepare(with_all_for_training(graph))
-        require_all_for_training(whole, type(self))
-        return self._train(whole, len(twin.epochs), twin)
+        if has_masks(whole) and not bool(whole[LISTENS].train_mask.all()):
+            raise InputError(
+                f"prepare of {type(self).__name__} holds out listens of a refit, which trains on all of them; "
+                "let it keep the masks that a graph has."
+            )
+        return self._run(whole, len(history), control)
 
-    def _train(self, graph: HeteroData, num_epochs: int, twin: Twin | None) -> TrainingResults:
-        self._twin = twin
+    @classmethod
+    def chosen_history(cls, history: Sequence[EpochRecord], results: Mapping[str, Any]) -> list[EpochRecord]:
+        """Return the epochs that made the weights of a finished training: what ``refit`` repeats.
+
+        These are the epochs up to the best one if the trainer puts the best weights back, and all epochs otherwise.
+
+        Args:
+            history: one record an epoch, as ``train`` returns them.
+            results: ``best_epoch`` and ``epochs_run``, as ``train`` returns them.
+        """
+        best = results["best_epoch"] if cls.restores_best else None
+        return [dict(record) for record in history[: best or results["epochs_run"]]]
+
+    def _run(self, graph: HeteroData, num_epochs: int, control: EpochControl) -> TrainingResults:
+        """Run the epochs on a prepared graph: the loop of ``train`` and of ``refit``."""
+        self.control = control
         self._check(graph, num_epochs)
         self.earlier = self.find_earlier(graph)
         with ExitStack() as stack:
@@ -276,57 +315,48 @@ class BaseTrainer(ABC):
             self._start(graph, checkpoint, num_epochs)
             self.progress = stack.enter_context(TrainingProgress(num_epochs, self.current_epoch + 1))
             board = stack.enter_context(TensorBoard(self.tensorboard_dir, self.current_epoch))
-            self._run_epochs(graph, num_epochs, checkpoint, board)
+            while self.current_epoch < num_epochs and not self._stop:
+                self.current_epoch, self.current_batch = self.current_epoch + 1, 0
+                self.on_epoch_start()
+                control.set_learning_rate(self.current_epoch, self.optimizer)
+                rate = self.optimizer.param_groups[0]["lr"]
+                train_metrics = _as_floats(self.train_epoch(self.message_graph))
+                self._require_finite(train_metrics.get("loss", 0.0), "on average")
+                eval_metrics = control.measure(self._measured, graph)
+                self.history.append({"epoch": self.current_epoch, "lr": rate, **train_metrics, **eval_metrics})
+                known = control.metrics_for_hook(self.current_epoch, train_metrics, eval_metrics)
+                asked = bool(self.on_epoch_end(train_metrics, known))
+                self._stop = control.stops(partial(self._is_over, asked))
+                checkpoint.save(self._state(num_epochs))
+                board.epoch(self.history[-1])
+                if self.config.histograms:
+                    board.histograms(self.current_epoch, self.model)
+                self.progress.epoch(self.current_epoch, self._headline())
             results = self._finish(graph, num_epochs, checkpoint)
             board.result(self._described_config(), results)
-            return results
+        return results
 
-    def _run_epochs(self, graph: HeteroData, num_epochs: int, checkpoint: CheckpointFile, board: TensorBoard) -> None:
-        while self.current_epoch < num_epochs and not self._stop:
-            self.current_epoch += 1
-            self._run_epoch(graph)
-            checkpoint.save(self._state(num_epochs))
-            board.epoch(self.history[-1])
-            if self.config.histograms:
-                board.histograms(self.current_epoch, self.model)
-            self.progress.epoch(self.current_epoch, self._headline())
-
-    def _run_epoch(self, graph: HeteroData) -> None:
-        self.current_batch = 0
-        self.on_epoch_start()
-        if self._twin:
-            self._twin.replay_rate(self.current_epoch, self.optimizer)
-        rate = self.optimizer.param_groups[0]["lr"]
-        train_metrics = _as_floats(self.train_epoch(self.seen))
-        if "loss" in train_metrics:
-            self._require_finite(train_metrics["loss"], "on average")
-        eval_metrics = {} if self._twin else _as_floats(self.evaluate(graph))
-        self.history.append({"epoch": self.current_epoch, "lr": rate, **train_metrics, **eval_metrics})
-        self._stop = self._is_over(train_metrics, eval_metrics)
-
-    def _is_over(self, train_metrics: dict[str, float], eval_metrics: dict[str, float]) -> bool:
-        if self._twin:
-            self.on_epoch_end(train_metrics, self._twin.eval_metrics(self.current_epoch, train_metrics))
-            return False
-        self._watch(eval_metrics)
-        asked = self.on_epoch_end(train_metrics, eval_metrics)
-        told = self.listener(self.history) if self.listener else False
-        return bool(asked) or told or self.out_of_patience()
-
-    def _watch(self, metrics: dict[str, float]) -> None:
-        name = self.watched_metric()
+    def _measured(self, graph: HeteroData) -> dict[str, float]:
+        """Evaluate, remember the epoch if it is the best so far, and let the scheduler see the watched metric."""
+        metrics, name = _as_floats(self.evaluate(graph)), self.watched_metric()
         if name is None:
-            return
+            return metrics
         if name not in metrics:
             raise InputError(f"The watched metric '{name}' does not exist; set monitor to one of {', '.join(metrics)}.")
-        self.best.update(self.current_epoch, metrics[name], self.model if self.restores_best else None)
+        self.best.update(self.current_epoch, metrics[name], self.trained_modules() if self.restores_best else {})
         if self.scheduler:
             self.scheduler.step(metrics[name])
+        return metrics
+
+    def _is_over(self, asked: bool) -> bool:
+        """Return whether the hook, the callback or the patience ends the training; the callback sees every epoch."""
+        called_off = bool(self.epoch_callback(self.history)) if self.epoch_callback else False
+        return asked or called_off or self.out_of_patience()
 
     def _finish(self, graph: HeteroData, num_epochs: int, checkpoint: CheckpointFile) -> TrainingResults:
-        if self.best.weights is not None:
-            self.model.load_state_dict(self.best.weights)
-        test = self.test(graph) if self.tests_at_end and not self._twin else {}
+        for name, weights in self.best.weights.items():
+            self.trained_modules()[name].load_state_dict(weights)
+        test = self.control.measure(self.test, graph) if self.tests_at_end else {}
         checkpoint.finish()
         return {
             "history": [dict(record) for record in self.history],
@@ -348,28 +378,26 @@ class BaseTrainer(ABC):
         check_k(self.config.eval_k, int(graph["song"].num_nodes))
 
     def _start(self, graph: HeteroData, checkpoint: CheckpointFile, num_epochs: int) -> None:
-        self.seen, self._graph = self.learned_graph(graph).to(self.device), graph
-        if self.seen[LISTENS].edge_index.shape[1] == 0:
+        """Set everything that a training changes to its start, or to where the checkpoint left off."""
+        self.message_graph, self.eval_graph = self.learned_graph(graph).to(self.device), graph
+        if self.message_graph[LISTENS].edge_index.shape[1] == 0:
             raise InputError("The graph has no train edge, so there is nothing to learn from; hold out less.")
-        self._begin_anew(graph)
-        for name in checkpoint.others():
-            logger.info("%s is of another config, graph or code; it is left alone.", name)
-        state = checkpoint.load(num_epochs) if self.config.resume else None
-        if state is not None:
-            self._restore(state)
-            logger.info("Resuming after epoch %d of %d.", self.current_epoch, num_epochs)
-
-    def _begin_anew(self, graph: HeteroData) -> None:
         if self._initial_weights is None:
             self._initial_weights = {name: value.clone() for name, value in self.model.state_dict().items()}
         self.model.load_state_dict(self._initial_weights)
         if self.earlier:
             self.model.load_state_dict(start_from(self.earlier, self.model, graph))
         self.optimizer = self.create_optimizer()
-        self.scheduler = None if self._twin else self.create_scheduler()
+        self.scheduler = self.control.create_scheduler(self.create_scheduler)
         self.sampling = stream(self.config.seed, "sampling")
         self.current_epoch, self._stop = 0, False
         self.history, self.best = [], Best()
+        for name in checkpoint.others():
+            logger.info("%s is of another config, graph or code; it is left alone.", name)
+        state = checkpoint.load(num_epochs) if self.config.resume else None
+        if state is not None:
+            self._restore(state)
+            logger.info("Resuming after epoch %d of %d.", self.current_epoch, num_epochs)
 
     def _state(self, num_epochs: int) -> dict[str, Any]:
         return {
@@ -398,14 +426,11 @@ class BaseTrainer(ABC):
         self.load_extra_state(state["extra"])
 
     def _fingerprint(self, graph: HeteroData) -> str:
-        return fingerprint(self._what_is_computed(), graph_digest(graph), [type(self), type(self.model)])
-
-    def _what_is_computed(self) -> dict[str, Any]:
-        repeated = {"twin": self._twin.epochs} if self._twin else {}
-        return self._described_config() | {"device": self.device.type} | repeated
+        computed = self._described_config() | {"device": self.device.type, "replayed": self.control.replayed}
+        return fingerprint(computed, graph_digest(graph), [type(self), type(self.model)])
 
     def _described_config(self) -> dict[str, Any]:
-        """What a model is of; the model that it started from is named by its digest, wherever it lies."""
+        """Return what made the model: trainer, configs, and the digest of the model that it started from."""
         return {
             "trainer": trainer_name(type(self)),
             "model_config": self.model.config.model_dump(mode="json"),
@@ -425,23 +450,24 @@ class BaseTrainer(ABC):
         Raises:
             InputError: when nothing was trained yet.
         """
-        if self._graph is None:
+        if self.eval_graph is None:
             raise InputError("There is nothing to save: call train(graph, num_epochs) before save_model.")
-        embeddings = self.embeddings(self._graph)
-        refitted = {"refit": True, "num_epochs": self.current_epoch} if self._twin else {}
-        local = self.local_scores(self._graph)
+        embeddings = self.embeddings(self.eval_graph)
+        local = self.local_scores(self.eval_graph)
         return write_model(
-            Path(folder), self.model, embeddings, local, self._described_config() | refitted, self.history
+            Path(folder),
+            self.model,
+            embeddings,
+            local,
+            {**self._described_config(), **self.control.facts},
+            self.history,
         )
 
     # Small things
 
-    def _batches(self, pairs: Tensor) -> Iterator[Tensor]:
-        size = self.config.batch_size
-        return self.progress.track(batches(pairs, size, self.sampling), num_batches(pairs, size))
-
-    def _seen_of(self, graph: HeteroData) -> HeteroData:
-        return self.seen if graph is self._graph else self.learned_graph(graph).to(self.device)
+    def _message_graph_of(self, graph: HeteroData) -> HeteroData:
+        """Return what the model may read of a graph; for the graph of the training it is there already."""
+        return self.message_graph if graph is self.eval_graph else self.learned_graph(graph).to(self.device)
 
     def _headline(self) -> dict[str, float]:
         """Of the last epoch's metrics, those worth a line: the loss and the watched one first."""

@@ -1,4 +1,4 @@
-"""How a model with a local channel learns what each of its channels is worth."""
+"""Score calibration: a model with a local channel learns how much to trust each of its channels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch_geometric.data import HeteroData
 
 from models.base import Embeddings, SomeEmbeddings
 from models.graph.graph_cache import GraphCache
-from models.item_paths.listened_songs import ListenedSongs, listened_songs
+from models.item_paths.listened_songs import listened_songs
 from models.item_paths.local_channel import LocalChannel
 from trainers.sampling import KnownPairs, known_columns, sample_songs, train_pairs
 
@@ -36,35 +36,33 @@ class Calibration:
 
     def __init__(self, ratio: float, seed: int) -> None:
         self.ratio, self.seed = ratio, seed
-        self._chosen: GraphCache[tuple[Tensor, KnownPairs]] = GraphCache()
+        self._chosen: GraphCache[KnownPairs] = GraphCache()
 
     def pairs(self, graph: HeteroData) -> Tensor:
-        """The calibration pairs (2, K) of a graph, at least one."""
-        return self._of(graph)[0]
+        """Return the calibration pairs (2, K) of a graph, at least one."""
+        return self.known(graph).pairs
 
     def contains(self, graph: HeteroData, pairs: Tensor) -> Tensor:
-        """(B,) which pairs (2, B) are calibration pairs."""
+        """Return which of pairs (2, B) are calibration pairs: (B,) bool."""
         return self.known(graph).contains(*pairs)
 
     def known(self, graph: HeteroData) -> KnownPairs:
-        """The calibration pairs, sorted once."""
-        return self._of(graph)[1]
-
-    def _of(self, graph: HeteroData) -> tuple[Tensor, KnownPairs]:
-        return self._chosen.get(graph) or self._chosen.set(graph, self._choose(graph))
-
-    def _choose(self, graph: HeteroData) -> tuple[Tensor, KnownPairs]:
-        known = train_pairs(graph)
-        count = max(1, round(self.ratio * known.shape[1]))
-        order = torch.randperm(known.shape[1], generator=torch.Generator().manual_seed(self.seed))
-        pairs = known[:, order[:count].to(known.device)]
-        return pairs, KnownPairs(pairs, int(graph["song"].num_nodes))
+        """Return the calibration pairs of a graph, chosen once."""
+        chosen = self._chosen.get(graph)
+        if chosen is None:
+            pairs = train_pairs(graph)
+            count = max(1, round(self.ratio * pairs.shape[1]))
+            order = torch.randperm(pairs.shape[1], generator=torch.Generator().manual_seed(self.seed))
+            kept = pairs[:, order[:count].to(pairs.device)]
+            chosen = self._chosen.set(graph, KnownPairs(kept, int(graph["song"].num_nodes)))
+        return chosen
 
 
-class Draw(NamedTuple):
-    """Pairs of which the channels learn in a step, and the songs that they compete with.
+class CalibrationBatch(NamedTuple):
+    """The calibration pairs of one step, and the songs that they compete with.
 
-    Shapes: users (B,), ascending; row (K,), each pair's place among them; songs (K,), the pairs' songs; negatives (C,).
+    Shapes: users (B,), ascending; row (K,), the place of each pair's user among them; songs (K,), the pairs' songs;
+    negatives (C,).
     """
 
     users: Tensor
@@ -73,40 +71,37 @@ class Draw(NamedTuple):
     negatives: Tensor
 
     @classmethod
-    def of(cls, pairs: Tensor, num_songs: int, batch: int, negatives: int, generator: Generator) -> Draw:
-        """Draw from the calibration pairs (2, K) and from all songs.
+    def draw(
+        cls, pairs: Tensor, num_songs: int, batch_size: int, num_negatives: int, generator: Generator
+    ) -> CalibrationBatch:
+        """Draw some of the calibration pairs (2, K), and some of all songs.
 
         Args:
-            batch: pairs that the vectors learn from in the step.
-            negatives: songs that those compete with; 0 means all.
+            batch_size: pairs that the vectors learn from in the step.
+            num_negatives: songs that those compete with; 0 means all.
         """
-        count = min(max(batch // SHARE, LEAST_PAIRS), MOST_PAIRS)
+        count = min(max(batch_size // SHARE, LEAST_PAIRS), MOST_PAIRS)
         pairs = pairs[:, torch.randperm(pairs.shape[1], generator=generator)[:count].to(pairs.device)].cpu()
         users, row = pairs[0].unique(return_inverse=True)
-        chosen = sample_songs(num_songs, min(negatives or MOST_SONGS, MOST_SONGS), generator)
-        return cls(users, row, pairs[1], chosen)
+        negatives = sample_songs(num_songs, min(num_negatives or MOST_SONGS, MOST_SONGS), generator)
+        return cls(users, row, pairs[1], negatives)
 
 
-def channel_loss(local: LocalChannel, graph: HeteroData, embeddings: Embeddings | SomeEmbeddings, draw: Draw) -> Tensor:
-    """Cross-entropy of calibration pairs against sampled songs under the whole score; see ``sampled_softmax``.
+def channel_loss(
+    local: LocalChannel, graph: HeteroData, embeddings: Embeddings | SomeEmbeddings, batch: CalibrationBatch
+) -> Tensor:
+    """Return the cross-entropy of calibration pairs against sampled songs under the whole score: a scalar.
 
-    The vectors are taken as they are, and only those of the drawn users and songs are read: only the channel's
-    parameters get a gradient.
+    The formula is that of ``sampled_softmax``. The vectors are constants here, and only those of the batch are read:
+    only the channel's parameters get a gradient.
     """
     known = listened_songs(graph)
     num_songs = len(known.log_listeners)
-    own, others = _scores(local, known, embeddings, draw)
-    others[known_columns(known.listens, draw.users, draw.negatives, num_songs).unbind()] = -math.inf
-    rest = others.logsumexp(1) + math.log(num_songs / len(draw.negatives))
-    return (torch.logaddexp(rest[draw.row], own) - own).mean().to(embeddings.device)
-
-
-def _scores(
-    local: LocalChannel, known: ListenedSongs, embeddings: Embeddings | SomeEmbeddings, draw: Draw
-) -> tuple[Tensor, Tensor]:
-    """Scores of the pairs (K,) and of each user's candidates (B, C)."""
-    user, song = embeddings.of_users(draw.users).detach(), embeddings.of_songs(draw.songs).detach()
-    own = (user[draw.row.to(user.device)] * song).sum(1).cpu()
-    others = (user @ embeddings.of_songs(draw.negatives).detach().T).cpu()
-    pairs = local.pair_scores(known, draw.users[draw.row], draw.songs, own)
-    return pairs, local.scores(known, draw.users, draw.negatives, others)
+    user, song = embeddings.of_users(batch.users).detach(), embeddings.of_songs(batch.songs).detach()
+    similarity = (user[batch.row.to(user.device)] * song).sum(1).cpu()  # (K,)
+    others = (user @ embeddings.of_songs(batch.negatives).detach().T).cpu()  # (B, C)
+    own = local.pair_scores(known, batch.users[batch.row], batch.songs, similarity)
+    scores = local.scores(known, batch.users, batch.negatives, others)
+    scores[known_columns(known.listens, batch.users, batch.negatives, num_songs).unbind()] = -math.inf
+    rest = scores.logsumexp(1) + math.log(num_songs / len(batch.negatives))
+    return (torch.logaddexp(rest[batch.row], own) - own).mean().to(embeddings.device)

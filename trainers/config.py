@@ -1,14 +1,12 @@
-"""Keys of ``training_config`` that every trainer understands, and how a key of another trainer is refused."""
+"""Keys of ``training_config`` that every trainer understands."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from data.config import Config
-from data.errors import InputError
 from data.search import Choices, Range
 
 
@@ -71,28 +69,3 @@ class TrainingConfig(Config):
         if self.loss == "bpr" and "num_negatives" in self.model_fields_set:
             raise ValueError("num_negatives is for the softmax loss; bpr takes one negative a pair, so remove the key")
         return self
-
-
-def parse_keys(kind: type[TrainingConfig], given: Mapping[str, Any]) -> TrainingConfig:
-    """Validate a ``training_config`` for a trainer whose ``Config`` is ``kind``.
-
-    Raises:
-        InputError: for a value that is not allowed or a key that is not known; where the key belongs to another
-            trainer, that trainer is named.
-    """
-    for key in given:
-        if key not in kind.model_fields:
-            _refuse_key_of_others(key)
-    return kind.parse(given, "training_config")
-
-
-def _refuse_key_of_others(key: str) -> None:
-    from trainers.factory import trainers_with_key  # at the time of the error: it imports every trainer
-
-    owners = trainers_with_key(key)
-    if owners:
-        named = " and ".join(f"'{name}'" for name in owners)
-        raise InputError(
-            f"training_config has the key '{key}', which belongs to {named} and which this trainer does "
-            f"not know; remove it or choose another trainer."
-        )

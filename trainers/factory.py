@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
-from data.code.lookup import class_path, find_class, require_subclass
+from data.code.lookup import find_class, require_subclass
 from data.errors import InputError
+from trainers.base import BaseTrainer
+from trainers.config import TrainingConfig
+from trainers.names import ENTRY_POINTS, TRAINERS, register_trainer, registered_class
 
-if TYPE_CHECKING:
-    from trainers.base import BaseTrainer
-    from trainers.config import TrainingConfig
-
-TRAINERS = {
-    "simple": "trainers.simple:SimpleTrainer",
-    "advanced": "trainers.advanced:AdvancedTrainer",
-    "adversarial": "trainers.adversarial.adversarial_trainer:AdversarialTrainer",
-    "curriculum": "trainers.curriculum:CurriculumTrainer",
-    "federated": "trainers.federated.federated_trainer:FederatedTrainer",
-    "meta": "trainers.meta.meta_trainer:MetaTrainer",
-    "multitask": "trainers.multitask.multitask_trainer:MultiTaskTrainer",
-    "online": "trainers.online:OnlineTrainer",
-}
-ENTRY_POINTS = "songgraph.trainers"
-"""Group of entry points by which an installed package gives a trainer of its own a short name."""
-
-_registered: dict[str, type] = {}
-T = TypeVar("T", bound=type)
+__all__ = ["create_trainer", "parse_training_config", "register_trainer", "trainer_class", "trains_on_everything"]
 
 
 def create_trainer(
@@ -37,7 +22,7 @@ def create_trainer(
     output_dir: str | Path = "artifacts/training",
     tensorboard_dir: str | Path | None = None,
 ) -> BaseTrainer:
-    """A trainer by name.
+    """Build a trainer by name.
 
     Args:
         trainer_type: a name in ``TRAINERS``, a registered name, the name of an installed package's entry point, or
@@ -47,7 +32,9 @@ def create_trainer(
     Raises:
         InputError: for an unknown name, a class that is no ``BaseTrainer``, or a config that is not allowed.
     """
-    return trainer_class(trainer_type)(
+    trainer = trainer_class(trainer_type)
+    _refuse_keys_of_others(trainer, training_config)
+    return trainer(
         model_config=model_config,
         training_config=training_config,
         output_dir=output_dir,
@@ -55,34 +42,16 @@ def create_trainer(
     )
 
 
-def register_trainer(name: str) -> Callable[[T], T]:
-    """Class decorator that makes a trainer known to ``create_trainer`` under ``name``, once its module is imported.
+def trainer_class(name: str) -> type[BaseTrainer]:
+    """Return the class of a trainer's name.
 
     Raises:
-        InputError: for the name of one of our own trainers.
+        InputError: for an unknown name, or a class that is no ``BaseTrainer``.
     """
-    if name in TRAINERS:
-        raise InputError(f"The trainer name '{name}' is taken by {TRAINERS[name]}; register under another name.")
-
-    def register(trainer: T) -> T:
-        _registered[name] = trainer
-        return trainer
-
-    return register
-
-
-def trainer_path(name: str) -> str:
-    """``module:Class`` of a trainer's name, without importing it; raises InputError for an unknown name."""
-    return _path_of(_registered[name]) if name in _registered else class_path("trainer", name, TRAINERS, ENTRY_POINTS)
-
-
-def trainer_class(name: str) -> type[BaseTrainer]:
-    """The class of a trainer's name; raises InputError for an unknown name or a class that is no ``BaseTrainer``."""
-    from trainers.base import BaseTrainer
-
+    registered = registered_class(name)
     found: type[BaseTrainer]
-    if name in _registered:
-        found = require_subclass("trainer", _registered[name], BaseTrainer)
+    if registered:
+        found = require_subclass("trainer", registered, BaseTrainer)
     else:
         found = find_class("trainer", name, TRAINERS, BaseTrainer, ENTRY_POINTS)
     return found
@@ -90,27 +59,28 @@ def trainer_class(name: str) -> type[BaseTrainer]:
 
 def parse_training_config(name: str, training_config: Mapping[str, Any]) -> TrainingConfig:
     """Validate a ``training_config`` for the trainer ``name`` without building it; raises InputError."""
-    from trainers.config import parse_keys
-
-    return parse_keys(trainer_class(name).Config, training_config)
+    trainer = trainer_class(name)
+    _refuse_keys_of_others(trainer, training_config)
+    return trainer.Config.parse(training_config, "training_config")
 
 
 def trains_on_everything(name: str) -> bool:
-    """Whether the trainer ``name`` trains on held-out edges too, so that its numbers are in-sample only."""
+    """Return whether the trainer ``name`` trains on held-out edges too, so that its numbers are in-sample only."""
     return trainer_class(name).trains_on_everything
 
 
-def trainer_name(trainer: type[BaseTrainer]) -> str:
-    """The name that ``create_trainer`` takes for a class: its short one if it has one."""
-    path = _path_of(trainer)
-    registered = {name: _path_of(known) for name, known in _registered.items()}
-    return next((name for name, target in (TRAINERS | registered).items() if target == path), path)
+def _refuse_keys_of_others(trainer: type[BaseTrainer], training_config: Mapping[str, Any]) -> None:
+    """Raise InputError for a key that another trainer has, and name that trainer."""
+    for key in training_config:
+        owners = [] if key in trainer.Config.model_fields else _trainers_with_key(key)
+        if owners:
+            named = " and ".join(f"'{name}'" for name in owners)
+            raise InputError(
+                f"training_config has the key '{key}', which belongs to {named} and which this trainer does "
+                f"not know; remove it or choose another trainer."
+            )
 
 
-def trainers_with_key(key: str) -> list[str]:
-    """Short names of the trainers that brought ``key`` into ``training_config``, without those that inherit it."""
+def _trainers_with_key(key: str) -> list[str]:
+    """Return short names of the trainers that brought ``key``, without those that inherit it; imports all of them."""
     return [name for name in TRAINERS if key in trainer_class(name).Config.__annotations__]
-
-
-def _path_of(trainer: type) -> str:
-    return f"{trainer.__module__}:{trainer.__qualname__}"

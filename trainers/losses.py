@@ -29,15 +29,8 @@ class Candidates(NamedTuple):
     population: int
 
 
-class Positives(NamedTuple):
-    """Pairs of a batch, by user: rows (P,), rising, says which user's each is, and songs (P, D) are their vectors."""
-
-    rows: Tensor
-    songs: Tensor
-
-
-def sampled_softmax(users: Tensor, positives: Positives, candidates: Candidates, temperature: float) -> Tensor:
-    """Cross-entropy of each positive against the candidates that its user does not know, averaged over the pairs.
+def sampled_softmax(users: Tensor, songs: Tensor, rows: Tensor, candidates: Candidates, temperature: float) -> Tensor:
+    """Return the cross-entropy of each positive against the candidates that its user does not know, as their mean.
 
     With s(u, i) = z_u . z_i / temperature, a positive (u, i), S songs and C of them sampled uniformly,
 
@@ -45,18 +38,17 @@ def sampled_softmax(users: Tensor, positives: Positives, candidates: Candidates,
 
     S / C makes the sum an unbiased estimate of the full one; with all songs it is 1 and the loss is exact. A user's
     train songs are hidden when songs are ranked, so the others never compete with them: the loss is the likelihood of
-    the next new song. The sum is the same for all pairs of a user, and made once.
+    the next new song. The sum is the same for all pairs of a user, so it is computed once.
 
-    Scores are made in blocks of rows and turned into gradients at once, so memory does not grow with B x C.
+    Scores are computed in blocks of rows and turned into gradients at once, so memory does not grow with B x C.
 
     Sources: Wu et al., "On the Effectiveness of Sampled Softmax Loss for Item Recommendation", TOIS 2024; Jean et
     al., "On Using Very Large Target Vocabulary for Neural Machine Translation", ACL 2015 (the correction).
 
-    Shapes: users (B, D), the vectors of the users; result a scalar.
+    Shapes: users (B, D), vectors of the users; songs (P, D), vectors of the positives, ordered by user; rows (P,),
+    rising, the row in ``users`` of each positive's user; result a scalar.
     """
-    loss: Tensor = _SampledSoftmax.apply(
-        users, positives.songs, candidates.vectors, positives.rows, candidates, temperature
-    )
+    loss: Tensor = _SampledSoftmax.apply(users, songs, candidates.vectors, rows, candidates, temperature)
     return loss
 
 

@@ -88,11 +88,11 @@ class OnlineTrainer(AdvancedTrainer):
         Raises:
             InputError: nothing was trained yet, the model has seen what the graph holds out, or ``train`` would refuse.
         """
-        if self._graph is None:
+        if self.eval_graph is None:
             raise InputError("There is no model to update: call train(graph, num_epochs) before update.")
-        graph, seen = self.prepare(graph), SeenPairs.of(self._graph)
+        graph, seen = self.prepare(graph), SeenPairs.of(self.eval_graph)
         require_unseen(check_seen_pairs(graph, seen))
-        self._in_memory = _Known(EarlierModel.of(self.model, self._graph), seen, self.num_updates, new_events)
+        self._in_memory = _Known(EarlierModel.of(self.model, self.eval_graph), seen, self.num_updates, new_events)
         try:
             self._take_model(node_counts(graph))
             return self.train(graph, num_epochs)
@@ -136,9 +136,9 @@ class OnlineTrainer(AdvancedTrainer):
         return old[:, torch.randperm(old.shape[1], generator=self.sampling)[:count].to(old.device)]
 
     def _why_full(self, num_updates: int, is_new: Tensor) -> str:
-        """Why an update is not enough; empty where it is. A refit does what its twin did."""
-        if self._twin:
-            return "" if "new_pairs" in self._twin.epochs[0] else "the model that it repeats had one"
+        """Why an update is not enough; empty where it is. A refit repeats what the first training did."""
+        if self.control.replayed:
+            return "" if "new_pairs" in self.control.replayed[0] else "the model that it repeats had one"
         if num_updates >= self.config.max_updates:
             return f"the earlier model was updated {num_updates} times since its last one (max_updates)"
         share = float(is_new.float().mean())

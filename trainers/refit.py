@@ -1,15 +1,14 @@
-"""Training once more on all listens: how long, at which rates, and on what.
+"""A refit: the training of a chosen model, repeated on all listens.
 
 A model that was chosen on held-out listens has not learned from them, and they are the newest ones. Its refit repeats
-the training on everything. Nothing is left to watch, so all that a metric decided is taken from the first training.
+the training on everything. Nothing is left to measure, so all that a metric decided is taken from the first training.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch.optim import Optimizer
@@ -17,71 +16,65 @@ from torch_geometric.data import HeteroData
 
 from data.errors import InputError
 from data.graph import LISTENS, MASKS, has_masks
+from trainers.loop.epoch_control import EpochControl, Metrics
 from trainers.loop.training_results import EpochRecord
 
-if TYPE_CHECKING:
-    from trainers.base import BaseTrainer
 
+class ReplayedEpochs(EpochControl):
+    """Repeats the epochs of a first training: their number and their learning rates. Measures nothing, never stops.
 
-@dataclass(frozen=True)
-class Twin:
-    """The training that a refit repeats: its epochs up to the chosen one, at least one, from the first on."""
+    Args:
+        history: the records of the first training up to the chosen epoch, at least one.
 
-    epochs: tuple[EpochRecord, ...]
+    Raises:
+        InputError: the history does not hold each epoch from 1 on, with its learning rate.
+    """
 
-    @classmethod
-    def of(cls, history: Sequence[EpochRecord]) -> Twin:
-        """Raises InputError for a history that does not hold each epoch from 1 on, with its learning rate."""
-        told = [(record.get("epoch"), isinstance(record.get("lr"), float | int)) for record in history]
-        if not told or told != [(epoch, True) for epoch in range(1, len(told) + 1)]:
+    def __init__(self, history: Sequence[EpochRecord]) -> None:
+        found = [(record.get("epoch"), isinstance(record.get("lr"), float | int)) for record in history]
+        if not found or found != [(epoch, True) for epoch in range(1, len(found) + 1)]:
             raise InputError(
                 "A refit repeats a training epoch by epoch, but this history does not hold epochs 1, 2, … each with "
                 "its lr; give the records of a trainer's history up to the chosen epoch."
             )
-        return cls(tuple(history))
+        self.replayed = tuple(history)
+        self.facts = {"refit": True, "num_epochs": len(history)}
 
-    def replay_rate(self, epoch: int, optimizer: Optimizer) -> None:
+    def create_scheduler(self, create: Callable[[], Any]) -> None:
+        """Return None: the learning rates are known."""
+
+    def set_learning_rate(self, epoch: int, optimizer: Optimizer) -> None:
         """Set the epoch's learning rate; further groups of parameters keep their ratio to the first."""
-        rate = self.epochs[epoch - 1]["lr"]
+        rate = self.replayed[epoch - 1]["lr"]
         first = optimizer.param_groups[0]["lr"]
         for group in optimizer.param_groups:
             group["lr"] = rate if group["lr"] == first else group["lr"] * (rate / first if first else 1.0)
 
-    def eval_metrics(self, epoch: int, train_metrics: Mapping[str, float]) -> dict[str, float]:
-        """What ``evaluate`` said in that epoch of the first training."""
-        of_the_epoch = {"epoch", "lr", *train_metrics}
-        return {name: value for name, value in self.epochs[epoch - 1].items() if name not in of_the_epoch}
+    def measure(self, metrics: Callable[[HeteroData], Metrics], graph: HeteroData) -> Metrics:
+        """Return no metrics."""
+        return {}
+
+    def metrics_for_hook(self, epoch: int, train_metrics: Metrics, eval_metrics: Metrics) -> Metrics:
+        """Return what ``evaluate`` returned in that epoch of the first training."""
+        others = {"epoch", "lr", *train_metrics}
+        return {name: value for name, value in self.replayed[epoch - 1].items() if name not in others}
+
+    def stops(self, is_over: Callable[[], bool]) -> bool:
+        """Return False."""
+        return False
 
 
-def chosen_history(
-    trainer: type[BaseTrainer], history: Sequence[EpochRecord], results: Mapping[str, Any]
-) -> list[EpochRecord]:
-    """The epochs that made the weights of a finished training: what ``BaseTrainer.refit`` takes.
+def with_all_for_training(graph: HeteroData) -> HeteroData:
+    """Return the graph with masks that hold nothing out, so that no trainer splits it; ``graph`` is not changed.
 
-    Up to the best epoch where the trainer puts its weights back, and all epochs otherwise.
-
-    Args:
-        results: ``best_epoch`` and ``epochs_run``, as ``train`` returns them.
+    Raises:
+        InputError: the graph is split.
     """
-    best = results["best_epoch"] if trainer.restores_best else None
-    return [dict(record) for record in history[: best or results["epochs_run"]]]
-
-
-def refuse_refit(trainer: type[BaseTrainer], graph: HeteroData) -> None:
-    """Raise InputError where a refit would repeat the first training, or learn from listens without attributes."""
-    if trainer.trains_on_everything:
-        raise InputError(
-            f"{trainer.__name__} trains on all listens already, so there is nothing to refit; keep its model."
-        )
     if has_masks(graph):
         raise InputError(
             "The graph is split, and the attributes of its held-out listens are blank; "
             "give refit the graph that it was split from."
         )
-
-
-def with_all_for_training(graph: HeteroData) -> HeteroData:
-    """A graph with masks that hold nothing out, so that no trainer splits it; ``graph`` is not changed."""
     whole = copy.copy(graph)
     count = whole[LISTENS].edge_index.shape[1]
     for mask in MASKS:
@@ -89,10 +82,7 @@ def with_all_for_training(graph: HeteroData) -> HeteroData:
     return whole
 
 
-def require_all_for_training(graph: HeteroData, trainer: type[BaseTrainer]) -> None:
-    """Raise InputError for a trainer whose ``prepare`` holds out listens of a graph that is split already."""
-    if has_masks(graph) and not bool(graph[LISTENS].train_mask.all()):
-        raise InputError(
-            f"prepare of {trainer.__name__} holds out listens of a refit, which trains on all of them; "
-            "let it keep the masks that a graph has."
-        )
+def chosen_history(trainer: Any, history: Sequence[EpochRecord], results: Mapping[str, Any]) -> list[EpochRecord]:
+    """Return ``trainer.chosen_history(history, results)``, under the name that earlier versions documented."""
+    chosen: list[EpochRecord] = trainer.chosen_history(history, results)
+    return chosen

@@ -20,12 +20,12 @@ from claims.shilling import attacked
 from data.graph import LISTENS, message_graph, node_counts
 from evaluation.evaluation import evaluate
 from evaluation.ranking import rank
+from evaluation.seed_comparison import Run, across_seeds, difference
 from evaluation.statistics.intervals import Interval
-from evaluation.statistics.seed_comparison import Run, across_seeds, difference
 from evaluation.vector_scores import VectorScores
 from models.base import Embeddings
 from tasks.run_config import RunConfig, load_run_config
-from trainers.adversarial.adversarial_trainer import AdversarialConfig
+from trainers.adversarial.adversarial_config import AdversarialConfig
 from trainers.adversarial.fake_users import distrust
 from trainers.adversarial.perturbation import gradient, moved, root_mean_square, with_unit_rows
 from trainers.base import BaseTrainer
@@ -67,7 +67,7 @@ def claims(seeds: Sequence[int], folder: Path) -> list[Claim]:
 
 def graph_of(run: RunConfig, folder: Path) -> HeteroData:
     """The training graph of a made-up log."""
-    return made_up(run.synthetic_config(), folder).split(run.split_config())
+    return made_up(run.synthetic, folder).split(run.split)
 
 
 @dataclass(frozen=True)
@@ -176,11 +176,13 @@ def perturbations(trainer: BaseTrainer, vectors: Embeddings) -> dict[str, tuple[
 def uphill(trainer: BaseTrainer, vectors: Embeddings) -> Embeddings:
     """Gradient of the ranking loss of all train pairs, against all songs or, with bpr, one song a pair."""
     leaves = Embeddings(*(rows.clone().requires_grad_() for rows in vectors))
-    pairs, negatives = train_pairs(trainer.seen), torch.arange(len(vectors.song))
+    pairs, negatives = train_pairs(trainer.message_graph), torch.arange(len(vectors.song))
     if trainer.config.loss == "bpr":
         negatives = KnownPairs(pairs, len(vectors.song)).negatives(pairs[0], stream(trainer.config.seed, "uphill"))
     step = Step(pairs, negatives, None)
-    return gradient(PairObjective(trainer.config).ranking_loss(trainer.model, trainer.seen, leaves, step), leaves)
+    return gradient(
+        PairObjective(trainer.config).ranking_loss(trainer.model, trainer.message_graph, leaves, step), leaves
+    )
 
 
 def noise(vectors: Embeddings, seed: int) -> Embeddings:

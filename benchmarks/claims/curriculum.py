@@ -18,7 +18,7 @@ from claims.claim import Claim
 from claims.made_up import usual_graph, usual_run
 from data.graph import node_counts
 from evaluation.evaluation import evaluate
-from evaluation.statistics.seed_comparison import Run, difference, said
+from evaluation.seed_comparison import Run, difference, format_difference
 from tasks.run_config import RunConfig
 from trainers.factory import create_trainer
 
@@ -53,7 +53,7 @@ def claim(
     mean = np.mean([np.mean(own["recall"]) for own, _ in found])
     cost = sum(seconds for _, seconds in found) / sum(budgets)
     what = f"better than `advanced` in its time, by {measure}"
-    return Claim("curriculum", what, f"recall@{K} {mean:.4f}: {said(gain)}", gain.low > 0, cost)
+    return Claim("curriculum", what, f"recall@{K} {mean:.4f}: {format_difference(gain)}", gain.low > 0, cost)
 
 
 def trained(
@@ -71,7 +71,7 @@ def trained(
     trainer.tests_at_end = False
     started = time.process_time()
     if budget is not None:
-        trainer.listener = lambda history: time.process_time() - started >= budget
+        trainer.epoch_callback = lambda history: time.process_time() - started >= budget
     trainer.train(graph, run.num_epochs)
     seconds = time.process_time() - started
     recall = evaluate(trainer.score(graph), graph, "test", K).per_user[f"recall@{K}"]

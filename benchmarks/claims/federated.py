@@ -20,7 +20,7 @@ from claims.made_up import made_up, usual_run
 from data.graph import LISTENS, message_graph, node_counts
 from data.synthetic.log import SyntheticConfig
 from evaluation.evaluation import Evaluation, evaluate
-from evaluation.statistics.seed_comparison import AcrossSeeds, across_seeds, difference
+from evaluation.seed_comparison import AcrossSeeds, across_seeds, difference
 from trainers.base import BaseTrainer
 from trainers.factory import create_trainer
 from trainers.federated.client import CATALOGUE, Client, graph_of, groups_of_users, split_parameters
@@ -64,14 +64,14 @@ def claims(seeds: Sequence[int], folder: Path) -> list[Claim]:
     run = usual_run()
     training = {**run.training, "num_eval_users": None}
     model = {**run.model, "architecture": "mf"}
-    graph = made_up(run.synthetic_config(), folder / "small").split(run.split_config())
+    graph = made_up(run.synthetic, folder / "small").split(run.split)
     make = Maker(graph, model, training, folder / "trainings")
     central = [make("advanced", seed, 40) for seed in seeds]
     together = [make("federated", seed, ROUNDS, FEDERATED) for seed in seeds]
     apart = [make("federated", seed, ROUNDS, {**FEDERATED, "offline_rate": OFFLINE}) for seed in seeds]
     leaks = leaked(graph, make.model, training, together)
     rows = [rounds_row(central, together), offline_row(together, apart, central), leak_row(leaks, together, central)]
-    many = made_up(MANY_USERS, folder / "many").split(run.split_config())
+    many = made_up(MANY_USERS, folder / "many").split(run.split)
     return [*rows, privacy_row(Maker(many, {**model, "embedding_dim": 8}, training, folder / "private"), seeds)]
 
 

@@ -67,4 +67,4 @@ def built(events: Path, folder: Path) -> MadeUp:
 def usual_graph(folder: Path) -> HeteroData:
     """The training graph of ``make train``."""
     run = usual_run()
-    return made_up(run.synthetic_config(), folder).split(run.split_config())
+    return made_up(run.synthetic, folder).split(run.split)

@@ -25,7 +25,7 @@ from data.weights import WeightConfig
 from evaluation.metrics.accuracy import ranking_metrics
 from evaluation.new_users import NewUsers
 from evaluation.ranking import rank
-from evaluation.statistics.seed_comparison import AcrossSeeds, across_seeds
+from evaluation.seed_comparison import AcrossSeeds, across_seeds
 from models.factory import create_model
 from models.few_shot import KnownSongs, mean_of_songs
 from tasks.run_config import RunConfig
@@ -75,7 +75,7 @@ def claims(seeds: Sequence[int], folder: Path) -> list[Claim]:
 
 def held_out_world(folder: Path, run: RunConfig, fold: int = 0, without: Sequence[int] = ()) -> World:
     """The made-up log with a fold of its users taken out, and perhaps further folds that nobody sees."""
-    whole, listens = made_up(run.synthetic_config(), folder)
+    whole, listens = made_up(run.synthetic, folder)
     fold_of = _fold_of_user(whole)
     user, song = whole[LISTENS].edge_index.numpy()
     held_out = [song[user == one] for one in np.flatnonzero(fold_of == fold)]

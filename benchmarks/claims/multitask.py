@@ -19,8 +19,8 @@ from claims.claim import Claim
 from claims.made_up import made_up, usual_run
 from data.graph import LISTENS, node_counts
 from evaluation.evaluation import evaluate
+from evaluation.seed_comparison import Run, across_seeds, difference, format_difference
 from evaluation.statistics.intervals import Interval
-from evaluation.statistics.seed_comparison import Run, across_seeds, difference, said
 from tasks.run_config import RunConfig
 from trainers.advanced import AdvancedTrainer
 from trainers.multitask.label_metrics import ItemMeans, Labelled, auc, calibration_error
@@ -80,8 +80,8 @@ def claims(seeds: Sequence[int], folder: Path) -> list[Claim]:
 
 def made_up_log(run: RunConfig, folder: Path) -> Log:
     """The log of ``make train``, split as there."""
-    log = made_up(run.synthetic_config(), folder)
-    whole, graph = log.whole, log.split(run.split_config())
+    log = made_up(run.synthetic, folder)
+    whole, graph = log.whole, log.split(run.split)
     test = graph[LISTENS].test_mask
     return Log(graph, whole[LISTENS].edge_index[:, test], whole[LISTENS].completion[test].double().numpy())
 
@@ -112,8 +112,9 @@ def completion_row(log: Log, trained: Sequence[Trained], cost: float) -> Claim:
     own = np.mean([one.told["completion_auc"] for one in trained])
     error = across_seeds(runs, 0)["error"]
     measured = (
-        f"error {error.mean:.4f}; less than the shrunk mean by {said(gains[1])}; than the plain mean by "
-        f"{said(gains[0])}; AUC {area:.3f} (on the trainer's own kept pairs {own:.3f}), calibration error {off:.3f}"
+        f"error {error.mean:.4f}; less than the shrunk mean by {format_difference(gains[1])}; than the plain mean by "
+        f"{format_difference(gains[0])}; AUC {area:.3f} (on the trainer's own kept pairs {own:.3f}), calibration error "
+        f"{off:.3f}"
     )
     what = "completion of new pairs: less squared error than the per-song mean, shrunk or not"
     return Claim("multitask", what, measured, all(gain.low > 0 for gain in gains), cost)
@@ -135,7 +136,7 @@ def recall_row(model: str, trained: Sequence[Trained], advanced: Sequence[Traine
     both = [[{RECALL: one.run[RECALL]} for one in side] for side in (trained, advanced)]
     gap = difference(*both, seed=0)[RECALL]
     levels = [across_seeds(side, 0)[RECALL].mean for side in both]
-    measured = f"{levels[0]:.4f}, advanced {levels[1]:.4f}: {said(gap)}"
+    measured = f"{levels[0]:.4f}, advanced {levels[1]:.4f}: {format_difference(gap)}"
     what = f"no loss of {RECALL} with {model}: the interval does not lie below 0"
     return Claim("multitask", what, measured, gap.high >= 0, cost)
 

@@ -23,7 +23,7 @@ from data.split import SplitConfig
 from data.vocabulary import rows_of
 from evaluation.evaluation import Evaluation, evaluate
 from evaluation.ranking import Score
-from evaluation.statistics.seed_comparison import Run, across_seeds, difference, said
+from evaluation.seed_comparison import Run, across_seeds, difference, format_difference
 from tasks.run_config import RunConfig
 from trainers.advanced import AdvancedTrainer
 from trainers.base import BaseTrainer
@@ -76,7 +76,7 @@ def against_full(full: Sequence[Side], online: Sequence[Side], cost: float) -> C
     bar = [{"recall": SHARE * np.asarray(side.run()["recall"])} for side in full]
     above = difference([side.run() for side in online], bar, seed=0)["recall"]
     ours, theirs = (across_seeds([side.run() for side in sides], seed=0)["recall"] for sides in (online, full))
-    share = f"{ours.mean / theirs.mean:.1%}; above the bar by {said(above)}"
+    share = f"{ours.mean / theirs.mean:.1%}; above the bar by {format_difference(above)}"
     told = f"recall@{K} {ours.mean:.4f}, full {theirs.mean:.4f}: {share}"
     what = f"{NIGHTS} nights: {SHARE:.0%} of a full training's recall in {MOST_TIME:.0%} of its time"
     return Claim("online", what, told, above.low > 0 and cost <= MOST_TIME, cost)
@@ -85,7 +85,9 @@ def against_full(full: Sequence[Side], online: Sequence[Side], cost: float) -> C
 def against_left(online: Sequence[Side], left: Sequence[Side], cost: float) -> Claim:
     """Reached where the model that was left as it was is worse, with the whole interval."""
     gain = difference([side.run() for side in online], [side.run() for side in left], seed=0)["recall"]
-    return Claim("online", "better than the model left as it was", f"recall@{K} {said(gain)}", gain.low > 0, cost)
+    return Claim(
+        "online", "better than the model left as it was", f"recall@{K} {format_difference(gain)}", gain.low > 0, cost
+    )
 
 
 def nights(folder: Path) -> list[HeteroData]:

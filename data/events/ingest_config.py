@@ -16,7 +16,7 @@ from data.events.schema import EVENTS
 class IngestConfig(Config):
     """Where the log is, the names of its columns, and which events are used."""
 
-    events: tuple[str, ...] = Field(min_length=1)
+    events: tuple[str, ...] = ()
     """Files, folders or globs, found when the run starts; a single one may be a plain string."""
     track_artists: tuple[str, ...] = ()
     """A separate table of ``track_id`` and ``artist_id`` (and ``artist_name``, ``track_name``), if there is one."""
@@ -44,7 +44,7 @@ class IngestConfig(Config):
     @field_validator("events", "track_artists", mode="before")
     @classmethod
     def _one_or_many(cls, given: Any) -> Any:
-        if given is None:
+        if not given:
             return ()
         return (str(given),) if isinstance(given, (str, Path)) else tuple(map(str, given))
 

@@ -1,4 +1,4 @@
-"""The leakage audit: refuses to train where anything held out can be reached. ``python -m evaluation.audit``."""
+"""The leakage audit: refuse to train if anything held out can be reached. ``python -m evaluation.audit`` runs it."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""The whole audit of a training graph, and of a trainer on it."""
+"""Run the whole audit of a training graph, and of a trainer on it."""
 
 from __future__ import annotations
 
@@ -32,25 +32,30 @@ from evaluation.audit.node_counts import check_node_counts, node_origins
 from evaluation.audit.pairs import GraphPairs
 from evaluation.audit.planting import Probe, run_canary
 from evaluation.audit.result import Audit, Canary, Check
-from evaluation.audit.seen_pairs import check_warm_start, unknown_of
+from evaluation.audit.seen_pairs import check_warm_start, warm_start_unknowns
 from evaluation.parts import split_identity
 
 WITHOUT_MASKS = (
     "Nothing is held out in this graph, so nothing can leak inside it, and nothing was measured either.",
-    "Numbers of a model trained on it are in-sample: they repeat what the model has read.",
-    "Which pairs a later split will hold out is not known here; weights, counts and ages on it come from all listens, "
-    "so a split has to compute them anew from train rows (data.training_graph.split_graph with the listens).",
+    "Numbers of a model trained on it are in-sample: the model has seen the listens that they count.",
+    "It is not known which pairs a later split will hold out. Weights, counts and ages in this graph come from all "
+    "listens, so a split must compute them again from train rows (data.training_graph.split_graph with the listens).",
 )
-CATALOGUE = "Songs, artists and who made what are taken as known beforehand, from whatever part of the log they come."
+CATALOGUE = (
+    "Songs, artists and their relation count as known in advance, whether they come from train or held-out listens."
+)
 IN_SAMPLE = (
     "The trainer trains on everything, held-out pairs included: its numbers are in-sample, and no canary was run."
 )
-NO_TRAINER = "What a trainer reads was not tried: no trainer was named, so no canary was run."
+NO_TRAINER = "It is not known what a trainer reads: no trainer was named, so no canary was run."
 NOTHING_TO_PLANT = "No canary was run: each user of the sample listens to every song, so no pair can be planted."
-SAMPLED = "The canary trains for two epochs on a sample; what a trainer does later, or on a rare user, it does not see."
+SAMPLED = (
+    "The canary trains for two epochs on a sample: it does not see what a trainer does in later epochs or for rare "
+    "users."
+)
 NO_LISTENS = (
-    "Whether weights, plays and times of train edges count held-out rows is not known without the listens table; "
-    "give it with --listens."
+    "Without the listens table it is not known if weights, plays and times of train edges count held-out rows; give it "
+    "with --listens."
 )
 
 
@@ -64,14 +69,14 @@ def audit_graph(
     """Look for every kind of leak that we know.
 
     Args:
-        graph: a training graph, or a graph without masks, of which little can be said.
-        listens: the rows (user, song, day) that the graph was built from; with them every attribute is computed anew.
-        probe: trains for the canary; see ``evaluation.audit.planting``.
-        warmed_from: the bundle of a model whose weights the training starts from.
-        seed: of the canary.
+        graph: a training graph. A graph without masks is allowed, but the audit can say little about it.
+        listens: the rows (user, song, day) that the graph was built from; with them every attribute is computed again.
+        probe: trains for the canary; see ``evaluation.audit.planting``. None runs no canary.
+        warmed_from: the bundle of the model that the training starts from.
+        seed: seed of the canary.
 
     Raises:
-        InputError: the listens are of another graph, or the bundle cannot be read.
+        InputError: the listens belong to another graph, or the bundle cannot be read.
     """
     form = check_mask_form(graph)
     if not form.passed:
@@ -81,17 +86,17 @@ def audit_graph(
     rows = None if listens is None else Listens.from_table(listens)
     pairs, seen = GraphPairs(graph), message_graph(graph)
     checks = [form, *_checks(graph, seen, pairs, rows)]
-    unknown = [*_unknown(graph, pairs, rows)]
+    unknowns = [*_unknowns(graph, pairs, rows)]
     if warmed_from:
         checks.append(check_warm_start(graph, warmed_from))
-        unknown.extend(unknown_of(warmed_from))
-    canary, silence = _asked_canary(graph, probe, seed)
+        unknowns.extend(warm_start_unknowns(warmed_from))
+    canary, caveat = _run_canary_if_possible(graph, probe, seed)
     digests = {"split": split_identity(graph), **pair_digests(seen, pairs)}
-    return Audit.of(tuple(checks), canary, (*unknown, silence), digests)
+    return Audit.of(tuple(checks), canary, (*unknowns, caveat), digests)
 
 
-def _asked_canary(graph: HeteroData, probe: Probe | None, seed: int) -> tuple[Canary | None, str]:
-    """The canary, if one can be run, and what its silence does not mean."""
+def _run_canary_if_possible(graph: HeteroData, probe: Probe | None, seed: int) -> tuple[Canary | None, str]:
+    """Return the canary, if it can be run, and a sentence about its limits."""
     if probe is None:
         return None, NO_TRAINER
     if probe.trains_on_everything:
@@ -101,7 +106,7 @@ def _asked_canary(graph: HeteroData, probe: Probe | None, seed: int) -> tuple[Ca
 
 
 def read_listens(folder: Path) -> pa.Table:
-    """The listens table of the ingest stage's folder; raises InputError where there is none."""
+    """Read the listens table from the ingest stage's folder; raises InputError if there is none."""
     try:
         return pq.read_table(folder / "listens.parquet")
     except (OSError, pa.ArrowInvalid):
@@ -122,16 +127,17 @@ def _checks(graph: HeteroData, seen: HeteroData, pairs: GraphPairs, rows: Listen
     yield check_new_users(pairs)
 
 
-def _unknown(graph: HeteroData, pairs: GraphPairs, rows: Listens | None) -> Iterator[str]:
+def _unknowns(graph: HeteroData, pairs: GraphPairs, rows: Listens | None) -> Iterator[str]:
+    """Yield a sentence for each thing that the audit cannot know."""
     yield CATALOGUE
     if rows is None:
         yield NO_LISTENS
     if is_temporal(pairs) and (gap := int((~pairs.parts.any(0)).sum()) - len(pairs.new_users)):
-        yield f"Whether pairs in no mask were left out by the gap before the held-out days: {gap:,} are taken to be."
-    own = {name for name, _ in edge_attributes(graph[LISTENS], len(pairs.keys))} - set(EDGE_ATTRIBUTES)
+        yield f"{gap:,} pairs are in no mask. The audit assumes that the gap before the held-out days left them out."
+    extra = {name for name, _ in edge_attributes(graph[LISTENS], len(pairs.keys))} - set(EDGE_ATTRIBUTES)
     unknown = [name for name, origin in node_origins(graph, pairs, rows).items() if origin == "unknown"]
-    for what, names in (("edge", sorted(own)), ("node", unknown)):
+    for kind, names in (("edge", sorted(extra)), ("node", unknown)):
         if names:
-            yield f"Where these {what} attributes come from is not known: {', '.join(names)}."
+            yield f"The origin of these {kind} attributes is not known: {', '.join(names)}."
     if types := unexplained_edge_types(graph, pairs):
-        yield f"Where these edges come from is not known: {', '.join(types)}."
+        yield f"The origin of these edges is not known: {', '.join(types)}."

@@ -1,8 +1,8 @@
-"""The canary: plant held-out pairs, train a few steps, and see whether anything noticed.
+"""The canary: plant held-out pairs, train a few steps, and check if they changed anything.
 
-A sample of the graph is trained on three times with one seed: as it is, with pairs planted into what is held out, and,
-as a control, with the same pairs planted into train. The first two have to agree to the bit in all that the training
-reads and makes. The control has to differ in all of it: otherwise the canary is blind, and its silence means nothing.
+The trainer trains three times on a sample of the graph, with one seed: on the sample as it is, with pairs planted into
+the held-out parts, and, as a control, with the same pairs planted into train. The first two trainings must read and
+make the same to the bit. The control must differ in everything: otherwise the canary is blind and proves nothing.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from evaluation.audit.edges import edge_attributes
 from evaluation.audit.result import Canary
 
 MAX_USERS, MAX_SONGS, MAX_PAIRS = 300, 200, 3_000
-"""Size of the sample: it keeps the canary to seconds on a graph of any size.
+"""Maximum size of the sample, so that the canary takes seconds on a graph of any size.
 
-With so few songs a random negative of a user is often a planted one, so that whoever avoids these is noticed.
+With so few songs a random negative of a user is often a planted pair, so a trainer that avoids these is caught.
 """
 
 MAX_PLANTED = 500
-"""Pairs to plant in each part, at most; and at most half of those that nobody listens to, all parts together."""
+"""Maximum number of pairs to plant in each part; all parts together get at most half of the pairs without an edge."""
 
 PLANTED_PARTS: Mapping[str, tuple[bool, bool, bool]] = {
     "val": (False, True, False),
     "test": (False, False, True),
     "none": (False, False, False),
 }
-"""Where pairs are planted, as values of the three masks; in none: as pairs of new users, or of a gap, are."""
+"""Parts to plant pairs in, as values of the three masks. Pairs of new users or of a gap are in none of the masks."""
 
 Digests = Mapping[str, str]
 
 
 class Probe(ABC):
-    """Trains on a graph and says by digests what the training read and what it made.
+    """Trains on a graph, and returns digests of what the training read and made.
 
-    Evaluation knows no trainers, so whoever runs the canary brings one: ``trainers.leakage_probe.TrainerProbe``.
+    Evaluation may not import trainers, so the caller of the canary brings ``trainers.leakage_probe.TrainerProbe``.
 
     Args:
         trainer: a trainer's name, or package.module:Class.
@@ -58,22 +58,22 @@ class Probe(ABC):
     @property
     @abstractmethod
     def trains_on_everything(self) -> bool:
-        """Whether the trainer reads held-out pairs on purpose; then no canary is asked."""
+        """True if the trainer reads held-out pairs on purpose; then no canary is run."""
 
     @abstractmethod
     def __call__(self, graph: HeteroData) -> Digests:
-        """Name to SHA-256; the same graph gives the same digests, and another train pair changes every one."""
+        """Return name to SHA-256. The same graph gives the same digests; another train pair changes all of them."""
 
 
 class Planting(NamedTuple):
-    """A sample of a graph and the pairs (2, P) to plant in it; ``parts`` says the part of each."""
+    """A sample of a graph, the pairs (2, P) to plant in it, and the part of each pair."""
 
     sample: HeteroData
     pairs: Tensor
     parts: list[str]
 
     def planted(self, only: tuple[str, ...] = tuple(PLANTED_PARTS), train: bool = False) -> HeteroData:
-        """The sample with the pairs of some parts, where they belong or, as the control, all in train."""
+        """Return the sample with the pairs of the parts ``only``, each in its part or, as the control, all in train."""
         chosen = [number for number, part in enumerate(self.parts) if part in only]
         masks = [(True, False, False) if train else PLANTED_PARTS[self.parts[number]] for number in chosen]
         return plant(self.sample, self.pairs[:, chosen], torch.tensor(masks).T)
@@ -84,13 +84,13 @@ def run_canary(graph: HeteroData, probe: Callable[[HeteroData], Digests], seed: 
 
     Args:
         graph: a training graph with masks.
-        probe: trains on a graph and gives digests of what it read and made; see ``Probe``.
-        seed: of the sample and of the planted pairs.
+        probe: trains on a graph and returns digests of what it read and made; see ``Probe``.
+        seed: seed of the sample and of the planted pairs.
 
     Returns:
-        the outcome; None where each user of the sample listens to every song, so that nothing can be planted.
+        the outcome; None if each user of the sample listens to every song, so that nothing can be planted.
     """
-    planting = prepare(graph, seed)
+    planting = choose_pairs_to_plant(graph, seed)
     if not planting.parts:
         return None
     plain, control = probe(planting.sample), probe(planting.planted(train=True))
@@ -100,18 +100,20 @@ def run_canary(graph: HeteroData, probe: Callable[[HeteroData], Digests], seed: 
     leaking, repeats = _leaking_parts(planting, probe, plain) if not all(same.values()) else ((), True)
     return Canary(
         passed=all(same.values()) and all(changed.values()),
-        says=_says(same, changed, leaking, repeats),
+        says=_describe(same, changed, leaking, repeats),
         seed=seed,
+        users=int(planting.sample["user"].num_nodes),
+        songs=int(planting.sample["song"].num_nodes),
+        pairs=planting.sample[LISTENS].edge_index.shape[1],
         planted=len(planting.parts),
         same_when_held_out=same,
         changed_in_train=changed,
         leaking_parts=leaking,
-        **_sizes(planting.sample),
     )
 
 
-def prepare(graph: HeteroData, seed: int) -> Planting:
-    """A sample of the graph, and pairs of its users and songs that it has no edge for."""
+def choose_pairs_to_plant(graph: HeteroData, seed: int) -> Planting:
+    """Sample the graph, and choose pairs of the sample's users and songs that have no edge."""
     generator = np.random.default_rng(seed)
     sample = sample_graph(graph, generator)
     pairs = _absent_pairs(sample, generator)
@@ -120,11 +122,11 @@ def prepare(graph: HeteroData, seed: int) -> Planting:
 
 
 def sample_graph(graph: HeteroData, generator: np.random.Generator) -> HeteroData:
-    """Some users who have train pairs, the songs that most of them listen to, the artists; nodes numbered anew.
+    """Keep some users with train pairs, the songs that most of them listen to, and their artists; renumber the nodes.
 
-    Attributes of nodes and edges go along, other edge types do not: a model is never shown them.
+    Attributes of nodes and edges are copied. Other edge types are not: a model never sees them.
     """
-    kept, by = _sampled_edges(graph, generator), graph[BY].edge_index.cpu()
+    kept, by = _sample_edges(graph, generator), graph[BY].edge_index.cpu()
     user, song = graph[LISTENS].edge_index.cpu()[:, kept]
     by = by[:, torch.isin(by[0], song)]
     nodes = {"user": user.unique(), "song": song.unique(), "artist": by[1].unique()}
@@ -138,10 +140,10 @@ def sample_graph(graph: HeteroData, generator: np.random.Generator) -> HeteroDat
 
 
 def plant(sample: HeteroData, pairs: Tensor, masks: Tensor) -> HeteroData:
-    """The graph with further pairs (2, P) and their masks (3, P); each has the attributes of some train edge.
+    """Add pairs (2, P) with their masks (3, P) to a graph; each gets the attributes of a train edge.
 
-    Held-out edges of the pipeline carry zeros. The planted ones carry something, in train as in the held-out parts:
-    so nothing but the masks tells the control from the rest, and a reader of attributes notices too.
+    The pipeline gives zeros to held-out edges. Planted pairs have attributes in every part, so that the control differs
+    from the other trainings by the masks only, and a trainer that reads attributes is caught too.
     """
     store, grown = sample[LISTENS], HeteroData()
     count = store.edge_index.shape[1]
@@ -161,26 +163,27 @@ def plant(sample: HeteroData, pairs: Tensor, masks: Tensor) -> HeteroData:
 def _leaking_parts(
     planting: Planting, probe: Callable[[HeteroData], Digests], plain: Digests
 ) -> tuple[tuple[str, ...], bool]:
-    """The parts whose pairs alone change something, and whether the probe repeats itself at all."""
+    """Return the parts whose pairs alone change the digests, and True if the plain training gives them again."""
     leaking = tuple(part for part in PLANTED_PARTS if probe(planting.planted(only=(part,))) != plain)
     return leaking, probe(planting.sample) == plain
 
 
-def _says(same: Mapping[str, bool], changed: Mapping[str, bool], leaking: tuple[str, ...], repeats: bool) -> str:
+def _describe(same: Mapping[str, bool], changed: Mapping[str, bool], leaking: tuple[str, ...], repeats: bool) -> str:
+    """Return the outcome in a sentence."""
     if not repeats:
         return "The canary cannot tell: two trainings on one graph with one seed differ; seed what is drawn at random."
     if not all(same.values()):
-        what = ", ".join(name for name, is_same in same.items() if not is_same)
-        where = ", ".join(leaking) or "all together"
-        return f"Planted held-out pairs changed the training ({what}; planted in: {where})."
+        differing = ", ".join(name for name, is_same in same.items() if not is_same)
+        parts = ", ".join(leaking) or "all together"
+        return f"Planted held-out pairs changed the training ({differing}; planted in: {parts})."
     if not all(changed.values()):
-        what = ", ".join(name for name, differs in changed.items() if not differs)
-        return f"The canary is blind: the same pairs planted in train did not change {what}."
-    return "Planted held-out pairs changed nothing to the bit; the same pairs in train changed everything."
+        unchanged = ", ".join(name for name, differs in changed.items() if not differs)
+        return f"The canary is blind: the same pairs planted in train did not change {unchanged}."
+    return "Planted held-out pairs changed nothing, to the bit; the same pairs in train changed everything."
 
 
-def _sampled_edges(graph: HeteroData, generator: np.random.Generator) -> Tensor:
-    """(P,) sorted places of the edges to keep: of some users with train pairs, of their most common songs."""
+def _sample_edges(graph: HeteroData, generator: np.random.Generator) -> Tensor:
+    """Return the sorted indices (P,) of the edges to keep: of some users with train pairs, and their common songs."""
     store = graph[LISTENS]
     masks = torch.stack([store[name].cpu() for name in MASKS])
     user, song = store.edge_index.cpu()
@@ -193,7 +196,7 @@ def _sampled_edges(graph: HeteroData, generator: np.random.Generator) -> Tensor:
 
 
 def _absent_pairs(sample: HeteroData, generator: np.random.Generator) -> Tensor:
-    """(2, P) users and songs without an edge, in random order."""
+    """Return all pairs (2, P) of users and songs without an edge, in random order."""
     num_users, num_songs = (int(sample[kind].num_nodes) for kind in ("user", "song"))
     user, song = sample[LISTENS].edge_index.numpy()
     absent = np.ones(num_users * num_songs, dtype=bool)
@@ -217,8 +220,3 @@ def _set_pairs(target: HeteroData, graph: HeteroData, pairs: Tensor, kept: Tenso
     set_listens(target, pairs, attributes, store.get("half_life_days", 0.0))
     for name in MASKS:
         target[LISTENS][name] = store[name].cpu()[kept]
-
-
-def _sizes(sample: HeteroData) -> dict[str, int]:
-    users, songs = (int(sample[kind].num_nodes) for kind in ("user", "song"))
-    return {"users": users, "songs": songs, "pairs": sample[LISTENS].edge_index.shape[1]}

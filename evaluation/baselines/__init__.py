@@ -1,4 +1,4 @@
-"""Baselines that stand beside every result; each is imported only where it is fitted."""
+"""Baselines that every result is compared with; each is imported only when it is fitted."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""What every baseline is: its parameters, whether it can be fitted to a graph, and the fit."""
+"""The base class of all baselines: parameters, and the fit to a graph."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ if TYPE_CHECKING:
 
 
 class Baseline(Config, ABC):
-    """The parameters of a baseline, which knows how to fit itself.
+    """A baseline: its fields are the parameters, and ``fit`` learns from a graph.
 
-    A fit reads the train listens of a training graph and nothing else; in a graph without masks every listen is a train
-    listen. The scores do not depend on the batch of users, and the same graph and parameters give the same scores.
+    ``fit`` reads the train listens of a training graph and nothing else; in a graph without masks every listen is a
+    train listen. The scores do not depend on the batch of users, and the same graph and parameters give the same
+    scores.
     """
 
     @abstractmethod
     def fit(self, graph: HeteroData) -> Score:
-        """Learn from the train listens; what comes back scores users (B,) as (B, S), see ``evaluation.ranking``."""
+        """Learn from the train listens. Return a score function, users (B,) to (B, S); see ``evaluation.ranking``."""
 
     def why_not(self, graph: HeteroData) -> str:
-        """Why this baseline cannot be fitted to the graph, as a sentence; empty where it can."""
+        """Return a sentence that says why the baseline cannot be fitted to the graph; empty if it can."""
         return ""

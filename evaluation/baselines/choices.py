@@ -1,4 +1,4 @@
-"""Names of baselines, and which stand beside a result; only the chosen one is imported."""
+"""Names of the baselines, and the choices of ``--baselines``; only the chosen baseline is imported."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ BASELINES = {
 }
 FAST = ("popularity", "recent-popularity", "item-knn-cosine", "item-knn-bm25")
 CHOICES = {"none": ("popularity",), "fast": FAST, "all": tuple(BASELINES)}
-"""What ``--baselines`` stands for: popularity is always there, ``fast`` takes seconds."""
+"""Value of ``--baselines`` to baselines: popularity is always one of them, ``fast`` takes seconds."""
 
 
 def create_baseline(name: str, given: Mapping[str, Any] | None = None) -> Baseline:
-    """The baseline of that name, ready to be fitted.
+    """Create a baseline by its name.
 
     Args:
-        name: a name from the table, or ``package.module:Class`` of a class under ``Baseline``.
-        given: its parameters; what is not given has its default.
+        name: a name of ``BASELINES``, or ``package.module:Class`` of a subclass of ``Baseline``.
+        given: its parameters; the others have their defaults.
 
     Raises:
-        InputError: for an unknown name, an unknown key or a value that is not allowed.
+        InputError: the name or a key is unknown, or a value is not allowed.
     """
     found: type[Baseline] = find_class("baseline", name, BASELINES, Baseline)
     return found.parse(given or {}, f"the baseline {name}")
 
 
 def baseline_module(name: str) -> str:
-    """The module of a baseline, which is not imported; raises InputError for an unknown name."""
+    """Return the name of a baseline's module without importing it; raises InputError for an unknown name."""
     return class_path("baseline", name, BASELINES).partition(":")[0]

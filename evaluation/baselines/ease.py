@@ -1,4 +1,4 @@
-"""EASE: a linear model from songs to songs in closed form. Strong, and as hungry as the square of the songs."""
+"""EASE: a linear model from songs to songs in closed form. Its memory grows with the square of the songs."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ logger = logging.getLogger(__name__)
 GB = 10**9
 BYTES_A_CELL = 4
 ROWS_AT_ONCE = 1024
-"""Rows of the square matrix that are worked on at once."""
+"""Rows of the square matrix in one block."""
 
 Ints = npt.NDArray[np.int64]
 
 
 class EASE(Baseline):
-    """Each song is predicted from a user's other songs by ridge regression, all songs at once.
+    """Ridge regression that predicts each song from a user's other songs, all songs at once.
 
-    With X (U, n) the matrix of who heard what, and P the inverse of X'X + lambda I::
+    With X (U, n) the matrix of which user heard which song, and P the inverse of X'X + lambda I::
 
         B[i, j] = -P[i, j] / P[j, j], the diagonal 0;    scores = X B
 
-    Steck, "Embarrassingly shallow autoencoders for sparse data" (WWW 2019). One matrix (n, n) of float32 is held and
-    inverted in place, which takes about n^3 operations. Songs that are left out have the score 0.
+    Steck, "Embarrassingly shallow autoencoders for sparse data" (WWW 2019). One float32 matrix (n, n) is inverted in
+    place, which takes about n^3 operations. Songs that are left out have the score 0.
     """
 
     regularization: float = Field(50.0, gt=0)
-    """lambda: added to the diagonal; more trusts rare songs less."""
+    """lambda, added to the diagonal; a larger value trusts rare songs less."""
     min_listeners: int = Field(3, ge=1)
     """Songs with fewer train listeners are left out."""
     max_memory_gb: float = Field(8.0, gt=0)
-    """Only as many of the most popular songs are taken as fit into a matrix of this size (8: 44,721 songs)."""
+    """Take only as many of the most popular songs as fit into a matrix of this size (8: 44,721 songs)."""
 
     def why_not(self, graph: HeteroData) -> str:
         if len(self._songs(train_matrix(graph, weighted=False))):
@@ -58,7 +58,7 @@ class EASE(Baseline):
         return _score(taken, _weights(taken, self.regularization), songs, listens.shape[1])
 
     def _songs(self, listens: csr_matrix) -> Ints:
-        """Songs with enough listeners, those with most of them first; equal ones by index."""
+        """Return the songs with enough listeners, the most popular first, and by index if equal."""
         listeners = np.bincount(listens.indices, minlength=listens.shape[1])
         order = np.argsort(-listeners, kind="stable")
         return order[listeners[order] >= self.min_listeners]
@@ -78,7 +78,7 @@ def _gb(num_songs: int) -> float:
 
 
 def _weights(listens: csr_matrix, regularization: float) -> Tensor:
-    """B (n, n), computed in the memory of X'X."""
+    """Compute B (n, n) in the memory of X'X."""
     weights = _gram(listens)
     weights.diagonal().add_(regularization)
     _invert_and_negate(weights)
@@ -88,7 +88,7 @@ def _weights(listens: csr_matrix, regularization: float) -> Tensor:
 
 
 def _gram(listens: csr_matrix) -> Tensor:
-    """X'X (n, n), some rows at a time: as a sparse matrix it can be larger than as a dense one."""
+    """Compute X'X (n, n), some rows at a time: a sparse result can be larger than a dense one."""
     columns, num_songs = listens.tocsc(), listens.shape[1]
     gram = torch.empty((num_songs, num_songs))
     for rows in _blocks(num_songs):
@@ -97,10 +97,10 @@ def _gram(listens: csr_matrix) -> Tensor:
 
 
 def _invert_and_negate(matrix: Tensor) -> None:
-    """Turn a symmetric positive definite matrix into minus its inverse, in its own memory.
+    """Replace a symmetric positive definite matrix by minus its inverse, in place.
 
-    The sweep operator (Goodnight, "A tutorial on the SWEEP operator", 1979) on blocks, above the diagonal only. Not
-    LAPACK's ``spotrf``: that of scipy 1.17 (OpenBLAS 0.3.30) on two threads crashed at 27,810 rows.
+    It applies the sweep operator (Goodnight, "A tutorial on the SWEEP operator", 1979) to blocks, above the diagonal
+    only. LAPACK's ``spotrf`` is not used: in scipy 1.17 (OpenBLAS 0.3.30) on two threads it crashed at 27,810 rows.
     """
     blocks = list(_blocks(len(matrix)))
     for pivot in blocks:

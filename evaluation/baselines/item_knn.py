@@ -1,4 +1,4 @@
-"""Nearest neighbours of songs: a user likes what is heard by those who hear what the user hears. By ``implicit``."""
+"""Nearest neighbours of songs (item-kNN), computed by ``implicit``: songs are similar if the same users hear them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 GB = 10**9
 BYTES_A_NEIGHBOUR = 28
-"""Row, column and value as ``implicit`` collects them (16), and column and value once more as rows of a matrix (12)."""
+"""Row, column and value as ``implicit`` collects them (16), and column and value again in the sparse matrix (12)."""
 
 
 class ItemKNN(Baseline):
@@ -28,11 +28,11 @@ class ItemKNN(Baseline):
     """
 
     neighbours: int = Field(500, ge=1)
-    """Most similar songs that are kept of each song; the song itself, which is then left out, is counted."""
+    """Most similar songs to keep for each song. The song itself counts as one, and is removed afterwards."""
     weighted: bool = False
-    """Whether a listen counts by its confidence (plays, completion and age), or every song that was heard as 1."""
+    """True: a listen counts by its confidence (plays, completion and age). False: every heard song counts 1."""
     max_memory_gb: float = Field(8.0, gt=0)
-    """Fewer neighbours are kept where they would need more memory than this."""
+    """Keep fewer neighbours if they would need more memory than this."""
 
     def fit(self, graph: HeteroData) -> Score:
         listens = train_matrix(graph, self.weighted)
@@ -42,7 +42,7 @@ class ItemKNN(Baseline):
 
     @abstractmethod
     def _columns(self, listens: csr_matrix) -> csr_matrix:
-        """The matrix (U, S) whose columns' products are the similarities."""
+        """Return the matrix (U, S); the product of two columns is the similarity of their songs."""
 
     def _affordable(self, num_songs: int) -> int:
         wanted = min(self.neighbours, num_songs)
@@ -56,36 +56,36 @@ class ItemKNN(Baseline):
 
 
 class CosineItemKNN(ItemKNN):
-    """Similarity of two songs: the cosine of their columns of listeners."""
+    """The similarity of two songs is the cosine of their columns of listeners."""
 
     def _columns(self, listens: csr_matrix) -> csr_matrix:
         return normalize(listens.T).T.tocsr()
 
 
 class BM25ItemKNN(ItemKNN):
-    """Similarity of two songs: the product of their columns of listeners, weighted as words are by BM25.
+    """The similarity of two songs is the product of their columns of listeners, weighted by BM25.
 
-    With w the confidence of a listen, L the song's sum of them over the mean of all songs, n the user's songs of N::
+    A song is a document and its listeners are its words. With w the confidence of a listen, L the song's sum of w
+    divided by the mean of all songs, n the user's number of songs, and N the number of all songs::
 
         bm25 = w (K1 + 1) / (w + K1 (1 - B + B L)) * log(N / (1 + n))
 
-    Robertson and Zaragoza, "The probabilistic relevance framework: BM25 and beyond" (2009); a song is the document, its
-    listeners are the words.
+    Robertson and Zaragoza, "The probabilistic relevance framework: BM25 and beyond" (2009).
     """
 
     weighted: bool = True
-    """Whether a listen counts by its confidence (plays, completion and age), or every song that was heard as 1."""
+    """True: a listen counts by its confidence (plays, completion and age). False: every heard song counts 1."""
     K1: float = Field(1.2, ge=0)
-    """How much a greater confidence of one listener still counts; 0: not at all."""
+    """How much a higher confidence of one listen counts; 0: not at all."""
     B: float = Field(0.5, ge=0, le=1)
-    """How much songs with many listens are held back; 0: not at all."""
+    """How much songs with many listens are weighted down; 0: not at all."""
 
     def _columns(self, listens: csr_matrix) -> csr_matrix:
         return bm25_weight(listens.T, self.K1, self.B).T.tocsr()
 
 
 def _without_diagonal(similarity: csr_matrix) -> csr_matrix:
-    """A song says nothing about itself, or what was heard would come first wherever it is shown."""
+    """Remove the similarity of each song to itself; otherwise heard songs would come first where they are shown."""
     entries = similarity.tocoo()
     others = entries.row != entries.col
     return csr_matrix((entries.data[others], (entries.row[others], entries.col[others])), shape=similarity.shape)

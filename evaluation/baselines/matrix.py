@@ -1,4 +1,4 @@
-"""The train listens as a sparse matrix, and scores that are a sparse matrix times what was learned."""
+"""The train listens as a sparse matrix, and scores that are this matrix times a learned matrix."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from evaluation.ranking import Score
 
 
 def train_matrix(graph: HeteroData, weighted: bool) -> csr_matrix:
-    """Users by songs (U, S), float64, of the train listens: 1, or the confidence of a listen, above 0, where known."""
+    """Return the train listens as a matrix of users by songs (U, S), float64.
+
+    An entry is 1 or, if ``weighted`` and the graph has weights, the confidence of the listen, above 0.
+    """
     users, songs = part_edges(graph, "train").numpy()
     weights = train_values(graph, "weight") if weighted else None
     values = np.ones(len(users)) if weights is None else weights.astype(np.float64)
@@ -25,7 +28,7 @@ def train_matrix(graph: HeteroData, weighted: bool) -> csr_matrix:
 
 
 def train_values(graph: HeteroData, name: str) -> npt.NDArray[np.generic] | None:
-    """An attribute (E,) of the train listens, in the order of ``part_edges``; None where the graph lacks it."""
+    """Return an attribute (E,) of the train listens, in the order of ``part_edges``; None if the graph lacks it."""
     store = graph[LISTENS]
     if name not in store:
         return None
@@ -35,8 +38,8 @@ def train_values(graph: HeteroData, name: str) -> npt.NDArray[np.generic] | None
 
 
 def listens_times(listens: csr_matrix, songs: csr_matrix) -> Score:
-    """A user's scores are the user's row of ``listens`` (U, S) times ``songs`` (S, S).
+    """Return a score function: the user's row of ``listens`` (U, S) times ``songs`` (S, S).
 
-    Each user's sums are taken alone and in the order of the songs, so they do not depend on the batch.
+    Each user's sums are computed separately and in the order of the songs, so they do not depend on the batch.
     """
     return lambda users: torch.from_numpy((listens[users.cpu().numpy()] @ songs).toarray())  # (B, S)

@@ -1,4 +1,4 @@
-"""What most people hear: the same scores for every user."""
+"""Popularity: rank the songs by their listeners, the same for every user."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Popularity(Baseline):
 
 
 class RecentPopularity(Baseline):
-    """A song's score is its number of train listeners, each of whom fades with the time since the last listen.
+    """A song's score is its number of train listeners, where older listens count less.
 
-    A listener who was last heard ``t`` days before the last train listen of the log counts ``2^(-t / half_life_days)``.
-    Ji, Sun, Zhang and Ye, "A re-visit of the popularity baseline in recommender systems" (SIGIR 2020), show that
-    popularity that knows of time is much the stronger one.
+    A listener whose last listen to the song was ``t`` days before the last train listen of the log counts
+    ``2^(-t / half_life_days)``. Ji, Sun, Zhang and Ye, "A re-visit of the popularity baseline in recommender systems"
+    (SIGIR 2020), show that popularity with time is a much stronger baseline.
     """
 
     half_life_days: float = Field(30.0, gt=0)
@@ -45,11 +45,11 @@ class RecentPopularity(Baseline):
         songs = part_edges(graph, "train")[1].numpy()
         fading = np.exp2((last - last.max(initial=0)) / SECONDS_A_DAY / self.half_life_days)
         counts = np.bincount(songs, weights=fading, minlength=int(graph["song"].num_nodes))  # (S,)
-        return _the_same_for_all(torch.from_numpy(counts))
+        return _same_for_every_user(torch.from_numpy(counts))
 
 
 def popularity(graph: HeteroData) -> Score:
-    """Every user gets the same scores: a song's number of distinct train listeners.
+    """Return a score function that gives every user the same scores: each song's number of distinct train listeners.
 
     Args:
         graph: a training graph; without masks every listen is a train listen.
@@ -57,8 +57,8 @@ def popularity(graph: HeteroData) -> Score:
     edges = part_edges(graph, "train")
     num_songs = int(graph["song"].num_nodes)
     listeners = torch.unique(edges[0] * num_songs + edges[1]) % num_songs
-    return _the_same_for_all(torch.bincount(listeners, minlength=num_songs).double())  # (S,)
+    return _same_for_every_user(torch.bincount(listeners, minlength=num_songs).double())  # (S,)
 
 
-def _the_same_for_all(scores: Tensor) -> Score:
+def _same_for_every_user(scores: Tensor) -> Score:
     return lambda users: scores.expand(len(users), -1)  # (B, S)

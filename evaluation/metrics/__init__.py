@@ -1,1 +1,1 @@
-"""Metrics of ranked lists."""
+"""Metrics of ranked lists: accuracy, beyond accuracy, by slice, by popularity, and against k."""

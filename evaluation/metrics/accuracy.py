@@ -1,10 +1,10 @@
-"""Metrics of ranked lists, one number a user (the metric contract, version 1).
+"""Accuracy metrics of ranked lists, one number per user (the metric contract, version 1).
 
 Let T be the user's first k songs and R the user's relevant songs (not empty). Only users with a relevant song have a
-row, and each counts the same in an average. What is relevant, and what was hidden, is the caller's to decide and state.
+row, and each counts the same in an average. The caller decides which songs are relevant and which are hidden.
 
-Every formula takes ``hits`` (N, m) bool, which of the first m places are relevant, m at least k; ``sizes`` (N,)
-float64, |R|; and k. It gives (N,) float64.
+Every formula takes ``hits`` (N, m) bool, True where a place holds a relevant song, m at least k; ``sizes`` (N,)
+float64, |R|; and k. It returns (N,) float64.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from data.config import unknown_name
 from data.errors import InputError
 
 METRIC_VERSION = 1
-"""Raised when any definition in this module changes; numbers of different versions are never compared."""
+"""Increase it when any definition in this module changes; numbers of different versions are never compared."""
 
 Formula = Callable[[Tensor, Tensor, int], Tensor]
 
 
 def ranking_metrics(items: Tensor, relevant: Tensor, k: int) -> dict[str, Tensor]:
-    """All metrics of the contract at k.
+    """Compute all metrics of the contract at k.
 
     Args:
         items: (N, m) int64 songs, best first, m at least k; -1 is an empty place.
-        relevant: (2, R) row of ``items`` and song; a pair that is there twice counts once.
+        relevant: (2, R) row of ``items`` and song; a repeated pair counts once.
         k: how many places count.
 
     Returns:
@@ -42,18 +42,18 @@ def ranking_metrics(items: Tensor, relevant: Tensor, k: int) -> dict[str, Tensor
 
 
 def conventional_metrics(items: Tensor, relevant: Tensor, ks: Sequence[int], convention: str) -> dict[str, Tensor]:
-    """The metrics as another convention defines them, so that a paper's table can be met on its own terms.
+    """Compute the metrics as another convention defines them, to compare with the tables of papers.
 
     Args:
         items, relevant: as in ``ranking_metrics``.
-        ks: every list length of the table; ``kgat`` normalises by what the longest of them retrieves.
+        ks: every list length of the table; ``kgat`` normalises by the hits in the longest list.
         convention: a name in ``CONVENTIONS``.
 
     Returns:
-        "recall@20" and so on to (N,) float64.
+        names such as "recall@20" to (N,) float64.
 
     Raises:
-        InputError: for an unknown convention, and as ``ranking_metrics``.
+        InputError: the convention is unknown, or an error of ``ranking_metrics``.
     """
     if convention not in CONVENTIONS:
         raise InputError(unknown_name("There is no metric convention", convention, CONVENTIONS))
@@ -63,7 +63,7 @@ def conventional_metrics(items: Tensor, relevant: Tensor, ks: Sequence[int], con
 
 
 def hits_and_sizes(items: Tensor, relevant: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Which of the first k places are relevant (N, k) bool, and how many relevant songs each row has (N,) float64."""
+    """Return which of the first k places are relevant (N, k) bool, and the number of relevant songs (N,) float64."""
     if items.shape[1] < k:
         raise InputError(
             f"The metrics are asked at k = {k}, but the lists have {items.shape[1]} places; rank more songs."
@@ -76,11 +76,13 @@ def hits_and_sizes(items: Tensor, relevant: Tensor, k: int) -> tuple[Tensor, Ten
         raise InputError(
             f"Row {int(torch.argmin(sizes))} has no relevant song, so its recall has no denominator; leave it out."
         )
-    return _contained(torch.arange(len(items))[:, None] * width + top, pairs) & (top >= 0), sizes
+    listed = torch.arange(len(items))[:, None] * width + top  # (N, k)
+    place = torch.searchsorted(pairs, listed.contiguous()).clamp(max=len(pairs) - 1)
+    return (pairs[place] == listed) & (top >= 0), sizes
 
 
 def recall(hits: Tensor, sizes: Tensor, k: int) -> Tensor:
-    """|T and R| / |R|. Denominator: all relevant songs, not min(k, |R|); so a user with more than k cannot reach 1.
+    """|T and R| / |R|. Denominator: all relevant songs, not min(k, |R|): a user with more than k cannot reach 1.
 
     Manning, Raghavan, Schütze, "Introduction to Information Retrieval" (2008), 8.3.
     """
@@ -88,7 +90,7 @@ def recall(hits: Tensor, sizes: Tensor, k: int) -> Tensor:
 
 
 def recall_of_reachable(hits: Tensor, sizes: Tensor, k: int) -> Tensor:
-    """|T and R| / min(k, |R|). Denominator: as many relevant songs as k places can hold, so that 1 can be reached.
+    """|T and R| / min(k, |R|). Denominator: the relevant songs that fit into k places, so that 1 can be reached.
 
     Liang et al., "Variational autoencoders for collaborative filtering" (2018), 4.3.
     """
@@ -96,12 +98,12 @@ def recall_of_reachable(hits: Tensor, sizes: Tensor, k: int) -> Tensor:
 
 
 def precision(hits: Tensor, sizes: Tensor, k: int) -> Tensor:
-    """|T and R| / k. Denominator: k, also where fewer than k songs could be listed. Manning et al. (2008), 8.4."""
+    """|T and R| / k. Denominator: k, even if fewer than k songs could be listed. Manning et al. (2008), 8.4."""
     return hits[:, :k].double().mean(dim=1)
 
 
 def hit_rate(hits: Tensor, sizes: Tensor, k: int) -> Tensor:
-    """1 if any of T is relevant, else 0. Denominator (of the average): users with a relevant song.
+    """1 if any song of T is relevant, else 0. Denominator (of the average): users with a relevant song.
 
     Deshpande and Karypis, "Item-based top-N recommendation algorithms" (2004), 5.1.
     """
@@ -117,9 +119,9 @@ def reciprocal_rank(hits: Tensor, sizes: Tensor, k: int) -> Tensor:
 
 
 def average_precision(hits: Tensor, sizes: Tensor, k: int) -> Tensor:
-    """The precision at the rank of each relevant song in T, summed; its average is the mean average precision (MAP).
+    """Sum of the precision at the rank of each relevant song in T; its average is the mean average precision (MAP).
 
-    Denominator: min(k, |R|), as in PyG's ``LinkPredMAP`` and implicit: TREC's |R|, cut so that 1 can be reached.
+    Denominator: min(k, |R|), as in PyG's ``LinkPredMAP`` and implicit, so that 1 can be reached; TREC divides by |R|.
     Manning et al. (2008), 8.4.
     """
     found = hits[:, :k].double()
@@ -136,11 +138,11 @@ def ndcg(hits: Tensor, sizes: Tensor, k: int) -> Tensor:
 
 
 def ndcg_of_retrieved(hits: Tensor, sizes: Tensor, k: int) -> Tensor:
-    """DCG / the DCG of the same hits in the best order; 0 without any. A song that is not retrieved costs nothing.
+    """DCG / DCG of the same hits in the best order; 0 without hits. A song that is not retrieved costs nothing.
 
-    Denominator: the DCG of min(k, hits among all m places) relevant songs in the first places, m being the longest list
-    of the table. So does the code of Wang et al., "KGAT: Knowledge graph attention network for recommendation" (2019),
-    whose lists have 100 places.
+    Denominator: the DCG of min(k, hits in all m places) relevant songs in the first places; m is the longest list of
+    the table. This follows the code of Wang et al., "KGAT: Knowledge graph attention network for recommendation"
+    (2019), whose lists have 100 places.
     """
     retrieved = hits.sum(dim=1).double()
     return (hits[:, :k] * _discounts(k)).sum(dim=1) / _ideal(retrieved.clamp(min=1), k)
@@ -154,15 +156,15 @@ METRICS: Mapping[str, Formula] = {
     "map": average_precision,
     "hit_rate": hit_rate,
 }
-"""The contract."""
+"""The metrics of the contract."""
 
 CONVENTIONS: Mapping[str, Mapping[str, Formula]] = {
     "lightgcn": {"recall": recall, "ndcg": ndcg, "precision": precision},
     "min_k": {"recall": recall_of_reachable, "ndcg": ndcg},
     "kgat": {"recall": recall, "ndcg": ndcg_of_retrieved, "precision": precision, "hit_rate": hit_rate},
 }
-"""What the published code of each convention computes: LightGCN (its ideal list is cut at k, as ours is), Mult-VAE and
-those that follow it, and KGAT."""
+"""Formulas of the published code of LightGCN (it cuts the ideal list at k, as we do), of Mult-VAE and the papers that
+follow it, and of KGAT."""
 
 
 def _ranks(k: int) -> Tensor:
@@ -174,10 +176,5 @@ def _discounts(k: int) -> Tensor:
 
 
 def _ideal(sizes: Tensor, k: int) -> Tensor:
-    """The DCG of min(k, size) relevant songs in the first places."""
+    """Return the DCG of min(k, size) relevant songs in the first places."""
     return torch.cumsum(_discounts(k), dim=0)[sizes.long().clamp(max=k) - 1]
-
-
-def _contained(keys: Tensor, ordered: Tensor) -> Tensor:
-    place = torch.searchsorted(ordered, keys.contiguous()).clamp(max=len(ordered) - 1)
-    return ordered[place] == keys

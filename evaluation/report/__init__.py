@@ -1,4 +1,4 @@
-"""One self-contained HTML file about one run."""
+"""Write the report of a run: one HTML file that loads nothing."""
 
 import lazy_loader
 

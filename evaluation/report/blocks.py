@@ -1,4 +1,4 @@
-"""What a report is made of: sections of tables, figures, and listeners. The template knows these and no others."""
+"""The blocks of a report: sections with tables, figures, notes and listeners. The template knows only these."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ class Cell:
 
     text: str
     kind: str = "text"
-    """Classes of the style sheet: number, code, strong, muted, good, bad; below, where the last line is good or bad."""
+    """Classes of the style sheet: number, code, strong, muted, good, bad; with below, good or bad colours the last line
+    only."""
     share: float | None = None
-    """Length of a bar behind the text, from 0 to 1; none draws no bar."""
+    """Length of a bar behind the text, from 0 to 1; None draws no bar."""
     details: Sequence[str] = ()
-    """Further, smaller lines."""
+    """Smaller lines below the text."""
 
 
 @dataclass(frozen=True)
@@ -30,15 +31,15 @@ class Table:
     rows: Sequence[Sequence[Cell]]
     caption: str = ""
     folded: bool = False
-    """Whether it is closed until someone opens it; the caption is what one then sees."""
+    """True: the table is closed, with its caption visible, until the reader opens it."""
     narrow: bool = False
-    """Whether two of them fit beside each other on a wide page."""
+    """True: two of these tables fit side by side on a wide page."""
     block: str = "table"
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Small figures side by side, each an SVG that ``evaluation.report.svg`` made, with its title."""
+    """Small figures side by side, each a title and an SVG of ``evaluation.report.svg``."""
 
     panels: Sequence[tuple[str, str]]
     block: str = "figures"
@@ -60,14 +61,14 @@ class Song:
     title: str
     artist: str
     mark: str = ""
-    """What is said at the line's end, for example how often it was played."""
+    """Text at the end of the line, for example how often the song was played."""
     found: bool = False
-    """Whether the song is both recommended and listened to."""
+    """True if the song is both recommended and listened to."""
 
 
 @dataclass(frozen=True)
 class Listener:
-    """One user: what the model knew, what it recommends, and what the user went on to listen to."""
+    """One user: the known songs, the recommended songs, and the held-out songs."""
 
     user_id: str
     summary: str
@@ -76,7 +77,7 @@ class Listener:
 
 @dataclass(frozen=True)
 class Listeners:
-    """A few users; the first are open."""
+    """A few users; the first ones are open."""
 
     people: Sequence[Listener]
     block: str = "listeners"
@@ -87,26 +88,25 @@ Block = Table | Figures | Note | Listeners
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report, with one sentence that says how to read it."""
+    """A section of the report, with a text that says how to read it."""
 
     anchor: str
     title: str
-    reading: str
+    text: str
     blocks: Sequence[Block] = ()
     absent: str = ""
-    """Why the section has nothing to show; empty where it has."""
+    """Why the section has nothing to show; empty if it has something."""
 
 
 def number(text: str, kind: str = "") -> Cell:
-    """A cell whose digits stand below each other."""
+    """Create a cell with aligned digits."""
     return Cell(text, f"number {kind}".strip())
 
 
 def settings_table(caption: str, values: Mapping[str, Any], folded: bool = True) -> Table:
-    """A table of names and values; nested tables get dotted names."""
-    rows = [(Cell(name, "code"), Cell(_plain(value), "code")) for name, value in sorted(flat(values).items())]
+    """Create a table of names and values; nested tables get dotted names."""
+    rows = []
+    for name, value in sorted(flat(values).items()):
+        text = "not set" if value is None or value in ([], {}) else str(value)
+        rows.append((Cell(name, "code"), Cell(text, "code")))
     return Table(("key", "value"), rows, caption, folded, narrow=True)
-
-
-def _plain(value: Any) -> str:
-    return "not set" if value is None or value in ([], {}) else str(value)

@@ -1,4 +1,4 @@
-"""What the gate decided and from what, and what the audit of leaks found."""
+"""The sections on the gate's decision and on the audit of leaks."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evaluation.report.blocks import Block, Cell, Note, Section, Table, number
-from evaluation.report.readings import section
+from evaluation.report.number_format import as_interval, count, decimal, gap, gap_kind, signed, signed_ends
+from evaluation.report.section_texts import section
 from evaluation.report.sources import Sources, read_json
-from evaluation.report.words import as_interval, count, decimal, gap, gap_kind, signed, signed_ends
 
 INTERVALS = {
     "against_popularity": "model minus popularity",
@@ -18,29 +18,31 @@ INTERVALS = {
 NUMBERS = {
     "challenger_value": "the model's value on the compared users",
     "champion_value": "the champion's value on the same users",
-    "margin": "what may be lost",
+    "margin": "the loss that is allowed",
     "noise": "a difference above this is more than noise between seeds",
 }
 COUNTS = {
-    "users": "users on whom the model was measured",
-    "compared_users": "users on whom model and champion were compared",
+    "users": "measured users",
+    "compared_users": "users in the comparison of model and champion",
     "common_users": "users that both know",
-    "needed_users": "users that the power calculation asks for",
+    "needed_users": "users that the power calculation requires",
 }
 FACTS = {
     "better": "the model is better than the champion, above the noise",
-    "twins": "twins, trained without the held-out listens, were compared in place of refitted models",
+    "evaluated_models": "the evaluated models, trained without the held-out listens, were compared",
     "forced": "a person decided against or without the gate",
 }
 
 
 def gate(sources: Sources) -> Section:
-    """The decision, with everything that it was based on."""
+    """Show the decision and everything that it is based on."""
     decision = sources.decision()
     if not decision:
         return section("gate", absent="No decision was recorded for this run.")
-    blocks: list[Block] = [Note(text, "reason") for text in (decision["reason"], *_others(decision))]
-    blocks.append(_compared(decision))
+    reason = decision["reason"]
+    more = [text for text in decision.get("reasons", []) if text.casefold() not in reason.casefold()]
+    blocks: list[Block] = [Note(text, "reason") for text in (reason, *more)]
+    blocks.append(_comparison(decision))
     if decision.get("guardrails"):
         blocks.append(_guardrails(decision["guardrails"]))
     if decision.get("data_checks"):
@@ -49,7 +51,7 @@ def gate(sources: Sources) -> Section:
 
 
 def audit(sources: Sources) -> Section | None:
-    """The audit of leaks that the bundle carries; None where there was none."""
+    """Show the audit of leaks in the bundle; None if there is none."""
     folder = sources.registration
     found = read_json(folder / "bundle" / "audit.json", {}) if folder else {}
     if not found:
@@ -60,34 +62,21 @@ def audit(sources: Sources) -> Section | None:
     return section("audit", blocks)
 
 
-def _others(decision: Mapping[str, Any]) -> list[str]:
-    """The reasons that the decision's own sentence does not give already."""
-    told = decision["reason"].casefold()
-    return [reason for reason in decision.get("reasons", []) if reason.casefold() not in told]
-
-
-def _compared(decision: Mapping[str, Any]) -> Table:
-    rows = [_interval_row(says, values) for key, says in INTERVALS.items() if (values := decision.get(key))]
-    rows += [
-        [Cell(says), number(decimal(value))]
-        for key, says in NUMBERS.items()
-        if (value := decision.get(key)) is not None
-    ]
-    rows += [
-        [Cell(says), number(count(value))] for key, says in COUNTS.items() if (value := decision.get(key)) is not None
-    ]
-    rows += [[Cell(says), Cell("yes")] for key, says in FACTS.items() if decision.get(key)]
+def _comparison(decision: Mapping[str, Any]) -> Table:
+    rows = []
+    for key, label in INTERVALS.items():
+        if difference := as_interval(decision.get(key)):
+            kind = f"number {gap_kind(difference)}"
+            rows.append([Cell(label), Cell(signed(difference.mean), kind, details=(signed_ends(difference),))])
+    for labels, form in ((NUMBERS, decimal), (COUNTS, count)):
+        rows += [
+            [Cell(label), number(form(decision[key]))] for key, label in labels.items() if decision.get(key) is not None
+        ]
+    rows += [[Cell(label), Cell("yes")] for key, label in FACTS.items() if decision.get(key)]
     rows += [
         [Cell(f"bundle of the {role}"), Cell(digest, "code")] for role, digest in decision.get("compared", {}).items()
     ]
-    return Table(("what", "value"), rows, f"What {decision['metric']} says")
-
-
-def _interval_row(says: str, values: Mapping[str, Any]) -> list[Cell]:
-    found = as_interval(values)
-    if found is None:
-        return [Cell(says), Cell("")]
-    return [Cell(says), Cell(signed(found.mean), f"number {gap_kind(found)}", details=(signed_ends(found),))]
+    return Table(("what", "value"), rows, f"Comparison by {decision['metric']}")
 
 
 def _guardrails(found: Sequence[Mapping[str, Any]]) -> Table:

@@ -1,4 +1,4 @@
-"""Puts the report together: one file that loads nothing."""
+"""Put the report together: one HTML file that loads nothing."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from evaluation.report.blocks import Section
-from evaluation.report.exposure import popularity
 from evaluation.report.gate import audit, gate
 from evaluation.report.headline import headline
 from evaluation.report.listeners import sample_listeners
+from evaluation.report.popularity import popularity
 from evaluation.report.provenance import configs, data, lineage, stages
 from evaluation.report.quality import against_k, between_seeds, learning_curves, numbers, slices
 from evaluation.report.sources import Sources
@@ -35,9 +35,9 @@ PARTS: tuple[Callable[[Sources], Section | None], ...] = (
 
 
 def write_report(path: Path, sources: Sources) -> list[str]:
-    """Write the report of a run: one HTML file that loads nothing, the same bytes from the same folders.
+    """Write the report of a run: one HTML file that loads nothing. The same folders give the same bytes.
 
-    What a run did not compute is left out, and its section says so in a word.
+    If a run did not compute something, its section says so.
 
     Args:
         path: the file to write; its folder exists.

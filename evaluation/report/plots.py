@@ -1,4 +1,4 @@
-"""The report's pictures, each small enough to be read on a telephone."""
+"""Draw the report's pictures, each small enough for a telephone."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from evaluation.report.svg import HEIGHT, INK, MUTED, SERIES, inline, panel
 from evaluation.statistics.intervals import Interval
 
 ROW = 24.0
-"""Points that a row of a plot of intervals takes."""
+"""Height in points of a row in a plot of intervals."""
 DASHES = ("-", (0, (4, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
-"""Lines differ by more than their colour."""
+"""Line styles, so that lines do not differ by colour only."""
 ROUND = {1, 2, 5, 10, 20, 50, 100, 200, 500, 1000}
 PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.3g} %")
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line over x, with a band around it where its ends are known."""
+    """A line over x, with a band if its low and high ends are given."""
 
     label: str
     x: Sequence[float]
@@ -33,12 +33,12 @@ class Line:
 
 @dataclass(frozen=True)
 class Dot:
-    """A value with its interval, on a row of its own."""
+    """A value with its interval, in its own row."""
 
     label: str
     interval: Interval
     strong: bool = False
-    """Whether it is drawn in the model's colour."""
+    """True: drawn in the model's colour."""
 
 
 def lines(
@@ -49,15 +49,18 @@ def lines(
     log_x: bool = False,
     share: bool = False,
     mark: float | None = None,
-    says: str = "",
+    alt_text: str = "",
 ) -> str:
-    """Lines over one x; the first is the model's, with its band.
+    """Draw lines over one x; the first is the model's and has a band.
 
     Args:
-        name: of the figure, different from all others of a page.
-        log_x: whether each doubling of x is as wide as the next, with a tick at every x of the first line.
-        share: whether y is a share, written as a percentage.
-        mark: an x to point out, for example the best epoch.
+        name: name of the figure, unique on its page.
+        drawn: the lines.
+        x_label: label of the x axis.
+        log_x: draw x on a log scale of base 2.
+        share: y is a share; write it as a percentage.
+        mark: an x to mark by a dotted line, for example the best epoch.
+        alt_text: text for screen readers.
     """
     with panel() as (figure, axes):
         for place, line in enumerate(drawn):
@@ -71,11 +74,11 @@ def lines(
             axes.yaxis.set_major_formatter(PERCENT)
         if len(drawn) > 1:
             axes.legend(loc="best", handlelength=2.2)
-        return inline(figure, name, says)
+        return inline(figure, name, alt_text)
 
 
-def intervals(name: str, dots: Sequence[Dot], x_label: str, *, zero: bool = False, says: str = "") -> str:
-    """Values with their intervals, one row each, the first on top; ``zero`` draws the line of no difference."""
+def intervals(name: str, dots: Sequence[Dot], x_label: str, *, zero: bool = False, alt_text: str = "") -> str:
+    """Draw values with their intervals, one row each, the first on top; ``zero`` adds a line at zero."""
     with panel(max(HEIGHT / 2, ROW * len(dots) + 50)) as (figure, axes):
         for row, dot in enumerate(dots):
             colour = SERIES[0] if dot.strong else SERIES[1]
@@ -90,13 +93,13 @@ def intervals(name: str, dots: Sequence[Dot], x_label: str, *, zero: bool = Fals
         axes.spines["left"].set_visible(False)
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.set_xlabel(x_label)
-        return inline(figure, name, says)
+        return inline(figure, name, alt_text)
 
 
 def histogram(
-    name: str, edges: Sequence[int], counts: Sequence[int], x_label: str, y_label: str, says: str = ""
+    name: str, edges: Sequence[int], counts: Sequence[int], x_label: str, y_label: str, alt_text: str = ""
 ) -> str:
-    """Bars of bins that double in width, so that each is as wide as the next."""
+    """Draw a histogram whose bins double in width; all bars are drawn equally wide."""
     with panel() as (figure, axes):
         places = np.arange(len(counts))
         axes.bar(places + 0.5, counts, width=0.92, color=SERIES[0])
@@ -108,13 +111,13 @@ def histogram(
         axes.grid(visible=False, axis="x")
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
-        return inline(figure, name, says)
+        return inline(figure, name, alt_text)
 
 
 def shares(
-    name: str, groups: Sequence[str], series: Mapping[str, Sequence[float]], x_label: str = "", says: str = ""
+    name: str, groups: Sequence[str], series: Mapping[str, Sequence[float]], x_label: str = "", alt_text: str = ""
 ) -> str:
-    """Bars side by side for each group: which share of each thing falls to it."""
+    """Draw bars side by side for each group, one bar per series: the share of the series in the group."""
     with panel() as (figure, axes):
         width = 0.84 / len(series)
         for place, (label, values) in enumerate(series.items()):
@@ -127,7 +130,7 @@ def shares(
         axes.set_xlabel(x_label)
         axes.margins(y=0.3)
         axes.legend(loc="upper right")
-        return inline(figure, name, says)
+        return inline(figure, name, alt_text)
 
 
 def _line(axes: Axes, line: Line, place: int, markers: bool) -> None:
@@ -150,7 +153,7 @@ def _x_ticks(axes: Axes, x: Sequence[float], log_x: bool) -> None:
 
 
 def _apart(x: Sequence[float]) -> list[float]:
-    """Of rising values the round ones, or those whose labels do not touch on a scale of doublings."""
+    """Choose tick labels from rising values: the round ones, or those whose labels do not touch on a log scale."""
     if len(found := [value for value in x if value in ROUND]) > 2:
         return found
     shown: list[float] = []

@@ -1,4 +1,4 @@
-"""What the model was made from and by: the log, the configuration, digests, and what each stage cost."""
+"""The sections on the log, the configuration, the digests, and the time and memory of each stage."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.report.blocks import Cell, Figures, Section, Table, number, settings_table
+from evaluation.report.number_format import count, percent
 from evaluation.report.plots import histogram
-from evaluation.report.readings import section
+from evaluation.report.section_texts import section
 from evaluation.report.sources import STAGE_MANIFEST, Sources, read_json
-from evaluation.report.words import count, percent
 
 DEGREES = {
     "user": ("songs of a user", "users"),
@@ -22,7 +22,7 @@ SIZES = ("events", "plays", "users", "songs", "artists", "pairs", "song_artists"
 
 
 def data(sources: Sources) -> Section:
-    """Counts, days, rows by fate, and degrees."""
+    """Show counts, days, kept and dropped rows, and degrees."""
     profile = read_json(sources.graph / "profile.json", {})
     if not profile:
         return section("data", absent="This graph was built without a profile.")
@@ -35,25 +35,25 @@ def data(sources: Sources) -> Section:
 
 
 def configs(sources: Sources) -> Section:
-    """The model's whole config, defaults included, and what each stage was told."""
+    """Show all settings of the model and its trainer, with defaults, and the settings of each stage."""
     model = read_json(sources.model / "config.json", {})
     tables = [
         settings_table(title, model[key], folded=False)
         for key, title in (("model_config", "Model"), ("training_config", f"Trainer: {model.get('trainer', '')}"))
         if model.get(key)
     ]
-    manifests = _manifests(sources)
-    told = [
+    stage_tables = [
         settings_table(f"Stage: {name}", manifest["config"])
-        for name, manifest in manifests.items()
+        for name, manifest in _manifests(sources).items()
         if manifest.get("config")
     ]
-    return section("configs", [*tables, *told])
+    return section("configs", [*tables, *stage_tables])
 
 
 def lineage(sources: Sources) -> Section:
-    """Digests from the log to the registered version."""
-    manifests, bundle = _manifests(sources), _bundle(sources)
+    """Show the digests from the log to the registered version."""
+    manifests, registration = _manifests(sources), sources.registration
+    bundle = read_json(registration / "bundle" / STAGE_MANIFEST, {}) if registration else {}
     log = manifests.get("listens", {}).get("inputs", {}).get("log", {})
     rows = [_digest_row("log", log["sha256"])] if log else []
     rows += [
@@ -68,13 +68,13 @@ def lineage(sources: Sources) -> Section:
 
 
 def stages(sources: Sources) -> Section:
-    """Seconds and peak memory of each stage."""
+    """Show the seconds and the peak memory of each stage."""
     manifests = {name: manifest for name, manifest in _manifests(sources).items() if "seconds" in manifest}
     if not manifests:
-        return section("stages", absent="The stages left no timings.")
-    longest = max(manifest["seconds"] for manifest in manifests.values()) or 1
-    widest = max(manifest.get("peak_mib") or 0 for manifest in manifests.values()) or 1
-    rows = [_stage_row(name, manifest, longest, widest) for name, manifest in manifests.items()]
+        return section("stages", absent="The stages have no timings.")
+    most_seconds = max(manifest["seconds"] for manifest in manifests.values()) or 1
+    most_memory = max(manifest.get("peak_mib") or 0 for manifest in manifests.values()) or 1
+    rows = [_stage_row(name, manifest, most_seconds, most_memory) for name, manifest in manifests.items()]
     total = sum(manifest["seconds"] for manifest in manifests.values())
     caption = f"{total:,.1f} seconds in all"
     return section("stages", [Table(("stage", "seconds", "peak MiB", "started", "why it ran"), rows, caption)])
@@ -85,87 +85,73 @@ def _sizes(profile: Mapping[str, Any]) -> Table:
     rows = [[Cell(name.replace("_", "-")), number(count(profile[name]))] for name in SIZES]
     density = profile["pairs"] / max(profile["users"] * profile["songs"], 1)
     rows += [[Cell("density"), number(percent(density))], [Cell("days"), number(days)]]
-    return Table(("what", "count"), rows, "What is in the graph", narrow=True)
+    return Table(("what", "count"), rows, "Contents of the graph", narrow=True)
 
 
 def _rows(profile: Mapping[str, Any]) -> Table:
-    fate = profile["rows"]
-    reasons = fate.get("rejected_by_reason", {})
-    rows = [("read", fate["read"], "strong"), ("kept", fate["kept"], ""), ("duplicates", fate.get("duplicates", 0), "")]
-    rows += [(f"dropped by {rule}", dropped, "") for rule, dropped in fate["dropped"].items() if dropped]
-    rows.append(("rejected", fate["rejected"], "bad" if fate["rejected"] else ""))
+    counts = profile["rows"]
+    reasons = counts.get("rejected_by_reason", {})
+    rows = [
+        ("read", counts["read"], "strong"),
+        ("kept", counts["kept"], ""),
+        ("duplicates", counts.get("duplicates", 0), ""),
+    ]
+    rows += [(f"dropped by {rule}", dropped, "") for rule, dropped in counts["dropped"].items() if dropped]
+    rows.append(("rejected", counts["rejected"], "bad" if counts["rejected"] else ""))
     rows += [(f"rejected: {reason}", rejected, "muted") for reason, rejected in reasons.items()]
     cells = [
-        [Cell(name, kind), number(count(value)), number(_share(value, fate["read"]))] for name, value, kind in rows
+        [Cell(name, kind), number(count(value)), number(percent(value / max(counts["read"], 1)))]
+        for name, value, kind in rows
     ]
-    return Table(("rows", "count", "share"), cells, "What became of the log's rows", narrow=True)
-
-
-def _share(part: int, whole: int) -> str:
-    return percent(part / max(whole, 1))
+    return Table(("rows", "count", "share"), cells, "Rows of the log", narrow=True)
 
 
 def _degree_panel(kind: str, profile: Mapping[str, Any]) -> str:
     bins, (title, nodes) = profile["degrees"][kind]["histogram"], DEGREES[kind]
-    return histogram(
-        f"degrees-{kind}", bins["edges"], bins["counts"], title, nodes, says=f"How many {nodes} have how many {title}"
-    )
+    return histogram(f"degrees-{kind}", bins["edges"], bins["counts"], title, nodes, alt_text=f"Histogram of {title}")
 
 
 def _quantiles(profile: Mapping[str, Any]) -> Table:
     names = ("mean", "min", "p10", "median", "p90", "p99", "max", "isolated")
-    rows = [
-        [Cell(title), *(number(_plain(profile["degrees"][kind][name])) for name in names)]
-        for kind, (title, _) in DEGREES.items()
-    ]
+    rows = []
+    for kind, (title, _) in DEGREES.items():
+        values = [profile["degrees"][kind][name] for name in names]
+        texts = [count(value) if float(value).is_integer() else f"{value:,.1f}" for value in values]
+        rows.append([Cell(title), *map(number, texts)])
     return Table(("degree", *names), rows, "Degrees")
 
 
-def _plain(value: float) -> str:
-    return count(value) if float(value).is_integer() else f"{value:,.1f}"
-
-
 def _manifests(sources: Sources) -> dict[str, dict[str, Any]]:
-    """The manifests of stages by name, and those of what else the registered version was made from, for example the
-    audit; a folder that no stage wrote has none."""
+    """Read the manifests of the stages by name, in the order in which the stages started.
+
+    The inputs of the registered version add those of further stages, for example the audit. A folder that no stage
+    wrote has no manifest.
+    """
     found = {name: read_json(folder / STAGE_MANIFEST, {}) for name, folder in sources.stages().items()}
     registered = found.get("registration", {}).get("inputs", {})
-    more = {name: ref["path"] for name, ref in registered.items() if ref.get("path") and _plain_name(name) not in found}
+    more = {
+        name: ref["path"] for name, ref in registered.items() if ref.get("path") and _with_spaces(name) not in found
+    }
     found = {**{name: read_json(Path(path) / STAGE_MANIFEST, {}) for name, path in more.items()}, **found}
-    return {name: manifest for name, manifest in sorted(found.items(), key=_by_start) if manifest}
+    by_start = sorted(found.items(), key=lambda item: float(item[1].get("started", 0.0)))
+    return {name: manifest for name, manifest in by_start if manifest}
 
 
-def _plain_name(name: str) -> str:
+def _with_spaces(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _by_start(item: tuple[str, Mapping[str, Any]]) -> float:
-    started: float = item[1].get("started", 0.0)
-    return started
-
-
-def _bundle(sources: Sources) -> dict[str, Any]:
-    """The manifest of the registered bundle; empty for a run that registered nothing."""
-    folder = sources.registration
-    found: dict[str, Any] = read_json(folder / "bundle" / STAGE_MANIFEST, {}) if folder else {}
-    return found
-
-
 def _digest_row(what: str, sha256: str, key: str = "", made_from: Iterable[str] = ()) -> list[Cell]:
-    said = ", ".join(map(_plain_name, made_from))
-    return [Cell(what), Cell(sha256, "code", details=(f"key {key}" if key else "",)), Cell(said, "muted")]
+    inputs = ", ".join(map(_with_spaces, made_from))
+    return [Cell(what), Cell(sha256, "code", details=(f"key {key}" if key else "",)), Cell(inputs, "muted")]
 
 
-def _stage_row(name: str, manifest: Mapping[str, Any], longest: float, widest: float) -> list[Cell]:
-    peak = manifest.get("peak_mib")
+def _stage_row(name: str, manifest: Mapping[str, Any], most_seconds: float, most_memory: float) -> list[Cell]:
+    peak, started = manifest.get("peak_mib"), manifest.get("started")
     return [
         Cell(name),
-        Cell(f"{manifest['seconds']:,.1f}", "number", manifest["seconds"] / longest),
-        Cell(f"{peak:,.0f}", "number", peak / widest) if peak else Cell("not measured", "muted"),
-        Cell(_when(manifest.get("started")), "muted"),
+        Cell(f"{manifest['seconds']:,.1f}", "number", manifest["seconds"] / most_seconds),
+        Cell(f"{peak:,.0f}", "number", peak / most_memory) if peak else Cell("not measured", "muted"),
+        Cell(datetime.fromtimestamp(started, UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if started else "", "muted"),
         Cell(manifest.get("why", ""), "muted"),
     ]
-
-
-def _when(started: float | None) -> str:
-    return datetime.fromtimestamp(started, UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if started else ""

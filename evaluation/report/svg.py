@@ -1,4 +1,4 @@
-"""Figures as SVG that stands inside a page: text as text, colours of the page, and the same bytes every time."""
+"""Convert figures to SVG for a page: text stays text, colours are those of the page, and the bytes never vary."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 INK, MUTED, LINE = "#1d2126", "#68707a", "#d9d6cf"
 SERIES = ("#0067a5", "#8a8f98", "#d1730f", "#00876c", "#b04a8c", "#5aa9dd", "#9a7b00", "#c0392b")
-"""The model's colour, then those of baselines: after Okabe and Ito, apart for all kinds of colour vision."""
+"""Colours of the model and then of baselines, after Okabe and Ito: they differ for all kinds of colour vision."""
 
 _VARIABLES = {
     INK: "var(--ink)",
@@ -55,35 +55,36 @@ STYLE = {
     "legend.fontsize": 11.0,
 }
 WIDTH, HEIGHT = 380.0, 250.0
-"""Points; on a page, a panel is about as wide in pixels."""
+"""Size in points; on a page, a panel has about this width in pixels."""
 
 
 @contextmanager
 def panel(height: float = HEIGHT) -> Iterator[tuple[Figure, Axes]]:
-    """A figure with one pair of axes in the report's style, away from pyplot's global state."""
+    """Create a figure with one pair of axes in the report's style, without pyplot's global state."""
     with mpl.rc_context(STYLE):  # type: ignore[arg-type]  # the stubs know no rc name but as a literal
         figure = Figure(figsize=(WIDTH / 72, height / 72), layout="constrained")
         yield figure, figure.add_subplot()
 
 
-def inline(figure: Figure, name: str, says: str) -> str:
-    """The figure as an ``<svg>`` element. Call it inside the ``panel`` block.
+def inline(figure: Figure, name: str, alt_text: str) -> str:
+    """Return the figure as an ``<svg>`` element. Call it inside the ``panel`` block.
 
     Args:
-        name: prefix of the element's ids, different for every figure of a page.
-        says: what a screen reader says in place of the picture.
+        figure: the figure.
+        name: prefix of the element's ids, unique on its page.
+        alt_text: text for screen readers.
     """
     target = io.StringIO()
     FigureCanvasSVG(figure).print_svg(target, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     drawing = target.getvalue()
     inside = drawing[drawing.index(">", drawing.index("<svg")) + 1 :]
     size = figure.get_size_inches() * 72
-    attributes = f'viewBox="0 0 {size[0]:.0f} {size[1]:.0f}" role="img" aria-label="{html.escape(says)}"'
-    return f"<svg {attributes}>{_adapted(inside, name)}".strip()
+    attributes = f'viewBox="0 0 {size[0]:.0f} {size[1]:.0f}" role="img" aria-label="{html.escape(alt_text)}"'
+    return f"<svg {attributes}>{_adapt_to_page(inside, name)}".strip()
 
 
-def _adapted(drawing: str, name: str) -> str:
-    """Ids that no other figure has, and the page's font and colours."""
+def _adapt_to_page(drawing: str, name: str) -> str:
+    """Make the ids unique, and use the page's font and colours."""
     drawing = re.sub(r"<(metadata|style)\b.*?</\1>", "", drawing, flags=re.DOTALL)
     drawing = re.sub(r"<!--.*?-->\s*", "", drawing, flags=re.DOTALL)
     drawing = re.sub(r'\bid="', f'id="{name}-', drawing)

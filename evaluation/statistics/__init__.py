@@ -1,1 +1,1 @@
-"""Intervals and tests over users and seeds."""
+"""Confidence intervals and tests over users and seeds."""

@@ -1,4 +1,4 @@
-"""Bootstrap intervals over users. Numpy only: results are compared where torch is not loaded."""
+"""Bootstrap intervals over users. This module needs numpy only, so that results are compared without loading torch."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from data.errors import InputError
 
 CONFIDENCE = 0.95
 NORMAL_QUANTILE = 1.959963984540054
-"""Standard deviations from the middle of a normal distribution to the ends of its middle 95 %."""
+"""Standard deviations from the mean of a normal distribution to either end of its central 95 %."""
 SAMPLES = 1000
 DRAWS_AT_ONCE = 2**21
-"""Users drawn at once (16 MB), so that memory does not grow with users x samples."""
+"""Users to draw at once (16 MB), so that memory does not grow with users x samples."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and the ends of its 95 % bootstrap interval."""
+    """A mean and both ends of its 95 % bootstrap interval."""
 
     mean: float
     low: float
@@ -28,21 +28,21 @@ class Interval:
 
 
 def bootstrap_mean(values: ArrayLike, seed: int, samples: int = SAMPLES) -> Interval:
-    """Percentile interval of the mean over users, who are resampled with replacement.
+    """Return the percentile interval of the mean over users. Users are resampled with replacement.
 
     Efron and Tibshirani, "An introduction to the bootstrap" (1993), 13.3.
 
     Args:
-        values: (N,) one finite number a user, N at least 1.
-        seed: of numpy's generator; the same seed and N draw the same users, whatever the values.
+        values: (N,) one finite number per user, N at least 1.
+        seed: seed of numpy's generator; the same seed and N draw the same users, for any values.
         samples: number of resamples.
     """
     return bootstrap_means({"mean": values}, seed, samples)["mean"]
 
 
 def bootstrap_means(columns: Mapping[str, ArrayLike], seed: int, samples: int = SAMPLES) -> dict[str, Interval]:
-    """``bootstrap_mean`` of several columns (N,) of the same users, on the same resamples."""
-    values = _matrix(columns)
+    """Compute ``bootstrap_mean`` of several columns (N,) of the same users, on the same resamples."""
+    values = _finite_matrix(columns)
     means = np.concatenate([shares @ values for shares in user_resamples(len(values), seed, samples)])  # (samples, M)
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(means, [tail, 1 - tail], axis=0)
@@ -51,12 +51,12 @@ def bootstrap_means(columns: Mapping[str, ArrayLike], seed: int, samples: int = 
 
 
 def mean(values: ArrayLike) -> float:
-    """The mean over users; the one way it is computed, so that equal values give equal numbers everywhere."""
+    """Return the mean over users. All code uses this function, so that equal values give equal numbers everywhere."""
     return float(np.mean(np.ascontiguousarray(values, dtype=np.float64)))
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike, seed: int, samples: int = SAMPLES) -> Interval:
-    """Interval of mean(a - b), row by row on the same users: what is common to both cancels out.
+    """Return the interval of mean(a - b), paired by user: what both have in common cancels out.
 
     Raises:
         InputError: the two have different lengths, so they cannot be the same users.
@@ -67,30 +67,31 @@ def paired_difference(a: ArrayLike, b: ArrayLike, seed: int, samples: int = SAMP
 def paired_differences(
     a: Mapping[str, ArrayLike], b: Mapping[str, ArrayLike], seed: int, samples: int = SAMPLES
 ) -> dict[str, Interval]:
-    """``paired_difference`` of the columns (N,) that both have, on the same resamples."""
+    """Compute ``paired_difference`` of the columns (N,) that both have, on the same resamples."""
     differences = {name: _difference(a[name], b[name]) for name in a if name in b}
     return bootstrap_means(differences, seed, samples)
 
 
 def centred_interval(estimate: float, resampled: np.ndarray) -> Interval:
-    """The standard normal bootstrap interval: the estimate plus and minus 1.96 standard deviations of its resamples.
+    """Return the standard normal bootstrap interval: estimate +- 1.96 standard deviations of the resamples.
 
-    For what is not a mean over users. Resampling with replacement draws some users twice and others never, so that a
-    share of distinct songs is smaller in every resample than in the estimate, and percentiles would lie beside it; the
-    spread is still right. Efron and Tibshirani (1993), 12.2; they find 200 resamples enough for a spread (6.4).
+    Use it for numbers that are not a mean over users. A resample draws some users twice and others never, so a share
+    of distinct songs is smaller in every resample than in the estimate. Percentiles would not contain the estimate;
+    the standard deviation is still right. Efron and Tibshirani (1993), 12.2; 200 resamples are enough for it (6.4).
 
     Args:
-        estimate: of all users.
-        resampled: (samples,) the same of each resample.
+        estimate: the number for all users.
+        resampled: (samples,) the number for each resample.
     """
-    reach = NORMAL_QUANTILE * float(np.std(resampled, ddof=1))
-    return Interval(estimate, estimate - reach, estimate + reach)
+    half_width = NORMAL_QUANTILE * float(np.std(resampled, ddof=1))
+    return Interval(estimate, estimate - half_width, estimate + half_width)
 
 
 def user_resamples(count: int, seed: int, samples: int = SAMPLES) -> Iterator[np.ndarray]:
-    """How often each of ``count`` users is drawn in each resample, as a share, (chunk, N) float64 at a time.
+    """Yield each user's weight in each resample, (chunk, N) float64: the share of the draws that chose the user.
 
-    A product with a column (N,) gives the means of the resamples. The same seed and count draw the same users.
+    The product of the weights with a column (N,) is the mean of each resample. The same seed and ``count`` draw the
+    same users.
     """
     generator = np.random.default_rng(seed)
     chunk = max(1, DRAWS_AT_ONCE // count)
@@ -110,7 +111,7 @@ def _difference(a: ArrayLike, b: ArrayLike) -> np.ndarray:
     return first - second
 
 
-def _matrix(columns: Mapping[str, ArrayLike]) -> np.ndarray:
+def _finite_matrix(columns: Mapping[str, ArrayLike]) -> np.ndarray:
     values = np.stack([np.asarray(column, dtype=np.float64) for column in columns.values()], axis=1)  # (N, M)
     if values.size == 0:
         raise InputError("There are no users to take a mean over; evaluate at least one user.")

@@ -1,4 +1,4 @@
-"""Whether a difference is more than chance: a paired test, and its correction where there are many. Numpy only."""
+"""Test if a difference is more than chance, and correct the p-values of many tests. This module needs numpy only."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from numpy.typing import ArrayLike
 
 FLIPS = 9999
 NORMAL_FROM = 2000
-"""Users with a difference from which the normal limit stands in for drawing: both agree to the third digit."""
+"""From this number of users on, a normal limit replaces random signs: both p-values agree to the third digit."""
 SIGNS_AT_ONCE = 2**22
 LEVEL = 0.05
-"""A corrected p-value below it is called a difference."""
+"""A difference is reported if its corrected p-value is below this level."""
 
 
 def sign_flip_p_value(differences: ArrayLike, seed: int, flips: int = FLIPS) -> float:
-    """Two-sided p-value of a mean paired difference under random signs: if the two were alike, each user's difference
-    would be as likely with the other sign.
+    """Return the two-sided p-value of a mean paired difference under random signs.
 
-    Fisher's randomisation test, which Smucker, Allan and Carterette, "A comparison of statistical significance tests
-    for information retrieval evaluation" (2007), recommend. The draw itself counts as one, so it is never 0 (Phipson
-    and Smyth, 2010); from ``NORMAL_FROM`` users on, the limit of the same distribution is used.
+    H0: both systems are equal, so each user's difference has either sign with the same probability. This is Fisher's
+    randomisation test, recommended by Smucker, Allan and Carterette, "A comparison of statistical significance tests
+    for information retrieval evaluation" (2007). The observed signs count as one draw, so the p-value is never 0
+    (Phipson and Smyth, 2010). From ``NORMAL_FROM`` users on, the normal limit of the same distribution is used.
 
     Args:
-        differences: (N,) one finite number a user; users without a difference change nothing.
-        seed: of the signs.
-        flips: how many sets of signs are drawn.
+        differences: (N,) one finite number per user; users with difference 0 change nothing.
+        seed: seed of the signs.
+        flips: how many sets of signs to draw.
     """
     given = np.asarray(differences, dtype=np.float64)
     given = given[given != 0]
@@ -36,11 +36,12 @@ def sign_flip_p_value(differences: ArrayLike, seed: int, flips: int = FLIPS) -> 
     if len(given) >= NORMAL_FROM:
         return math.erfc(abs(given.sum()) / math.sqrt(2 * np.square(given).sum()))
     observed = abs(given.sum()) * (1 - 1e-12)  # equal sums in another order are equal
-    return (1 + sum(int((np.abs(sums) >= observed).sum()) for sums in _flipped(given, seed, flips))) / (flips + 1)
+    as_extreme = sum(int((np.abs(sums) >= observed).sum()) for sums in _sums_with_random_signs(given, seed, flips))
+    return (1 + as_extreme) / (flips + 1)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Each p-value corrected for the number of tests: the chance of any false claim stays below the level.
+    """Correct each p-value for the number of tests, so that the chance of any false claim stays below the level.
 
     Holm, "A simple sequentially rejective multiple test procedure" (1979).
     """
@@ -52,14 +53,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in corrected]
 
 
-def _flipped(given: np.ndarray, seed: int, flips: int) -> list[np.ndarray]:
-    generator = np.random.default_rng(seed)
-    chunk = max(1, SIGNS_AT_ONCE // len(given))
-    rows = [min(chunk, flips - start) for start in range(0, flips, chunk)]
-    return [2 * (_bits(generator, count, len(given)) @ given) - given.sum() for count in rows]
-
-
-def _bits(generator: np.random.Generator, rows: int, columns: int) -> np.ndarray:
-    """(rows, columns) zeros and ones, as likely."""
-    drawn = generator.integers(0, 256, size=(rows, -(-columns // 8)), dtype=np.uint8)
-    return np.unpackbits(drawn, axis=1, count=columns).astype(np.float64)
+def _sums_with_random_signs(given: np.ndarray, seed: int, flips: int) -> list[np.ndarray]:
+    """Return ``flips`` sums of ``given`` (N,), each with its own random signs; in chunks, to bound the memory."""
+    generator, count = np.random.default_rng(seed), len(given)
+    chunk = max(1, SIGNS_AT_ONCE // count)
+    sums = []
+    for start in range(0, flips, chunk):
+        rows = min(chunk, flips - start)
+        drawn = generator.integers(0, 256, size=(rows, -(-count // 8)), dtype=np.uint8)
+        is_plus = np.unpackbits(drawn, axis=1, count=count).astype(np.float64)  # (rows, N) zeros and ones
+        sums.append(2 * (is_plus @ given) - given.sum())
+    return sums

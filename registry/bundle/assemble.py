@@ -1,4 +1,4 @@
-"""Puts everything that belongs to one model version into one folder."""
+"""Assembles a bundle: everything that belongs to one version of a model, in one folder."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from evaluation.record import EvaluationRecord
 from models.item_paths.local_scorer import LocalScorer
 from registry.bundle.manifest import (
     EMBEDDINGS,
+    EVALUATED_EMBEDDINGS,
+    EVALUATED_LOCAL,
+    EVALUATED_WEIGHTS,
     HEADS,
     LOCAL,
     RESULTS,
-    TWIN,
-    TWIN_LOCAL,
-    TWIN_WEIGHTS,
     WEIGHTS,
-    Facts,
     Manifest,
+    ModelFacts,
 )
 from registry.bundle.seen_tables import seen_table, song_artist_table
 
@@ -58,21 +58,20 @@ def assemble_bundle(
 
     Args:
         folder: where to write; created if needed, otherwise empty.
-        model: folder that the train stage saved; it is what was evaluated. ``local.safetensors``,
-            ``heads.safetensors`` and ``results.json`` are taken where they are.
+        model: folder of the evaluated model, as the train stage saved it. ``local.safetensors``,
+            ``heads.safetensors`` and ``results.json`` are copied if it has them.
         vocabularies: folder with users.parquet, songs.parquet and artists.parquet.
         evaluation: folder that the evaluate stage wrote.
-        graph: the training graph (or the whole graph, for a trainer without a split), for who listened to what.
-        source: "synthetic" for a made-up log; such a bundle never replaces one that was made from a real log.
-        split: the split's config as plain JSON values, with the days that were decided: what the model has seen.
-        warmed_from: the same of every model whose weights this one started from.
+        graph: the training graph, or the whole graph for a trainer without a split: who listened to what.
+        source: "synthetic" for a made-up log; such a bundle never replaces one of a real log.
+        split: the split's config as plain JSON values, with the days that it chose; it tells what the model has seen.
+        warmed_from: the splits of the models whose weights this one started from.
         lineage: digests by name, from log to model.
         versions: versions of libraries by name.
-        profile, audit, seeds: files to copy as profile.json, audit.json and seeds.json. Without the first two a version
-            is never promoted.
-        refit: folder of the same configuration trained on all listens. Its weights are published, and ``model``, its
-            twin, stays beside them with its weights and all that its score needs: only the twin can be measured, and
-            only from the twin can a later model start that is to be measured.
+        profile, audit, seeds: files to copy as profile.json, audit.json and seeds.json. The gate never promotes a
+            version without the first two.
+        refit: folder of the same configuration trained on all listens. It is published; the weights and score files of
+            ``model`` are kept beside it, for comparisons and for models that start from this one.
 
     Raises:
         InputError: a file is missing, or the parts do not fit each other.
@@ -85,28 +84,26 @@ def assemble_bundle(
     _copy_optional(folder, {name: _optional(refit or model, name) for name in (LOCAL, HEADS)})
     _copy_optional(folder, {RESULTS: _optional(model, RESULTS)})
     if refit:
-        twin = {TWIN: model / EMBEDDINGS, TWIN_WEIGHTS: model / WEIGHTS, TWIN_LOCAL: _optional(model, LOCAL)}
-        _copy_optional(folder, twin)
+        _copy(model / EMBEDDINGS, folder / EVALUATED_EMBEDDINGS)
+        _copy(model / WEIGHTS, folder / EVALUATED_WEIGHTS)
+        _copy_optional(folder, {EVALUATED_LOCAL: _optional(model, LOCAL)})
     pq.write_table(seen_table(graph), folder / "seen.parquet")
     pq.write_table(song_artist_table(graph), folder / "song_artists.parquet")
     _check_counts(folder, graph)
-    facts = Facts(
+    record = EvaluationRecord.read(folder / "metrics.json")
+    facts = ModelFacts(
         source=source,
+        trainer=str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["trainer"]),
+        split_digest=record.split_digest,
+        in_sample=record.in_sample,
         seen_splits=(dict(split), *map(dict, warmed_from)),
         lineage=dict(lineage or {}),
         versions=dict(versions or {}),
         refit=refit is not None,
-        **_told_by_files(folder),
     )
     manifest = Manifest.of(folder, facts)
     manifest.write(folder)
     return manifest
-
-
-def _told_by_files(folder: Path) -> dict[str, Any]:
-    record = EvaluationRecord.read(folder / "metrics.json")
-    trainer = str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["trainer"])
-    return {"trainer": trainer, "split_digest": record.split_digest, "in_sample": record.in_sample}
 
 
 def _optional(model: Path, name: str) -> Path | None:
@@ -128,29 +125,29 @@ def _copy(origin: Path, target: Path) -> None:
 
 def _check_counts(folder: Path, graph: HeteroData) -> None:
     """Refuse vocabularies, embeddings or a local channel of another graph."""
-    for name in (name for name in SCORE_FILES if (folder / name).is_file()):
-        says, counts = SCORE_FILES[name]
-        for kind, rows in counts(folder / name).items():
+    counted = [("the model embeds", _embedded(folder / name)) for name in (EMBEDDINGS, EVALUATED_EMBEDDINGS)]
+    counted += [("its local channel knows", _connected(folder / name)) for name in (LOCAL, EVALUATED_LOCAL)]
+    for who_knows, counts in counted:
+        for kind, rows in counts.items():
             named, nodes = pq.read_metadata(folder / f"{kind}s.parquet").num_rows, int(graph[kind].num_nodes)
             if not rows == named == nodes:
                 raise InputError(
                     f"The parts of the bundle do not belong together: the graph has {nodes} {kind}s, the vocabulary "
-                    f"names {named} and {says} {rows}; take all from one run."
+                    f"names {named} and {who_knows} {rows}; take all from one run."
                 )
 
 
 def _embedded(path: Path) -> dict[str, int]:
-    """How many users and songs a file of embeddings has."""
+    """Count the users and songs in a file of embeddings; empty if there is no such file."""
+    if not path.is_file():
+        return {}
     with safe_open(path, framework="np") as vectors:
         return {kind: vectors.get_slice(kind).get_shape()[0] for kind in ("user", "song")}
 
 
 def _connected(path: Path) -> dict[str, int]:
-    """How many users and songs a local channel has, if it is sound."""
+    """Count the users and songs of a local channel, which has to be sound; empty if there is none."""
+    if not path.is_file():
+        return {}
     local = LocalScorer.load(path)
     return {"user": local.num_users, "song": local.num_songs}
-
-
-_EMBEDDED, _CONNECTED = ("the model embeds", _embedded), ("its local channel knows", _connected)
-SCORE_FILES = {EMBEDDINGS: _EMBEDDED, TWIN: _EMBEDDED, LOCAL: _CONNECTED, TWIN_LOCAL: _CONNECTED}
-"""Each file that scores are computed from, with a way to count the users and songs in it."""

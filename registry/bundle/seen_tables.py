@@ -1,4 +1,4 @@
-"""Tables of a graph that a recommender needs once torch is gone: who listened to what, and who made it."""
+"""Tables of a graph that a recommender needs to work without torch: who listened to what, and who made it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from data.graph import BY, LISTENS
 PARTS = ("train", "val", "test")
 LEFT_OUT = "left_out"
 KNOWN = (*PARTS, LEFT_OUT)
-"""What a listen that the log knows may be in; left out are those of the gap before validation."""
+"""Parts of the known listens; those of the gap before validation are left out of the split."""
 
 
 def seen_table(graph: HeteroData) -> pa.Table:
-    """All known listens: ``user`` and ``song`` int32 indices, sorted, and which of ``KNOWN`` is their ``part``.
+    """Return all known listens: ``user`` and ``song`` int32 indices, sorted, and their ``part``, one of ``KNOWN``.
 
-    Listens of users without a train listen, which a split keeps apart, are in the part from which they were taken. A
-    graph without masks has the one part "train".
+    A split excludes listens of users without a train listen; they have the part from which they were taken. Without
+    masks all listens are in "train".
     """
     parts = [_edges(graph, part) for part in PARTS]
     parts.append(_left_out(graph, torch.cat(parts, dim=1)))
@@ -32,7 +32,7 @@ def seen_table(graph: HeteroData) -> pa.Table:
 
 
 def song_artist_table(graph: HeteroData) -> pa.Table:
-    """``song`` and ``artist`` int32 indices of the "by" edges, sorted; empty where the graph has no artists."""
+    """Return ``song`` and ``artist`` int32 indices of the "by" edges, sorted; empty if the graph has no artists."""
     edges = graph[BY].edge_index.cpu() if BY in graph.edge_types else torch.empty((2, 0), dtype=torch.int64)
     ordered = torch.unique(edges, dim=1) if edges.numel() else edges
     return pa.table(
@@ -47,12 +47,12 @@ def _edges(graph: HeteroData, part: str) -> Tensor:
         edges = edges[:, store[f"{part}_mask"]]
     elif part != "train":
         edges = edges[:, :0]
-    apart = store.get(f"new_user_{part}_index")
-    return (edges if apart is None else torch.cat([edges, apart], dim=1)).cpu()
+    excluded = store.get(f"new_user_{part}_index")
+    return (edges if excluded is None else torch.cat([edges, excluded], dim=1)).cpu()
 
 
 def _left_out(graph: HeteroData, divided: Tensor) -> Tensor:
-    """The edges that are in no part, given those that are."""
+    """Return the edges that are in no part, given those that are."""
     edges = graph[LISTENS].edge_index.cpu()
     return edges[:, ~torch.isin(_keys(graph, edges), _keys(graph, divided))]
 

@@ -1,4 +1,4 @@
-"""Two bundles on shared indices: what a comparison knows of each model."""
+"""Two bundles on shared indices, matched by the ids of users, songs and artists."""
 
 from __future__ import annotations
 
@@ -23,50 +23,49 @@ from registry.bundle.seen_tables import PARTS
 IDS = {"user": "user_id", "song": "track_id", "artist": "artist_id"}
 
 
-class Shared(NamedTuple):
-    """The nodes of one model among those of both.
-
-    ``nodes`` (N,) the shared index of each of its own; ``size`` how many there are of both together.
-    """
+class AlignedNodes(NamedTuple):
+    """The nodes of one kind that one model has, with indices that both models share."""
 
     nodes: Tensor
+    """(N,) shared index of each of the model's own nodes."""
     size: int
+    """Number of nodes of both models together."""
 
     def own(self, shared: Tensor) -> Tensor:
-        """(E,) its own index of each shared one, -1 where it has none."""
+        """Return the model's own index (E,) of each shared index (E,); -1 for a node that it does not have."""
         own = torch.full((self.size,), -1, dtype=torch.int64)
         own[self.nodes] = torch.arange(len(self.nodes))
         return own[shared]
 
 
 @dataclass(frozen=True)
-class Side:
-    """A model as its bundle has it: scores in its own indices, pairs in shared ones."""
+class AlignedModel:
+    """A model from its bundle: it scores in its own indices, and its pairs are in shared ones."""
 
-    users: Shared
-    songs: Shared
-    """Those that it may list."""
+    users: AlignedNodes
+    songs: AlignedNodes
+    """The songs that it may list."""
     pairs: Mapping[str, Tensor]
-    """Part to the listens (2, E) that it has there."""
+    """Part to its listens (2, E)."""
     by: Tensor
     """(2, B) its songs and their artists."""
     score: Score
-    """Of users and songs in its own indices, (B,) to (B, S)."""
+    """Scores (B, S) of users (B,) in its own indices."""
 
     def knows(self, users: Tensor) -> Tensor:
-        """(N,) whether it was trained on each; of a user without a train song it knows nothing."""
+        """Return for each user (N,) if the model was trained on a listen of that user."""
         trained = torch.zeros(self.users.size, dtype=torch.bool)
         trained[self.pairs["train"][0]] = True
         return trained[users]
 
-    def only(self, songs: Tensor) -> Side:
-        """The same model with no other songs than these (shared indices) to choose from."""
+    def only(self, songs: Tensor) -> AlignedModel:
+        """Return the same model that may list only these songs (shared indices)."""
         kept = torch.nonzero(torch.isin(self.songs.nodes, songs)).flatten()
-        left = Shared(self.songs.nodes[kept], self.songs.size)
+        left = AlignedNodes(self.songs.nodes[kept], self.songs.size)
         return replace(self, songs=left, score=lambda users: self.score(users)[:, kept])
 
     def lists(self, users: Tensor, hidden: Tensor, k: int) -> Tensor:
-        """Exact top-k, as the evaluation ranks.
+        """Return the exact top k, ranked as the evaluation ranks.
 
         Args:
             users: (N,) distinct users.
@@ -74,31 +73,29 @@ class Side:
             k: length of the lists.
 
         Returns:
-            (N, k) songs, best first; -1 in an empty place, and everywhere for a user whom it does not know.
+            (N, k) songs, best first; -1 in an empty place, and everywhere for a user whom the model does not know.
         """
         items = torch.full((len(users), k), -1, dtype=torch.int64)
         known, length = self.knows(users), min(k, len(self.songs.nodes))
         if not (known.any() and length):
             return items
-        found = rank(self.score, self.users.own(users[known]), self._own_pairs(hidden), length).items
+        own = torch.stack([self.users.own(hidden[0]), self.songs.own(hidden[1])])
+        own = own[:, (own >= 0).all(dim=0)]
+        found = rank(self.score, self.users.own(users[known]), own, length).items
         items[known, :length] = self.songs.nodes[found.clamp(min=0)].masked_fill(found < 0, -1)
         return items
 
-    def _own_pairs(self, pairs: Tensor) -> Tensor:
-        own = torch.stack([self.users.own(pairs[0]), self.songs.own(pairs[1])])
-        return own[:, (own >= 0).all(dim=0)]
 
-
-def read_sides(challenger: Path, champion: Path, files: tuple[ScoreFiles, ScoreFiles]) -> tuple[Side, Side]:
+def align(challenger: Path, champion: Path, files: tuple[ScoreFiles, ScoreFiles]) -> tuple[AlignedModel, AlignedModel]:
     """Read two bundles, matched by the ids of users, songs and artists.
 
     Args:
         challenger, champion: folders of bundles.
-        files: what each is scored by.
+        files: the files that each is scored by.
     """
-    matched = {kind: _matched(*(_ids(folder, kind) for folder in (challenger, champion))) for kind in IDS}
-    ours, theirs = ({kind: pair[side] for kind, pair in matched.items()} for side in (0, 1))
-    return _side(challenger, files[0], ours), _side(champion, files[1], theirs)
+    matched = {kind: _match(_ids(challenger, kind), _ids(champion, kind)) for kind in IDS}
+    first, second = ({kind: pair[place] for kind, pair in matched.items()} for place in (0, 1))
+    return _read(challenger, files[0], first), _read(champion, files[1], second)
 
 
 def _ids(folder: Path, kind: str) -> pa.Array:
@@ -106,31 +103,27 @@ def _ids(folder: Path, kind: str) -> pa.Array:
     return pq.read_table(folder / f"{kind}s.parquet", columns=[column])[column].combine_chunks().cast(pa.string())
 
 
-def _matched(ours: pa.Array, theirs: pa.Array) -> tuple[Shared, Shared]:
-    """Equal ids get one index; ours come first, in their own order."""
-    encoded = pa.concat_arrays([ours, theirs]).dictionary_encode()
-    nodes = torch.from_numpy(encoded.indices.to_numpy().astype(np.int64))
-    return Shared(nodes[: len(ours)], len(encoded.dictionary)), Shared(nodes[len(ours) :], len(encoded.dictionary))
+def _match(first: pa.Array, second: pa.Array) -> tuple[AlignedNodes, AlignedNodes]:
+    """Give equal ids the same index; those of the first come first, in their own order."""
+    encoded = pa.concat_arrays([first, second]).dictionary_encode()
+    nodes, size = torch.from_numpy(encoded.indices.to_numpy().astype(np.int64)), len(encoded.dictionary)
+    return AlignedNodes(nodes[: len(first)], size), AlignedNodes(nodes[len(first) :], size)
 
 
-def _side(folder: Path, files: ScoreFiles, nodes: Mapping[str, Shared]) -> Side:
+def _read(folder: Path, files: ScoreFiles, nodes: Mapping[str, AlignedNodes]) -> AlignedModel:
     seen, by = pq.read_table(folder / "seen.parquet"), pq.read_table(folder / "song_artists.parquet")
-    edges, part = _laid(seen, nodes, "user", "song"), seen["part"].to_numpy()
-    return Side(
+    edges, part = _shared(seen, nodes, "user", "song"), seen["part"].to_numpy()
+    vectors = load_file(folder / files.vectors)
+    local = LocalScorer.load(folder / files.local) if files.local else None
+    return AlignedModel(
         users=nodes["user"],
         songs=nodes["song"],
         pairs={name: edges[:, torch.from_numpy(part == name)] for name in PARTS},
-        by=_laid(by, nodes, "song", "artist"),
-        score=_score(folder, files),
+        by=_shared(by, nodes, "song", "artist"),
+        score=VectorScores(vectors["user"], vectors["song"], local),
     )
 
 
-def _score(folder: Path, files: ScoreFiles) -> Score:
-    vectors = load_file(folder / files.vectors)
-    local = LocalScorer.load(folder / files.local) if files.local else None
-    return VectorScores(vectors["user"], vectors["song"], local)
-
-
-def _laid(table: pa.Table, nodes: Mapping[str, Shared], *columns: str) -> Tensor:
-    """Columns of own indices as rows (2, E) of shared ones."""
+def _shared(table: pa.Table, nodes: Mapping[str, AlignedNodes], *columns: str) -> Tensor:
+    """Return columns of own indices as rows (2, E) of shared ones."""
     return torch.stack([nodes[kind].nodes[torch.from_numpy(table[kind].to_numpy().copy()).long()] for kind in columns])

@@ -1,4 +1,4 @@
-"""Whether the log that a model was made from looks like those of the last versions."""
+"""Checks of the challenger's log against the logs of the last versions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Profile = Mapping[str, Any]
 def check_data(
     profile: Profile, recent: Sequence[Profile], songs: tuple[Path, Path] | None, config: GateConfig
 ) -> tuple[DataCheck, ...]:
-    """Compare a log with those before it; where there was none, nothing is wrong.
+    """Compare a log with those before it; without an earlier log every check passes.
 
     Args:
         profile: contents of ``profile.json``, see ``data.profile``.
@@ -41,7 +41,7 @@ def check_data(
 
 
 def _volume(name: str, now: int, before: Sequence[int], config: GateConfig) -> DataCheck:
-    """A number against the median of the last ones, which one odd night does not move."""
+    """Compare a number with the median of the last ones, which one unusual night does not move."""
     usual = median(before)
     low, high = usual * (1 - config.max_volume_loss), usual * (1 + config.max_volume_gain)
     says = f"{name} {now:,} against {usual:,.0f} in the last {len(before)} versions, allowed {low:,.0f} to {high:,.0f}"
@@ -55,8 +55,10 @@ def _rejects(now: float, before: Sequence[float], config: GateConfig) -> DataChe
     return DataCheck(name="rejects", passed=now <= high, says=says)
 
 
-def _songs(ours: Path, theirs: Path, config: GateConfig) -> tuple[DataCheck, DataCheck]:
-    now, before = _ids(ours), _ids(theirs)
+def _songs(challenger: Path, champion: Path, config: GateConfig) -> tuple[DataCheck, DataCheck]:
+    now, before = (
+        pq.read_table(path, columns=["track_id"])["track_id"].cast(pa.string()) for path in (challenger, champion)
+    )
     new, lost = _missing(now, before), _missing(before, now)
     return (
         _share("new songs", new, len(now), config.max_new_songs, "are unknown to the champion"),
@@ -72,7 +74,3 @@ def _share(name: str, number: int, total: int, limit: float, what: str) -> DataC
 
 def _missing(ids: pa.ChunkedArray, known: pa.ChunkedArray) -> int:
     return len(ids) - int(pc.sum(pc.is_in(ids, value_set=known)).as_py() or 0)
-
-
-def _ids(path: Path) -> pa.ChunkedArray:
-    return pq.read_table(path, columns=["track_id"])["track_id"].cast(pa.string())

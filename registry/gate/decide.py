@@ -1,6 +1,6 @@
-"""The gate: whether a new model, the challenger, takes the champion's place. The rule is explained in docs/gate.md.
+"""The gate decides if a new model, the challenger, takes the champion's place. docs/gate.md explains the rule.
 
-Torch is loaded only where two models are compared, so that a config with a gate is read without it.
+Torch is loaded only to compare two models, so that a config with a gate is read without it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,18 @@ from typing import Any, Self
 
 from evaluation.record import EvaluationRecord, read_per_user
 from evaluation.statistics.intervals import paired_difference
-from registry.bundle.manifest import EMBEDDINGS, LOCAL, TWIN, TWIN_LOCAL, Manifest, read_manifest, verify_files
+from registry.bundle.manifest import (
+    EMBEDDINGS,
+    EVALUATED_FILES,
+    LOCAL,
+    MANIFEST,
+    Manifest,
+    read_manifest,
+    verify_files,
+)
 from registry.gate.data_checks import check_data
 from registry.gate.gate_config import Decision, GateConfig
-from registry.gate.policy import SEED, Findings, interval_words, judge
+from registry.gate.policy import SEED, Findings, apply_policy, interval_words
 from registry.gate.power import noise_between_seeds
 from registry.gate.same_split import why_not_clean
 
@@ -25,7 +33,7 @@ __all__ = ["COMPARED_FILES", "Decision", "GateConfig", "decide"]
 BASELINE = "popularity"
 SONGS = "songs.parquet"
 COMPARED_FILES = (
-    "manifest.json",
+    MANIFEST,
     "users.parquet",
     SONGS,
     "artists.parquet",
@@ -33,11 +41,10 @@ COMPARED_FILES = (
     "seen.parquet",
     EMBEDDINGS,
     LOCAL,
-    TWIN,
-    TWIN_LOCAL,
+    *sorted(EVALUATED_FILES),
     "seeds.json",
 )
-"""The files of a champion's bundle that a decision reads, as far as its manifest names them."""
+"""The files of a champion's bundle that a decision reads, if its manifest names them."""
 
 DEFAULTS = GateConfig()
 
@@ -51,15 +58,15 @@ def decide(
 ) -> Decision:
     """Judge a bundle, by itself and against the champion.
 
-    It becomes champion when its numbers are out of sample and audited, its log looks like the last ones, it beats
+    It becomes champion if its numbers are out of sample and audited, its log looks like the last ones, it beats
     popularity, and it is shown to be not worse than the champion on users and pairs that neither has seen. It is
-    rejected when it is shown to be worse. Everything else is held: the champion stays. A champion of a made-up log is
-    none to a model of a real one.
+    rejected if it is shown to be worse. Everything else is held: the champion stays. A model of a real log is not
+    compared with a champion of a synthetic one.
 
     Args:
         bundle: a verified bundle.
         champion: the champion's version, if there is one.
-        champion_bundle: a folder with ``COMPARED_FILES`` of its bundle, as far as it has them; they are verified here.
+        champion_bundle: a folder with ``COMPARED_FILES`` of its bundle, if it has them; they are verified here.
         recent: the profiles (``profile.json``) of the last versions, newest first.
         config: margins and limits.
 
@@ -71,15 +78,16 @@ def decide(
     if theirs:
         theirs.verify(COMPARED_FILES)
     start = Decision(outcome="hold", reason="", metric=record.watched, users=record.num_users, champion=champion)
-    digests = {role: side.manifest.digest for role, side in (("challenger", ours), ("champion", theirs)) if side}
+    digests = {role: one.manifest.digest for role, one in (("challenger", ours), ("champion", theirs)) if one}
     found = _in_sample(record) + _audit(ours)
     if theirs and theirs.made_up and not ours.made_up:
         found += _popularity(bundle, record, f"champion {champion} learned from a made-up log")
         found += _data(ours, None, (), config)
     else:
-        found += _data(ours, theirs, recent, config) + _comparison(ours, theirs, record, champion, config)
+        found += _data(ours, theirs, recent, config)
+        found += Findings() if champion is None else _against(ours, theirs, record, champion, config)
         found += _popularity(bundle, record, "there is no champion" if champion is None else "")
-    return found.concluded(start.model_copy(update={"compared": digests}))
+    return found.decide(start.model_copy(update={"compared": digests}))
 
 
 @dataclass(frozen=True)
@@ -96,7 +104,7 @@ class _Bundle:
         verify_files(self.folder, self.manifest, [name for name in names if name in self.manifest.files])
 
     def read(self, name: str) -> dict[str, Any] | None:
-        """A JSON file, or None where the bundle has none of this name."""
+        """Return the content of a JSON file, or None if the bundle has no such file."""
         if name not in self.manifest.files:
             return None
         content: dict[str, Any] = json.loads((self.folder / name).read_text(encoding="utf-8"))
@@ -104,7 +112,7 @@ class _Bundle:
 
     @property
     def made_up(self) -> bool:
-        """Whether its log is the synthetic one."""
+        """Return if its log is the synthetic one."""
         return self.manifest.facts.source == "synthetic"
 
 
@@ -119,8 +127,8 @@ def _audit(ours: _Bundle) -> Findings:
         return Findings(doubts=("no audit for leaks was recorded",))
     if audit.get("passed") is True:
         return Findings(notes=("the audit for leaks was passed",))
-    looked_at = [*audit.get("checks", ()), audit.get("canary") or {"passed": True}]
-    failed = " ".join(str(check.get("says")) for check in looked_at if not check.get("passed"))
+    checks = [*audit.get("checks", ()), audit.get("canary") or {"passed": True}]
+    failed = " ".join(str(check.get("says")) for check in checks if not check.get("passed"))
     return Findings(doubts=(f"the audit found a leak: {failed.rstrip('.') or 'it does not say which'}",))
 
 
@@ -136,9 +144,9 @@ def _data(ours: _Bundle, theirs: _Bundle | None, recent: Sequence[Mapping[str, A
 
 
 def _popularity(bundle: Path, record: EvaluationRecord, alone: str) -> Findings:
-    """Whether it beats popularity; ``alone`` says why that is all it has to beat."""
+    """Compare with popularity; ``alone`` says why there is no champion to beat, if there is none."""
     if record.watched not in record.baselines.get(BASELINE, {}):
-        return Findings(lacks=("it was not measured beside popularity",))
+        return Findings(lacks=("it was not compared with popularity",))
     table = bundle / "per_user.parquet"
     model, baseline = (read_per_user(table, f"{prefix}{record.watched}")[1] for prefix in ("", f"{BASELINE} "))
     gap = paired_difference(model, baseline, SEED)
@@ -148,29 +156,24 @@ def _popularity(bundle: Path, record: EvaluationRecord, alone: str) -> Findings:
     return Findings(merits=(f"it beats popularity{', and ' if alone else ''}{alone}: {shown}",), figures=figures)
 
 
-def _comparison(
-    ours: _Bundle, theirs: _Bundle | None, record: EvaluationRecord, champion: int | None, config: GateConfig
+def _against(
+    ours: _Bundle, theirs: _Bundle | None, record: EvaluationRecord, champion: int, config: GateConfig
 ) -> Findings:
-    if champion is None:
-        return Findings()
+    """Compare with the champion, if both can be measured on listens that neither has seen."""
     if theirs is None:
         return _no_clean_comparison(champion, "its files were not given")
-    return _against(ours, theirs, record, champion, config)
-
-
-def _against(ours: _Bundle, theirs: _Bundle, record: EvaluationRecord, champion: int, config: GateConfig) -> Findings:
     if ours.made_up and not theirs.made_up:
         return Findings(doubts=(f"it learned from a made-up log and champion {champion} from a real one",))
     if problem := why_not_clean(ours.manifest, theirs.manifest):
         return _no_clean_comparison(champion, problem)
     from registry.gate.compare import compare
 
-    measured = ours.manifest.measured, theirs.manifest.measured
-    comparison = compare(ours.folder, theirs.folder, record.k, measured)
+    files = ours.manifest.evaluated, theirs.manifest.evaluated
+    comparison = compare(ours.folder, theirs.folder, record.k, files)
     if not len(comparison.watched):
         return _no_clean_comparison(champion, "there is no test pair that the champion has not seen")
-    judged = judge(comparison, record.watched, champion, _noise(ours, theirs, record.watched), config)
-    return judged + _twins(ours, theirs)
+    noise = _noise(ours, theirs, record.watched)
+    return apply_policy(comparison, record.watched, champion, noise, config) + _refitted(ours, theirs)
 
 
 def _no_clean_comparison(champion: int, why: str) -> Findings:
@@ -178,15 +181,16 @@ def _no_clean_comparison(champion: int, why: str) -> Findings:
 
 
 def _noise(ours: _Bundle, theirs: _Bundle, metric: str) -> float | None:
-    """By the challenger's own seeds or, where it was trained with too few, by the champion's."""
-    seeds = (side.read("seeds.json") for side in (ours, theirs))
+    """Return the noise between the challenger's seeds, or between the champion's if the challenger has too few."""
+    seeds = (bundle.read("seeds.json") for bundle in (ours, theirs))
     measured = (noise_between_seeds(found, metric) for found in seeds if found is not None)
     return next((noise for noise in measured if noise is not None), None)
 
 
-def _twins(ours: _Bundle, theirs: _Bundle) -> Findings:
-    refitted = [role for role, side in (("challenger", ours), ("champion", theirs)) if side.manifest.facts.refit]
+def _refitted(ours: _Bundle, theirs: _Bundle) -> Findings:
+    """Note which side was refitted, and so was compared by the model that was evaluated before."""
+    refitted = [role for role, one in (("challenger", ours), ("champion", theirs)) if one.manifest.facts.refit]
     if not refitted:
         return Findings()
-    says = f"{' and '.join(refitted)} compared by the twin, which was trained without the held-out listens"
-    return Findings(notes=(says,), figures={"twins": True})
+    note = f"{' and '.join(refitted)} compared by the evaluated model, which was trained without the held-out listens"
+    return Findings(notes=(note,), figures={"evaluated_models": True})

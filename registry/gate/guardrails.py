@@ -1,4 +1,4 @@
-"""Quantities that a better recall must not be paid with: coverage, the tail, cold users, diversity."""
+"""Guardrails: coverage, tail songs, cold users and diversity must not pay for a better recall."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from registry.gate.compare import Paired
 
 
-def judge_guardrails(guarded: Mapping[str, Paired], margin: float) -> tuple[Guardrail, ...]:
-    """Test for each quantity whether more than a share of the champion's value is lost.
+def check_guardrails(guarded: Mapping[str, Paired], margin: float) -> tuple[Guardrail, ...]:
+    """Test for each quantity if more than a share of the champion's value is lost.
 
     One-sided paired t tests of "no more than the margin is lost". Their p-values are corrected together (Holm, 1979),
-    so that the chance of stopping a model that lost nothing is at most 2.5 %, however many guardrails there are. The
-    bounds that are shown are those of Bonferroni's level, under which Holm's first step decides.
+    so that the chance of stopping a model that lost nothing is at most 2.5 %, for any number of guardrails. The bounds
+    that are shown have Bonferroni's level, at which Holm's first step decides.
 
     Args:
         guarded: name to the quantity of both models on the same users; one with fewer than 30 users is skipped.
@@ -32,13 +32,13 @@ def judge_guardrails(guarded: Mapping[str, Paired], margin: float) -> tuple[Guar
     p_values = dict(zip(measured, holm([_p_value(pair, margin) for pair in measured.values()]), strict=True))
     level = LEVEL / max(1, len(measured))
     return tuple(
-        _judged(name, pair, margin, level, p_values[name]) if name in measured else _skipped(name, pair)
+        _tested(name, pair, margin, level, p_values[name]) if name in measured else _skipped(name, pair)
         for name, pair in guarded.items()
     )
 
 
 def _p_value(pair: Paired, margin: float) -> float:
-    """Of the loss that was found, if in truth just the margin was lost."""
+    """Return the one-sided p-value of H0: the challenger loses exactly the margin."""
     beyond = float(pair.difference.mean()) + margin * float(pair.champion.mean())
     error = _standard_error(pair)
     if error == 0:
@@ -46,7 +46,7 @@ def _p_value(pair: Paired, margin: float) -> float:
     return float(stdtr(len(pair) - 1, beyond / error))
 
 
-def _judged(name: str, pair: Paired, margin: float, level: float, p: float) -> Guardrail:
+def _tested(name: str, pair: Paired, margin: float, level: float, p: float) -> Guardrail:
     challenger, champion = float(pair.challenger.mean()), float(pair.champion.mean())
     reach = float(stdtrit(len(pair) - 1, 1 - level)) * _standard_error(pair)
     gap = challenger - champion
@@ -65,7 +65,7 @@ def _judged(name: str, pair: Paired, margin: float, level: float, p: float) -> G
 
 
 def _skipped(name: str, pair: Paired) -> Guardrail:
-    return Guardrail(name=name, users=len(pair), says=f"{name} skipped: {len(pair)} users have it, too few to say")
+    return Guardrail(name=name, users=len(pair), says=f"{name} skipped: {len(pair)} users have it, too few to test")
 
 
 def _standard_error(pair: Paired) -> float:

@@ -1,4 +1,4 @@
-"""What a comparison says: pure functions of its numbers."""
+"""The promotion policy: from the numbers of a comparison to findings, and from findings to a decision."""
 
 from __future__ import annotations
 
@@ -8,32 +8,33 @@ from typing import TYPE_CHECKING, Any
 
 from evaluation.statistics.intervals import Interval, mean, paired_difference
 from registry.gate.gate_config import Decision, GateConfig, Outcome
-from registry.gate.guardrails import judge_guardrails
+from registry.gate.guardrails import check_guardrails
 from registry.gate.power import needed_users
 
 if TYPE_CHECKING:
     from registry.gate.compare import Comparison, Paired
 
 SEED = 0
-"""Of the resamples behind the bounds."""
+"""Seed of the resamples behind the bounds."""
 VERBS = {"promote": "Promoted", "hold": "Held", "reject": "Rejected"}
 
 
 @dataclass(frozen=True)
 class Findings:
-    """Sentences without their full stop, by what they lead to, and the figures of a decision behind them."""
+    """Findings about a challenger: sentences without their full stop, and the decision's fields behind them."""
 
     doubts: tuple[str, ...] = ()
-    """Why the numbers cannot be trusted or compared."""
+    """Reasons not to trust or not to compare the numbers."""
     worse: tuple[str, ...] = ()
-    """Why it is worse than the champion."""
+    """Reasons to call it worse than the champion."""
     lacks: tuple[str, ...] = ()
-    """Why it is not shown to be good enough."""
+    """Reasons why it is not shown to be good enough."""
     merits: tuple[str, ...] = ()
-    """What speaks for it."""
+    """Reasons why it is good enough."""
     notes: tuple[str, ...] = ()
-    """What else was looked at."""
+    """Everything else that was found."""
     figures: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of ``Decision`` with their values."""
 
     def __add__(self, other: Findings) -> Findings:
         return Findings(
@@ -47,26 +48,28 @@ class Findings:
 
     @property
     def outcome(self) -> Outcome:
-        """Doubtful numbers decide nothing; a model that is worse is rejected; one that lacks nothing is promoted."""
+        """Return "hold" with doubts, else "reject" if it is worse, else "promote" if it lacks nothing."""
         if self.doubts:
             return "hold"
         if self.worse:
             return "reject"
         return "hold" if self.lacks else "promote"
 
-    def concluded(self, start: Decision) -> Decision:
-        """The decision that follows."""
+    def decide(self, start: Decision) -> Decision:
+        """Return the decision that follows; ``start`` has the fields that are known before any finding."""
         reasons = self.doubts + self.worse + self.lacks + self.merits + self.notes
-        told = {
+        conclusion = {
             "outcome": self.outcome,
             "reason": f"{VERBS[self.outcome]}: {reasons[0]}.",
             "reasons": tuple(f"{reason[:1].upper()}{reason[1:]}." for reason in reasons),
         }
-        return start.model_copy(update={**self.figures, **told})
+        return start.model_copy(update={**self.figures, **conclusion})
 
 
-def judge(comparison: Comparison, metric: str, champion: int, noise: float | None, config: GateConfig) -> Findings:
-    """Apply the gate's rule to a comparison.
+def apply_policy(
+    comparison: Comparison, metric: str, champion: int, noise: float | None, config: GateConfig
+) -> Findings:
+    """Apply the promotion policy to a comparison.
 
     Worse: the upper bound of the difference is below zero and the estimate below minus the margin. Not worse: the lower
     bound is above minus the margin, there are as many users as the power calculation asks for, and no guardrail is
@@ -77,12 +80,12 @@ def judge(comparison: Comparison, metric: str, champion: int, noise: float | Non
         comparison: at least one user.
         metric: the name of the watched metric.
         champion: its version, for the sentences.
-        noise: what a difference has to exceed to be no accident of seeds; None where it was not measured.
+        noise: the largest difference that seeds alone explain; None if it was not measured.
         config: margins and power.
     """
     watched = comparison.watched
     gap, value = _gap(watched), mean(watched.champion)
-    margin, shown = config.margin * value, f"{metric} {interval_words(gap)}"
+    margin = config.margin * value
     figures = {
         "compared_users": len(watched),
         "challenger_value": mean(watched.challenger),
@@ -91,13 +94,14 @@ def judge(comparison: Comparison, metric: str, champion: int, noise: float | Non
         "margin": margin,
         "noise": noise,
     }
-    bounds = _against_bounds(gap, margin, noise, f"champion {champion}", shown)
-    rest = _enough(watched, value, config) + _guarded(comparison, config) + _common(comparison, metric)
-    return Findings(figures=figures) + bounds + rest
+    findings = Findings(figures=figures) + _difference(gap, margin, noise, champion, metric)
+    return (
+        findings + _enough_users(watched, value, config) + _guardrails(comparison, config) + _common(comparison, metric)
+    )
 
 
 def interval_words(gap: Interval) -> str:
-    """A difference with its bounds."""
+    """Return a difference with its bounds."""
     return f"{gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
 
 
@@ -105,46 +109,41 @@ def _gap(pair: Paired) -> Interval:
     return paired_difference(pair.challenger, pair.champion, SEED)
 
 
-def _against_bounds(gap: Interval, margin: float, noise: float | None, champion: str, shown: str) -> Findings:
+def _difference(gap: Interval, margin: float, noise: float | None, champion: int, metric: str) -> Findings:
+    rival, shown = f"champion {champion}", f"{metric} {interval_words(gap)}"
     if gap.high < 0 and gap.mean < -margin:
-        return Findings(worse=(f"it is worse than {champion}: {shown}, margin {margin:.4f}",))
+        return Findings(worse=(f"it is worse than {rival}: {shown}, margin {margin:.4f}",))
     if gap.low <= -margin:
-        return Findings(lacks=(f"it may be worse than {champion}: {shown}, margin {margin:.4f}",))
+        return Findings(lacks=(f"it may be worse than {rival}: {shown}, margin {margin:.4f}",))
     if noise is not None and gap.low > 0 and gap.mean > noise:
-        says = f"it is better than {champion}: {shown}, noise between seeds {noise:.4f}"
-        return Findings(merits=(says,), figures={"better": True})
-    says = f"it is not worse than {champion}: {shown}, margin {margin:.4f}"
-    return Findings(merits=(says,), notes=_unsaid(gap, noise))
-
-
-def _unsaid(gap: Interval, noise: float | None) -> tuple[str, ...]:
-    """Why a model whose lower bound is above zero is not called better."""
+        merit = f"it is better than {rival}: {shown}, noise between seeds {noise:.4f}"
+        return Findings(merits=(merit,), figures={"better": True})
+    merit = f"it is not worse than {rival}: {shown}, margin {margin:.4f}"
     if gap.low <= 0:
-        return ()
-    if noise is None:
-        return ("whether it is better is not said: the noise between five seeds was not measured",)
-    return (f"whether it is better is not said: the noise between seeds is {noise:.4f}",)
+        return Findings(merits=(merit,))
+    measured = "the noise between five seeds was not measured" if noise is None else f"the noise is {noise:.4f}"
+    return Findings(merits=(merit,), notes=(f"it is not called better: {measured}",))
 
 
-def _enough(watched: Paired, value: float, config: GateConfig) -> Findings:
+def _enough_users(watched: Paired, value: float, config: GateConfig) -> Findings:
     needed = needed_users(watched.difference, value, config)
     if len(watched) >= needed:
-        says = f"{len(watched):,} users were compared, and {needed:,} are enough"
-        return Findings(notes=(says,), figures={"needed_users": needed})
-    says = f"{len(watched):,} users are too few: {needed:,} are needed to find a loss of {config.detectable_loss:.0%}"
-    return Findings(lacks=(says,), figures={"needed_users": needed})
+        note = f"{len(watched):,} users were compared, and {needed:,} are enough"
+        return Findings(notes=(note,), figures={"needed_users": needed})
+    lack = f"{len(watched):,} users are too few: {needed:,} are needed to find a loss of {config.detectable_loss:.0%}"
+    return Findings(lacks=(lack,), figures={"needed_users": needed})
 
 
-def _guarded(comparison: Comparison, config: GateConfig) -> Findings:
-    judged = judge_guardrails(comparison.guarded, config.guardrail_margin)
-    broken = tuple(guardrail.says for guardrail in judged if not guardrail.passed)
-    kept = tuple(guardrail.says for guardrail in judged if guardrail.passed)
-    return Findings(lacks=broken, notes=kept, figures={"guardrails": judged})
+def _guardrails(comparison: Comparison, config: GateConfig) -> Findings:
+    checked = check_guardrails(comparison.guarded, config.guardrail_margin)
+    broken = tuple(guardrail.says for guardrail in checked if not guardrail.passed)
+    kept = tuple(guardrail.says for guardrail in checked if guardrail.passed)
+    return Findings(lacks=broken, notes=kept, figures={"guardrails": checked})
 
 
 def _common(comparison: Comparison, metric: str) -> Findings:
     if not len(comparison.common):
         return Findings(notes=("the two have no user and no song in common",), figures={"common_users": 0})
     gap, users = _gap(comparison.common), len(comparison.common)
-    says = f"on the {users:,} users and the songs that both know: {metric} {interval_words(gap)}"
-    return Findings(notes=(says,), figures={"common_users": users, "on_common": gap})
+    note = f"on the {users:,} users and the songs that both know: {metric} {interval_words(gap)}"
+    return Findings(notes=(note,), figures={"common_users": users, "on_common": gap})

@@ -1,4 +1,4 @@
-"""How many users a comparison needs, and what difference lies above the noise between seeds."""
+"""Computes the users that a comparison needs, and the noise between seeds."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from scipy.special import stdtrit
 from registry.gate.gate_config import GateConfig
 
 LEVEL = 0.025
-"""Of every one-sided test: the chance of a false claim."""
+"""Level of every one-sided test: the chance of a false claim."""
 LEAST_USERS = 30
-"""Below it neither the spread between users nor an interval can be trusted."""
+"""With fewer users neither the spread between users nor an interval can be trusted."""
 LEAST_SEEDS = 5
 """Seeds from which the noise between them is estimated."""
 
 
 def needed_users(difference: npt.NDArray[np.float64], champion_value: float, config: GateConfig) -> int:
-    """Users for which a loss of ``detectable_loss`` is rejected with probability ``power``.
+    """Return the number of users with which a loss of ``detectable_loss`` is rejected with probability ``power``.
 
     A loss is rejected when its upper bound is below zero and the estimate below minus the margin. With the standard
     error s / sqrt(n), a true loss L and a margin M, the first has the wanted power for
@@ -30,8 +30,8 @@ def needed_users(difference: npt.NDArray[np.float64], champion_value: float, con
     Chow, Shao and Wang, "Sample size calculations in clinical research" (2008), 3.1 and 3.2.
 
     Args:
-        difference: (N,) of each user, whose standard deviation is s.
-        champion_value: of whose share the losses are.
+        difference: (N,) challenger minus champion of each user; its standard deviation is s.
+        champion_value: the losses are shares of it.
         config: shares and power.
     """
     if len(difference) < LEAST_USERS or champion_value <= 0:
@@ -44,11 +44,11 @@ def needed_users(difference: npt.NDArray[np.float64], champion_value: float, con
 
 
 def noise_between_seeds(seeds: Mapping[str, Any], metric: str) -> float | None:
-    """What a difference between two models has to exceed to be no accident of their seeds; None without five seeds.
+    """Return the largest difference between two models that their seeds alone explain; None without five seeds.
 
     The difference of two models of one configuration has the variance 2 s^2, with s the standard deviation between
     seeds; with s estimated from n seeds, the difference over sqrt(2) s follows Student's t with n - 1 degrees of
-    freedom. So an accident exceeds t(0.975, n - 1) sqrt(2) s in one case of forty.
+    freedom. So chance exceeds t(0.975, n - 1) sqrt(2) s in one case of forty.
 
     Args:
         seeds: contents of ``seeds.json``.

@@ -1,11 +1,11 @@
-"""Whether there are pairs that neither of two models has seen, by what their bundles record."""
+"""Tells from two manifests if there are pairs that neither model has seen."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from registry.bundle.manifest import TWIN, Manifest
+from registry.bundle.manifest import Manifest
 
 FOLD = ("salt", "val_ratio", "test_ratio")
 """Keys of a random split that decide which pairs are held out, today and on any other day."""
@@ -14,28 +14,28 @@ Split = Mapping[str, Any]
 
 
 def why_not_clean(challenger: Manifest, champion: Manifest) -> str:
-    """Why the challenger's test pairs may be known to one of the two; empty where neither can have seen them.
+    """Return why one of the two models may know the challenger's test pairs; empty if neither can have seen them.
 
-    They are clean where both stand on one and the same split, where both held out the same salted fold, or where the
-    champion's data ended before the challenger's test days begin. The weights that a model started from have to be as
-    clean as the model itself.
+    Neither can if both have the same split, if both held out the same salted fold, or if the champion's data ended
+    before the challenger's test days begin. The same is asked of the models whose weights they started from.
     """
     if seen := _saw_everything(challenger, "the challenger") or _saw_everything(champion, "the champion"):
         return seen
-    own, *warmed = challenger.facts.seen_splits
-    other, *others = champion.facts.seen_splits
+    own, *own_ancestors = challenger.facts.seen_splits
+    other, *other_ancestors = champion.facts.seen_splits
     same = challenger.facts.split_digest == champion.facts.split_digest
     if problem := "" if same else _problem(own, other, "the champion"):
         return problem
-    problems = (_problem(own, split, "a model that one of them started from") for split in (*warmed, *others))
+    ancestors = (*own_ancestors, *other_ancestors)
+    problems = (_problem(own, split, "a model that one of them started from") for split in ancestors)
     return next(filter(None, problems), "")
 
 
 def _saw_everything(model: Manifest, who: str) -> str:
     if model.facts.in_sample:
         return f"{who} was trained on all listens"
-    if model.facts.refit and TWIN not in model.files:
-        return f"{who} was trained once more on all listens, and its twin is not there"
+    if model.facts.refit and not model.has_evaluated_model:
+        return f"{who} was trained once more on all listens, and its bundle lacks the model that was evaluated"
     return ""
 
 
@@ -47,7 +47,7 @@ def _problem(own: Split, other: Split, who: str) -> str:
         return _other_fold(own, other, who)
     if strategy == "temporal":
         return _later_cut(own, other, who)
-    return f"{who} stands on another {strategy} split"
+    return f"{who} has another {strategy} split"
 
 
 def _other_fold(own: Split, other: Split, who: str) -> str:

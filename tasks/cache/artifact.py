@@ -1,4 +1,4 @@
-"""The short table that each stage leaves in Prefect."""
+"""A short table about each stage, shown in Prefect's UI."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from prefect.artifacts import create_markdown_artifact
 
 from data.config import flat
 from tasks.cache.ref import Ref
-from tasks.cache.result_store import read_manifest
+from tasks.cache.result_store import read_stage_manifest
 
 
 def publish_artifact(stage: str, key: str, ref: Ref) -> None:
-    manifest = read_manifest(ref.value)
+    """Leave the table of a stage's result in Prefect."""
+    manifest = read_stage_manifest(ref.value)
     create_markdown_artifact(key=f"stage-{stage}", markdown=stage_table(stage, key, ref, manifest))
 
 
 def stage_table(stage: str, key: str, ref: Ref, manifest: Mapping[str, Any]) -> str:
-    """Markdown: what the stage counted, its key, and why it ran or that it did not."""
+    """Return Markdown: what the stage counted, its key, and why it ran, or that it was cached."""
     rows = {
         "state": "Cached" if ref.cached else f"Ran: {ref.why}",
         "key": f"`{key}`",

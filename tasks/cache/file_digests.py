@@ -1,4 +1,4 @@
-"""Digests of log files, remembered by path, size and time of change, so that an unchanged log is not read again."""
+"""Digests of log files, remembered by path, size and time of change: an unchanged log is not read again."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tasks.cache.result_store import write_json
 
 
 def digest_files(paths: Sequence[Path], memory: Path) -> Files:
-    """One digest over the contents and suffixes of all files, whatever their order and names.
+    """Return one digest over the contents and suffixes of all files; their order and names do not count.
 
     Args:
-        memory: JSON file that remembers digests; made if it is not there.
+        memory: JSON file that remembers digests; made if it is absent.
 
     Raises:
         InputError: a file is gone or may not be read.

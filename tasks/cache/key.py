@@ -21,7 +21,7 @@ KeyParts = dict[str, Any]
 def key_parts(
     stage: str, stage_version: int, inputs: Mapping[str, str], config: Mapping[str, Any], code: Iterable[str]
 ) -> KeyParts:
-    """Flat parts of the key, each named so that a person can read what changed.
+    """Return the flat parts of the key, each with a name, so that a person can read what changed.
 
     Args:
         inputs: SHA-256 by the input's name.
@@ -39,18 +39,18 @@ def key_parts(
 
 
 def key_of(parts: KeyParts) -> str:
-    """32 hexadecimal digits: half a SHA-256, which keeps paths short and is plenty against collisions."""
+    """Return 32 hexadecimal digits: half a SHA-256, short in paths and long enough against collisions."""
     return sha256_of_json(parts)[:32]
 
 
 def what_changed(before: KeyParts, now: KeyParts) -> list[str]:
-    """The parts that differ, as a person reads them: values for configs, names for inputs and code."""
+    """Return the parts that differ, for a person to read: values of configs, names of inputs and code."""
     names = [name for name in {**now, **before} if before.get(name) != now.get(name)]
     return [_change(name, before, now) for name in names]
 
 
 def in_short(changes: list[str]) -> str:
-    """One line: settings in full, and of many inputs or modules the first and how many more."""
+    """Return one line: all settings, and the first of many inputs or modules with the number of the others."""
     modules = [change for change in changes if change.startswith("code ")]
     inputs = [change for change in changes if change.startswith("input ")]
     rest = [change for change in changes if change not in (*modules, *inputs)]
@@ -58,7 +58,7 @@ def in_short(changes: list[str]) -> str:
 
 
 def _first_of(changes: list[str], most: int) -> list[str]:
-    """All of them, or the first with the number of the others, where they are more than ``most``."""
+    """Return all changes, or the first and the number of the others if there are more than ``most``."""
     return changes if len(changes) <= most else [f"{changes[0]} and {len(changes) - 1} more"]
 
 

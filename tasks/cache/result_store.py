@@ -1,4 +1,4 @@
-"""Results of stages on disk, by key: published in one move, verified before use, computed by one run at a time."""
+"""Results of stages on disk, by key: published in one move, verified before use, one writer a key."""
 
 from __future__ import annotations
 
@@ -31,24 +31,26 @@ class ResultStore:
     root: Path
 
     def folder(self, stage: str, key: str) -> Path:
+        """Return where a result is, or would be."""
         return self.root / stage / key
 
     def look_up(self, stage: str, key: str) -> tuple[Ref | None, str]:
-        """The verified result, or None with the reason: never stored, gone, or damaged."""
+        """Return the verified result, or None with the reason: never stored (an empty text), gone, or damaged."""
         folder = self.folder(stage, key)
         if not folder.exists():
             gone = key in self.last_keys(stage)
             return None, "the stored result is gone" if gone else ""
         try:
-            manifest = read_manifest(folder)
+            manifest = read_stage_manifest(folder)
             damage = _damage(folder, manifest)
         except (OSError, ValueError, KeyError, TypeError):
             return None, f"the stored result is damaged: {MANIFEST} cannot be read"
         if damage:
             return None, f"the stored result is damaged: {damage}"
-        return Ref(str(folder), manifest["sha256"]), ""
+        return Ref(str(folder), manifest["sha256"], stage), ""
 
     def lock_file(self, stage: str, key: str) -> Path:
+        """Return the file that a run locks while it works on a key."""
         return self.root / stage / "locks" / key
 
     @contextmanager
@@ -61,7 +63,7 @@ class ResultStore:
 
     @contextmanager
     def scratch(self, stage: str, key: str) -> Iterator[Path]:
-        """An empty folder to write the result into; gone afterwards unless published. Hold the key's lock."""
+        """Give an empty folder for the result, which is deleted unless it is published. Hold the key's lock."""
         self._sweep(stage, but=key)
         folder = self.root / stage / "tmp" / key
         shutil.rmtree(folder, ignore_errors=True)
@@ -81,19 +83,19 @@ class ResultStore:
             self.discard(target)
         scratch.replace(target)
         self.remember(stage, key, run, manifest["key_parts"])
-        return Ref(str(target), manifest["sha256"])
+        return Ref(str(target), manifest["sha256"], stage)
 
     def remember(self, stage: str, key: str, run: str, parts: KeyParts) -> None:
-        """Note which result runs of this name used last: the next one says what has changed since."""
+        """Note which result a run of this name used last, so that the next run can say what changed."""
         if _read_json(self._last_file(stage, run)).get("key") != key:
             write_json(self._last_file(stage, run), {"key": key, "key_parts": parts})
 
     def last_keys(self, stage: str) -> set[str]:
-        """Keys of the results of the stage that were used last, one for each name of a model."""
+        """Return the keys of the stage's results that were used last, one for each name of a run."""
         return {last.get("key", "") for last in map(_read_json, (self.root / stage).glob("last-*.json"))}
 
     def last_parts(self, stage: str, run: str) -> KeyParts:
-        """Key parts of the stage's result that runs of this name used last; empty if there is none."""
+        """Return the key parts of the result that a run of this name used last; empty if there is none."""
         return _read_json(self._last_file(stage, run)).get("key_parts", {})
 
     def _last_file(self, stage: str, run: str) -> Path:
@@ -108,7 +110,7 @@ class ResultStore:
         shutil.rmtree(trash, ignore_errors=True)
 
     def _sweep(self, stage: str, but: str) -> None:
-        """Delete what killed runs left half-written: nobody holds the locks of those keys."""
+        """Delete what killed runs left half-written: keys whose lock nobody holds."""
         for leftover in (self.root / stage / "tmp").glob("*"):
             key = leftover.name.removesuffix(".discarded")
             if key == but:
@@ -120,7 +122,8 @@ class ResultStore:
                 continue
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_stage_manifest(folder: Path) -> dict[str, Any]:
+    """Return the manifest of a stage's result: its key, config, inputs, counts, and digests of its files."""
     return json.loads((folder / MANIFEST).read_text())
 
 
@@ -145,7 +148,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _damage(folder: Path, manifest: dict[str, Any]) -> str:
-    """The first file that is not what its manifest says; empty when all are."""
+    """Return what is wrong with the first file that differs from the manifest; an empty text if none does."""
     for name, sha256 in manifest["files"].items():
         if not (folder / name).is_file():
             return f"{name} is missing"

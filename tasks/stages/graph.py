@@ -1,4 +1,4 @@
-"""Stage 2: the listens become the graph of users, songs and artists, also published at ``data/graph.pt``."""
+"""The graph stage: the listens become the graph of users, songs and artists, published at ``data/graph.pt`` too."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tasks.cache.file_digests import digest_files
 from tasks.cache.ref import Ref
 from tasks.cache.result_store import write_json
 from tasks.cache.stage import Stage
+from tasks.run import Run
 from tasks.run_config import RunConfig
 
 VOCABULARIES = ("users.parquet", "songs.parquet", "artists.parquet")
@@ -35,12 +36,12 @@ def _build(folder: Path, config: Mapping[str, Any], listens: Path) -> Mapping[st
 GRAPH = Stage("graph", 2, _build, code=("data.graph", "data.profile"))
 
 
-def build_graph(run: RunConfig, listens: Ref) -> Ref:
+def build_graph(run: Run, listens: Ref) -> Ref:
     """Build the graph; its folder also holds the vocabularies (row number = node index) and the profile."""
-    return GRAPH(run, run.weight_config().model_dump(mode="json"), listens=listens)
+    return run.execute(GRAPH, run.config.weights.model_dump(mode="json"), listens=listens)
 
 
-def publish_latest(graph: Ref) -> None:
+def publish_graph(config: RunConfig, graph: Ref) -> None:
     """Make ``data/graph.pt`` a copy of the stored graph, in one move, unless it already is one."""
     stored = graph.value / "graph.pt"
     latest = project_root() / "data" / "graph.pt"

@@ -1,10 +1,9 @@
-"""The events become one row a user, song and day, with vocabularies; bad rows are rejected and counted."""
+"""The ingest stage: events become one row a user, song and day; bad rows are rejected and counted."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from data.project import artifacts_folder
 from tasks.cache.file_digests import digest_files
 from tasks.cache.ref import Files, Ref
 from tasks.cache.stage import Stage
-from tasks.run_config import RunConfig
+from tasks.run import Run
 from tasks.stages.synthesize import synthesize
 
 NOT_IN_KEY = {"events", "track_artists", "memory_limit"}
@@ -32,18 +31,18 @@ class Log:
     synthetic: bool
 
 
-def find_log(run: RunConfig) -> Log:
-    """The files that the config's globs match now, or the synthetic log where it names none."""
-    if run.uses_synthetic_log():
+def find_log(run: Run) -> Log:
+    """Return the files that the config's globs match now, or the synthetic log if the config names none."""
+    config = run.config.ingest
+    if run.config.uses_synthetic_log:
         made = synthesize(run)
-        config = run.ingest_config(synthetic_log=made.value / "*.parquet")
+        config = config.model_copy(update={"events": (str(made.value / "*.parquet"),)})
         return Log(config, Files(tuple(map(str, find_files(config))), made.sha256), synthetic=True)
-    config = run.ingest_config()
-    return Log(config, _digested(run.log_files(), config), synthetic=False)
+    return Log(config, _digested(run.config.log_files(), config), synthetic=False)
 
 
 def _digested(files: Sequence[Path], config: IngestConfig) -> Files:
-    """The files with the digest of what they hold and of which of them are the table of artists."""
+    """Return the files with a digest of what they hold and of which ones are the table of artists."""
     memory = artifacts_folder() / "file_digests.json"
     found = digest_files(files, memory)
     tracks = track_artist_files(config)
@@ -66,7 +65,6 @@ def _ingest(folder: Path, config: Mapping[str, Any], log: list[Path], given: Log
 INGEST = Stage("ingest", 1, _ingest, code=("data.events.ingest",))
 
 
-def ingest(run: RunConfig, log: Log) -> Ref:
+def ingest(run: Run, log: Log) -> Ref:
     """Read, check, filter and aggregate the log."""
-    stage = INGEST.working(partial(_ingest, given=log))
-    return stage(run, log.config.model_dump(mode="json", exclude=NOT_IN_KEY), log=log.files)
+    return run.execute(INGEST.bind(given=log), log.config.model_dump(mode="json", exclude=NOT_IN_KEY), log=log.files)

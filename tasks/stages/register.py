@@ -1,19 +1,19 @@
-"""Bundle everything that belongs to the model, register it as a version, and ask the gate."""
+"""The register stage: bundles all that belongs to the model, registers a version, and asks the gate."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from registry.backend.location import exists, resolve_uri, without_credentials
+from registry.backend.client import exists
+from registry.backend.location import resolve_uri, without_credentials
 from tasks.cache.key import LIBRARIES
 from tasks.cache.ref import Ref
-from tasks.cache.result_store import read_manifest, write_json
+from tasks.cache.result_store import read_stage_manifest, write_json
 from tasks.cache.stage import Stage
-from tasks.run_config import RunConfig
+from tasks.run import Run, present
 from tasks.stages.ingest import Log
 from tasks.stages.split import decided_split
 from tasks.stages.train import graph_file, trained_on_everything
@@ -31,7 +31,7 @@ def _register(
     lineage: Mapping[str, str],
     seeds: Path | None = None,
     refit: Path | None = None,
-    start: Path | None = None,
+    warm_start: Path | None = None,
 ) -> Mapping[str, Any]:
     from data.graph import load_graph
     from registry.bundle.assemble import assemble_bundle
@@ -47,7 +47,7 @@ def _register(
         graph=load_graph(graph_file(trained_on_everything(model), training_graph, graph)),
         source=config["source"],
         split=decided_split(config["split"], training_graph),
-        warmed_from=seen_by(start) if is_warmed(model) else (),
+        warmed_from=seen_by(warm_start) if is_warmed(model) else (),
         lineage=lineage,
         versions={name: version(name) for name in LIBRARIES},
         profile=graph / "profile.json",
@@ -57,7 +57,7 @@ def _register(
     )
     registered = register_bundle(bundle, config["name"], gate=GateConfig.parse(config["gate"], "gate"))
     decision = registered.decision
-    told = {
+    summary = {
         "name": registered.name,
         "version": registered.version,
         "run_id": registered.run_id,
@@ -65,15 +65,15 @@ def _register(
         "outcome": decision.outcome,
         "decision": decision.reason,
     }
-    write_json(folder / "registration.json", told)
+    write_json(folder / "registration.json", summary)
     write_json(folder / "decision.json", decision.model_dump(mode="json"))
-    return told
+    return summary
 
 
 def _still_registered(ref: Ref) -> bool:
-    """The stored result only points to the registry: look there too, without loading MLflow."""
-    told = read_manifest(ref.value)["counts"]
-    return exists(told["name"], told["version"], run_id=told["run_id"])
+    """Return whether the version is still in the registry, to which the stored result only points."""
+    version = read_stage_manifest(ref.value)["counts"]
+    return exists(version["name"], version["version"], run_id=version["run_id"])
 
 
 REGISTER = Stage(
@@ -86,7 +86,7 @@ REGISTER = Stage(
 
 
 def register(
-    run: RunConfig,
+    run: Run,
     log: Log,
     model: Ref,
     evaluation: Ref,
@@ -95,27 +95,24 @@ def register(
     audit: Ref,
     seeds: Ref | None = None,
     refit: Ref | None = None,
-    start: Ref | None = None,
-) -> Ref:
-    """Register the model under the run's name and let the gate decide.
+    earlier: Ref | None = None,
+) -> Ref | None:
+    """Register the model under the run's name and let the gate decide; None if the run registers nothing.
 
     The folder holds ``registration.json``, ``decision.json`` and the bundle.
     """
+    if not run.registers:
+        return None
     config = {
-        "name": run.name,
+        "name": run.config.name,
         "uri": without_credentials(resolve_uri()),
         "source": "synthetic" if log.synthetic else "log",
-        "split": run.split_config().model_dump(mode="json"),
-        "gate": run.gate_config().model_dump(mode="json"),
+        "split": run.config.split.model_dump(mode="json"),
+        "gate": run.config.gate.model_dump(mode="json"),
     }
-    optional = {"seeds": seeds, "refit": refit, "start": start}
-    inputs: dict[str, Any] = {
-        "model": model,
-        "evaluation": evaluation,
-        "training_graph": training_graph,
-        "graph": graph,
-        "audit": audit,
-        **{name: ref for name, ref in optional.items() if ref},
-    }
+    inputs: dict[str, Any] = present({
+        "model": model, "evaluation": evaluation, "training_graph": training_graph, "graph": graph, "audit": audit,
+        "seeds": seeds, "refit": refit, "warm_start": earlier,
+    })  # fmt: skip
     lineage = {"log": log.files.sha256, **{name: ref.sha256 for name, ref in inputs.items()}}
-    return REGISTER.working(partial(_register, lineage=lineage))(run, config, **inputs)
+    return run.execute(REGISTER.bind(lineage=lineage), config, **inputs)

@@ -1,4 +1,4 @@
-"""Last of all: one HTML file about the run, logged beside the registered version and linked from the Prefect run."""
+"""The report stage: one HTML file about the run, logged with the registered version and linked from Prefect's run."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from data.digest import sha256_of_file, sha256_of_json
 from data.project import artifacts_folder
 from tasks.cache.ref import Ref
 from tasks.cache.stage import Stage
+from tasks.run import Run
 from tasks.run_config import RunConfig
 
 REPORT_FILE = "report.html"
@@ -66,7 +67,7 @@ REPORT = Stage("report", 1, _report, code=("evaluation.report.page", "registry.r
 
 
 def write_report(
-    run: RunConfig,
+    run: Run,
     listens: Ref,
     graph: Ref,
     training_graph: Ref,
@@ -83,37 +84,30 @@ def write_report(
     Args:
         baselines: by name, the evaluation of each baseline; empty for a run without.
         registration: the registered version; none leaves the decision out and logs nothing to MLflow.
-        seeds: the spread between seeds, where several were trained.
+        seeds: the spread between seeds, if several were trained.
     """
-    config = {"name": run.name, "synthetic": run.uses_synthetic_log(), "page": _page_digest()}
-    optional = {"registration": registration, "seeds": seeds}
+    config = {"name": run.config.name, "synthetic": run.config.uses_synthetic_log, "page": _page_digest()}
     inputs: dict[str, Any] = {
-        "listens": listens,
-        "graph": graph,
-        "training_graph": training_graph,
-        "model": model,
-        "evaluation": evaluation,
-        **{name: ref for name, ref in optional.items() if ref},
-        **baselines,
-    }
-    return REPORT(run, config, **inputs)
+        "listens": listens, "graph": graph, "training_graph": training_graph, "model": model, "evaluation": evaluation,
+        "registration": registration, "seeds": seeds, **baselines,
+    }  # fmt: skip
+    return run.execute(REPORT, config, **inputs)
 
 
-def publish_report(run: RunConfig, report: Ref) -> Path:
+def publish_report(config: RunConfig, report: Ref) -> None:
     """Put the report at ``artifacts/reports/<name>.html``, in one move, and link it from the Prefect run."""
-    latest = artifacts_folder() / "reports" / f"{run.name}.html"
+    latest = artifacts_folder() / "reports" / f"{config.name}.html"
     latest.parent.mkdir(parents=True, exist_ok=True)
     partial = latest.with_name(f".{latest.name}.{os.getpid()}")
     shutil.copyfile(report.value / REPORT_FILE, partial)
     partial.replace(latest)
     create_link_artifact(
         link=latest.as_uri(),
-        link_text=f"Report of {run.name}",
+        link_text=f"Report of {config.name}",
         key="report",
         description="Numbers against baselines and the champion, sample users, data and lineage. Browsers do not "
         "follow a link from a page to a file: copy the address.",
     )
-    return latest
 
 
 def _page_digest() -> str:

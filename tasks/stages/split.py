@@ -1,4 +1,4 @@
-"""Every listen is marked train, validation or test, and everything a trainer reads comes from train rows."""
+"""The split stage: marks every listen train, validation or test; what a trainer reads comes from train rows."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from tasks.cache.ref import Ref
-from tasks.cache.result_store import read_manifest
+from tasks.cache.result_store import read_stage_manifest
 from tasks.cache.stage import Stage
-from tasks.run_config import RunConfig
+from tasks.run import Run
 
 
 def _split(folder: Path, config: Mapping[str, Any], graph: Path, listens: Path) -> Mapping[str, Any]:
@@ -26,19 +26,19 @@ def _split(folder: Path, config: Mapping[str, Any], graph: Path, listens: Path) 
     chosen = SplitConfig.parse(config, "split").with_cut(cut_of_the_filters)
     training_graph = split_graph(load_graph(graph / "graph.pt"), chosen, rows)
     save_graph(training_graph, folder / "training_graph.pt")
-    told = {**split_days(training_graph), "split_digest": split_digest(training_graph)}
-    return {**split_counts(training_graph), **told}
+    days_and_digest = {**split_days(training_graph), "split_digest": split_digest(training_graph)}
+    return {**split_counts(training_graph), **days_and_digest}
 
 
 SPLIT = Stage("split", 2, _split, code=("data.training_graph",))
 
 
 def decided_split(config: Mapping[str, Any], training_graph: Path) -> dict[str, Any]:
-    """The split's config with the days that were decided on this log, under ``temporal``: what a model has seen."""
-    counts = read_manifest(training_graph)["counts"]
+    """Return the split's config with the days that a temporal split decided on this log: what a model has seen."""
+    counts = read_stage_manifest(training_graph)["counts"]
     return {**config, **{key: counts[key] for key in ("val_from", "test_from") if key in counts}}
 
 
-def split(run: RunConfig, graph: Ref, listens: Ref) -> Ref:
+def split(run: Run, graph: Ref, listens: Ref) -> Ref:
     """Divide the graph's listens by the run's strategy and ratios."""
-    return SPLIT(run, run.split_config().model_dump(mode="json"), graph=graph, listens=listens)
+    return run.execute(SPLIT, run.config.split.model_dump(mode="json"), graph=graph, listens=listens)

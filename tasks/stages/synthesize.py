@@ -1,4 +1,4 @@
-"""Stage 0, only where no log is given: a synthetic one."""
+"""The synthesize stage: makes a log up if none is given."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from tasks.cache.ref import Ref
 from tasks.cache.stage import Stage
-from tasks.run_config import RunConfig
+from tasks.run import Run
 
 
 def _write(folder: Path, config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -21,6 +21,6 @@ def _write(folder: Path, config: Mapping[str, Any]) -> Mapping[str, Any]:
 SYNTHESIZE = Stage("synthesize", 1, _write, code=("data.synthetic.log",))
 
 
-def synthesize(run: RunConfig) -> Ref:
+def synthesize(run: Run) -> Ref:
     """Write the made-up log of the run's preset and seed."""
-    return SYNTHESIZE(run, run.synthetic_config().model_dump(mode="json"))
+    return run.execute(SYNTHESIZE, run.config.synthetic.model_dump(mode="json"))

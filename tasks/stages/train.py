@@ -1,10 +1,9 @@
-"""Train the model with the chosen trainer; a run that was killed goes on from its last epoch."""
+"""The train stage: trains the model; a run that was killed goes on from its last epoch."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,10 @@ from tasks.cache.ref import Ref
 from tasks.cache.result_store import write_json
 from tasks.cache.stage import Stage
 from tasks.check import chosen_modules
+from tasks.run import Run
 from tasks.run_config import RunConfig
 from tasks.stages.seeds import runs_by_seed
-from tasks.stages.warm_start import with_start, without_start
+from tasks.stages.warm_start import with_warm_start, without_warm_start
 
 
 def _train(
@@ -24,7 +24,7 @@ def _train(
     training_graph: Path,
     graph: Path,
     name: str,
-    start: Path | None = None,
+    warm_start: Path | None = None,
 ) -> Mapping[str, Any]:
     from data.graph import load_graph, node_counts
     from trainers.factory import create_trainer, trains_on_everything
@@ -37,7 +37,7 @@ def _train(
     trainer = create_trainer(
         trainer_type=config["trainer"],
         model_config={**config["model"], **node_counts(readable)},
-        training_config=with_start(config["training"], start),
+        training_config=training_config(config, warm_start),
         output_dir=artifacts_folder() / "training" / name,
         tensorboard_dir=curves,
     )
@@ -53,32 +53,43 @@ TRAIN = Stage("train", 2, _train, code=("trainers.factory", "trainers.loop.proje
 
 
 def trained_on_everything(model: Path) -> bool:
-    """Whether the model has seen the held-out pairs too, so that its numbers are in-sample only."""
+    """Return whether the model has seen the held-out pairs too, so that its numbers are in-sample only."""
     return bool(json.loads((model / "results.json").read_text(encoding="utf-8"))["trained_on_everything"])
 
 
 def graph_file(everything: bool, training_graph: Path, graph: Path) -> Path:
-    """What a model was trained on and is judged by: the graph with masks, or the whole one, which has none."""
+    """Return the graph that a model was trained on and is measured by: with masks, or the whole one without."""
     return graph / "graph.pt" if everything else training_graph / "training_graph.pt"
 
 
-def train_config(run: RunConfig) -> dict[str, Any]:
-    keys = {"trainer", "num_epochs", "model", "training"}
-    found = run.model_dump(mode="json", include=keys)
-    return {**found, "training": without_start(found["training"])}
+def train_config(config: RunConfig) -> dict[str, Any]:
+    """Return the part of a run's config that decides what is trained."""
+    found = config.model_dump(mode="json", include={"trainer", "num_epochs", "model", "training"})
+    ratios = {"val_ratio": config.split.val_ratio, "test_ratio": config.split.test_ratio}
+    return {**found, "training": without_warm_start(found["training"]), "split": ratios}
 
 
-def train_model(run: RunConfig, training_graph: Ref, graph: Ref, start: Ref | None = None) -> Ref:
-    """Train; the folder holds weights, embeddings, config, history and the trainer's own results.
+def training_config(config: Mapping[str, Any], warm_start: Path | None) -> dict[str, Any]:
+    """Return the trainer's ``training_config``.
+
+    A trainer that knows the split's ratios gets them, so that its record is true: the graph is split already.
+    """
+    from trainers.factory import trainer_class
+
+    known = trainer_class(config["trainer"]).Config.model_fields
+    ratios = {key: value for key, value in config["split"].items() if key in known}
+    return with_warm_start({**ratios, **config["training"]}, warm_start)
+
+
+def train_models(run: Run, training_graph: Ref, graph: Ref, earlier: Ref | None = None) -> list[Ref]:
+    """Train a model for each of the run's seeds; the first is the one that is registered.
+
+    The folder of each holds weights, embeddings, config, history and the trainer's own results.
 
     Args:
-        start: what ``tasks.stages.warm_start.find_start`` found; None trains from random weights.
+        earlier: what ``tasks.stages.warm_start.find_warm_start`` found; None trains from random weights.
     """
-    stage = TRAIN.working(partial(_train, name=run.name))
-    inputs = {"training_graph": training_graph, "graph": graph, "start": start}
-    return stage(run, train_config(run), code=chosen_modules(run), **inputs)
-
-
-def train_models(run: RunConfig, training_graph: Ref, graph: Ref, start: Ref | None = None) -> list[Ref]:
-    """A model for each of the run's seeds; the first is the one that is registered."""
-    return [train_model(seeded, training_graph, graph, start) for seeded in runs_by_seed(run)]
+    stage = TRAIN.bind(name=run.config.name)
+    inputs = {"training_graph": training_graph, "graph": graph, "warm_start": earlier}
+    code = chosen_modules(run.config)
+    return [one.execute(stage, train_config(one.config), code=code, **inputs) for one in runs_by_seed(run)]

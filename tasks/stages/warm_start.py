@@ -1,4 +1,4 @@
-"""The start stage: the earlier model from which a training starts, decided once for a training graph."""
+"""The warm-start stage: decides once for a training graph from which earlier model a training starts."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from typing import Any
 
 from data.errors import InputError
 from data.project import project_root
+from evaluation.evaluated_model import evaluated_file
 from registry.backend.location import resolve_uri, without_credentials
-from registry.bundle.manifest import MANIFEST, TWIN_WEIGHTS, read_manifest, verify_files
+from registry.bundle.manifest import MANIFEST, WEIGHTS, read_manifest, verify_files
 from tasks.cache.ref import Ref
 from tasks.cache.result_store import write_json
 from tasks.cache.stage import Stage
-from tasks.run_config import RunConfig
+from tasks.run import Run
 
 logger = logging.getLogger(__name__)
 
@@ -30,92 +31,94 @@ KEY = "warm_start"
 def _take(folder: Path, config: Mapping[str, Any], training_graph: Path) -> Mapping[str, Any]:
     from trainers.warm_start.transfer import FILES
 
-    with _earlier(config) as (bundle, told):
+    with _earlier(config) as (bundle, source):
         if bundle is None:
-            write_json(folder / "start.json", {"from": None})
+            write_json(folder / "warm_start.json", {"from": None})
             logger.info("There is no champion of '%s' yet, so the training starts from random weights.", config["name"])
             return {"from": "random weights"}
         manifest = read_manifest(bundle)
-        names = [*FILES, "seen.parquet", *({TWIN_WEIGHTS} & set(manifest.files))]
+        evaluated = evaluated_file(WEIGHTS, manifest.files)
+        names = [*FILES, "seen.parquet", *([evaluated] if evaluated else ())]
         verify_files(bundle, manifest, names)
         (folder / BUNDLE).mkdir()
         for name in (*names, MANIFEST):
             shutil.copyfile(bundle / name, folder / BUNDLE / name)
-    write_json(folder / "start.json", {"from": told, "digest": manifest.digest})
-    return {"from": told}
+    write_json(folder / "warm_start.json", {"from": source, "digest": manifest.digest})
+    return {"from": source}
 
 
 @contextmanager
 def _earlier(config: Mapping[str, Any]) -> Iterator[tuple[Path | None, str]]:
-    """The bundle that a config names and how to call it; no bundle where there is no champion yet."""
+    """Give the bundle that a config names, and its name for people; None if there is no champion yet."""
     from registry.backend.client import RegistryClient
 
     if "folder" in config:
         yield Path(config["folder"]), config["folder"]
         return
-    store = RegistryClient(create=True)
-    if config["start"] == CHAMPION and CHAMPION not in store.aliases(config["name"]):
+    client = RegistryClient(create=True)
+    if config["start"] == CHAMPION and CHAMPION not in client.aliases(config["name"]):
         yield None, ""
         return
-    found = store.get(config["name"], config["start"])
-    with store.files(found) as bundle:
+    found = client.get(config["name"], config["start"])
+    with client.bundles.folder(found) as bundle:
         yield bundle, f"version {found.version}"
 
 
-START = Stage("start", 1, _take, code=("registry.backend.client", "trainers.warm_start.transfer"))
+WARM_START = Stage("warm-start", 1, _take, code=("registry.backend.client", "trainers.warm_start.transfer"))
 
 
-def find_start(run: RunConfig, training_graph: Ref) -> Ref | None:
-    """The earlier model that ``training.warm_start`` names; None where it names none.
+def find_warm_start(run: Run, training_graph: Ref) -> Ref | None:
+    """Return the earlier model that ``training.warm_start`` names; None if it names none.
 
     ``champion`` is the champion of the moment in which this training graph is seen first: the same command, given
-    again, starts from the same model and finds its results, although its own model may be champion by then. Where
-    there is no champion yet, the training starts from random weights.
+    again, starts from the same model and finds its results, although its own model may be champion by then. If there is
+    no champion yet, the training starts from random weights.
 
-    The folder holds ``start.json`` and, where there is an earlier model, the files of its bundle that a training needs.
+    The folder holds ``warm_start.json`` and, if there is an earlier model, the files of its bundle that a training
+    needs.
 
     Raises:
         InputError: there is no such version or folder, or the bundle is damaged.
     """
-    start = run.training.get(KEY)
+    start = run.config.training.get(KEY)
     if start is None:
         return None
     if not isinstance(start, str):
         raise InputError(
             f"training.warm_start is {start!r}; give 'champion', a version in quotes, or a bundle's folder."
         )
-    return START(run, _config(run, start), training_graph=training_graph)
+    return run.execute(WARM_START, _config(run.config.name, start), training_graph=training_graph)
 
 
-def _config(run: RunConfig, start: str) -> dict[str, Any]:
+def _config(name: str, start: str) -> dict[str, Any]:
     manifest = project_root() / Path(start).expanduser() / MANIFEST
     if manifest.is_file():
         return {"folder": str(manifest.parent), "manifest": hashlib.sha256(manifest.read_bytes()).hexdigest()}
-    return {"name": run.name, "start": start, "uri": without_credentials(resolve_uri())}
+    return {"name": name, "start": start, "uri": without_credentials(resolve_uri())}
 
 
-def without_start(training: Mapping[str, Any]) -> dict[str, Any]:
-    """The training's keys that a stage's key holds: the start is an input of its own."""
+def without_warm_start(training: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the training's keys that a stage's key holds: the earlier model is an input of its own."""
     return {key: value for key, value in training.items() if key != KEY}
 
 
-def with_start(training: Mapping[str, Any], start: Path | None) -> dict[str, Any]:
-    """The keys for the trainer, with the folder of the earlier model where there is one."""
-    bundle = bundle_of(start)
+def with_warm_start(training: Mapping[str, Any], warm_start: Path | None) -> dict[str, Any]:
+    """Return the keys for the trainer, with the folder of the earlier model if there is one."""
+    bundle = bundle_of(warm_start)
     return {**training, KEY: str(bundle)} if bundle else dict(training)
 
 
-def bundle_of(start: Path | None) -> Path | None:
-    """Of the start stage's folder the part that a trainer reads; None where there is no earlier model."""
-    return start / BUNDLE if start and (start / BUNDLE).is_dir() else None
+def bundle_of(warm_start: Path | None) -> Path | None:
+    """Return the part of the stage's folder that a trainer reads; None if there is no earlier model."""
+    return warm_start / BUNDLE if warm_start and (warm_start / BUNDLE).is_dir() else None
 
 
 def is_warmed(model: Path) -> bool:
-    """Whether a trained model started from an earlier one; a trainer that was given one may begin anew nevertheless."""
+    """Return whether a trained model started from an earlier one; a trainer that was given one may ignore it."""
     return "warmed_from" in json.loads((model / "config.json").read_text(encoding="utf-8"))
 
 
-def seen_by(start: Path | None) -> list[dict[str, Any]]:
-    """The splits that the earlier model, and those that it started from, have seen; none without one."""
-    bundle = bundle_of(start)
+def seen_by(warm_start: Path | None) -> list[dict[str, Any]]:
+    """Return the splits that the earlier model, and those that it started from, have seen."""
+    bundle = bundle_of(warm_start)
     return [] if bundle is None else list(read_manifest(bundle).facts.seen_splits)

@@ -1,4 +1,4 @@
-"""data/validation_graph.py: test listens are gone, and nothing else."""
+"""without_test of data/training_graph.py: the test listens are gone, and nothing else."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from data.errors import InputError
 from data.graph import LISTENS, REV_LISTENS, graph_digest, message_graph
 from data.split import SplitConfig
-from data.training_graph import split_graph
-from data.validation_graph import without_test
+from data.training_graph import split_graph, without_test
 
 TEMPORAL = SplitConfig(
     strategy="temporal",

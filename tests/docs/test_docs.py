@@ -1,4 +1,4 @@
-"""What the README and the docs name exists: targets, commands, options, paths, keys and their defaults."""
+"""Targets, commands, options, paths, links, keys and defaults that the pages name exist."""
 
 from __future__ import annotations
 
@@ -20,17 +20,21 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from data.config import Config
 from data.graph import save_graph
 from data.search import spaces
+from data.synthetic.log import SyntheticConfig, write_log
+from evaluation.metrics.accuracy import METRICS
 from tasks.check import check_trainer
-from tasks.run_config import load_run_config
+from tasks.pipeline import pipeline
+from tasks.run_config import MOVED_KEYS, load_run_config
+from tests.docs.pages import BLOCK, LINK, PAGES, ROOT, SPAN, marked_block, marked_table
+from tests.tasks.plain_run import PlainRun
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "examples" / "README.md", *ROOT.glob("docs/**/*.md")])
 CONFIGS = sorted(ROOT.glob("configs/*.toml"))
 PACKAGES = ("flows", "tasks", "registry", "trainers", "evaluation", "models", "data")
 FOLDERS = (*PACKAGES, "configs", "docs", "tests", "benchmarks", "examples")
@@ -38,7 +42,7 @@ WRITTEN_BY_RUNS = ("artifacts/", "data/graph.pt")
 DOCUMENTED_CLASSES = {
     "tasks.run_config:RunConfig",
     "tasks.run_config:EvaluationConfig",
-    "tasks.tune_config:TuneConfig",
+    "tasks.tuning_config:TuneConfig",
     "data.events.ingest_config:IngestConfig",
     "data.synthetic.log:SyntheticConfig",
     "data.weights:WeightConfig",
@@ -52,7 +56,7 @@ DOCUMENTED_CLASSES = {
     "trainers.online:OnlineConfig",
     "trainers.multitask.multitask_trainer:MultiTaskConfig",
     "trainers.meta.meta_trainer:MetaConfig",
-    "trainers.adversarial.adversarial_trainer:AdversarialConfig",
+    "trainers.adversarial.adversarial_config:AdversarialConfig",
     "trainers.federated.federated_trainer:FederatedConfig",
     "examples.rare_songs:RareSongsConfig",
     "songgraph_contrastive_loss:ContrastiveConfig",
@@ -64,9 +68,6 @@ DOCUMENTED_CLASSES = {
     "evaluation.baselines.ease:EASE",
 }
 
-BLOCK = re.compile(r"^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
-SPAN = re.compile(r"`([^`]+)`")
-LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
 TABLE = re.compile(r"^<!-- keys: (?P<what>[\w.: ]+) -->\n(?P<rows>(?:\|.*\n)+)", re.MULTILINE)
 SNIPPET = re.compile(r"^<!-- runs: (?P<name>\w+) -->\n```python\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -115,8 +116,8 @@ def test_every_make_target_exists(page: Path, targets: set[str]) -> None:
 
 
 def test_every_target_is_explained(targets: set[str]) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert {name for name in targets if f"make {name}" not in readme} == set()
+    _, *rows = marked_table("CONTRIBUTING.md", "targets")
+    assert sorted(name for name, _ in rows) == sorted(f"`make {name}`" for name in targets)
 
 
 def python_commands(page: Path) -> Iterator[tuple[str, list[str]]]:
@@ -153,11 +154,21 @@ def test_every_command_and_its_options_exist(page: Path) -> None:
 @every_page
 def test_every_key_that_is_set_exists(page: Path) -> None:
     documented = {key for written, _ in key_tables().values() for key in written} | {"KEY"}
+    documented |= keys_of_examples(page)
     for module, arguments in python_commands(page):
         for setting in (word for flag, word in pairwise(arguments) if flag == "--set"):
             table, _, key = setting.partition("=")[0].rpartition(".")
             assert key in documented, (module, setting)
-            assert not table or table in class_of("tasks.run_config:RunConfig").model_fields, (module, setting)
+            if table:
+                kind = class_of("tasks.run_config:RunConfig").model_fields[table].annotation
+                typed = isinstance(kind, type) and issubclass(kind, Config)
+                assert not typed or key in {*kind.model_fields, "KEY"}, (module, setting)
+
+
+def keys_of_examples(page: Path) -> set[str]:
+    """The keys that config classes in a page's own Python blocks declare."""
+    blocks = [match["text"] for match in BLOCK.finditer(page.read_text(encoding="utf-8"))]
+    return {key for block in blocks for key in re.findall(r"^    (\w+): \w+ = ", block, re.MULTILINE)}
 
 
 @every_page
@@ -284,6 +295,25 @@ def test_a_config_says_in_its_first_line_how_to_run_it(
         assert f"python -m flows.train --config {name}" in line
 
 
+def test_the_page_names_every_key_that_has_moved() -> None:
+    _, *rows = marked_table("docs/configuration.md", "moved keys")
+    assert {old.strip("`"): new.strip("`") for old, new in rows} == MOVED_KEYS
+
+
+def test_every_environment_variable_of_ours_is_explained() -> None:
+    folders = [ROOT / name for name in (*PACKAGES, "configs", "benchmarks")]
+    sources = [path for folder in folders for suffix in ("py", "toml") for path in folder.rglob(f"*.{suffix}")]
+    used = {name for path in sources for name in re.findall(r"\bSONGGRAPH_[A-Z_]+", path.read_text(encoding="utf-8"))}
+    page = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
+    assert {name for name in used if f"| `{name}` |" not in page} == set()
+    assert {"SONGGRAPH_HOME", "SONGGRAPH_EVENTS"} <= used
+
+
+def test_the_page_about_metrics_names_every_metric() -> None:
+    page = (ROOT / "docs/metrics.md").read_text(encoding="utf-8")
+    assert {name for name in METRICS if f"| `{name}@k` |" not in page} == set()
+
+
 def test_the_example_of_a_config_is_valid(tmp_path: Path) -> None:
     blocks = BLOCK.finditer((ROOT / "docs/configuration.md").read_text(encoding="utf-8"))
     (example,) = [match["text"] for match in blocks if match["language"] == "toml"]
@@ -309,7 +339,7 @@ def test_the_guide_trains_from_python(snippets, tiny_graph, tmp_path, monkeypatc
 
 
 def test_the_guides_custom_trainer_trains(snippets, tiny_training_graph, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("trainers.factory._registered", {})
+    monkeypatch.setattr("trainers.names._registered", {})
     from trainers.factory import create_trainer
 
     exec(snippets["custom"], {"__name__": "__main__"})
@@ -317,3 +347,16 @@ def test_the_guides_custom_trainer_trains(snippets, tiny_training_graph, tmp_pat
     trainer = create_trainer("warmup", counts, {}, output_dir=tmp_path)
     results = trainer.train(tiny_training_graph, num_epochs=2)
     assert {"loss", "recall@10"} <= set(results["history"][-1])
+
+
+@pytest.mark.slow
+def test_a_registered_model_recommends_as_the_page_shows(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("SONGGRAPH_HOME", str(tmp_path))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    list(pipeline(PlainRun(load_run_config(None, {"synthetic": {"preset": "tiny"}, "baselines": "none"}))))
+    small = pq.read_table(write_log(SyntheticConfig(preset="small"), tmp_path / "small")[0])
+    assert "user-0000" in small["user_id"].to_pylist()
+    page: dict[str, Any] = {}
+    exec(marked_block("docs/running.md", "runs: recommend").replace("user-0000", "user-00"), page)
+    assert len(page["best"]) == 10
+    assert {"track_id", "score"} <= page["best"][0].keys()

@@ -87,7 +87,7 @@ def test_eval_k_must_fit_the_songs(graph: HeteroData, k: int) -> None:
 
 
 def test_a_length_that_does_not_fit_the_songs_is_said_of_the_key_that_was_set(graph: HeteroData) -> None:
-    with pytest.raises(InputError, match="a length in more_ks is 5000, but there are 6 songs to rank"):
+    with pytest.raises(InputError, match="a length in ks is 5000, but there are 6 songs to rank"):
         evaluate(table(FALLING), graph, "test", k=2, ks=[3, 5000])
 
 

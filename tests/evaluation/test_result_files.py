@@ -13,10 +13,10 @@ from torch_geometric.data import HeteroData
 from data.errors import InputError
 from evaluation.baselines.popular import popularity
 from evaluation.metrics.accuracy import METRICS
-from evaluation.metrics.slices import read_slices
 from evaluation.ranking import Score
 from evaluation.record import EvaluationRecord, read_per_user
-from evaluation.result_files import write_results
+from evaluation.result_files import EvaluationProtocol, write_results
+from evaluation.slices import read_slices
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +27,8 @@ def vocabularies(tmp_path: Path) -> None:
 
 def test_the_files_agree_with_each_other(graph: HeteroData, tmp_path: Path) -> None:
     rising = torch.arange(6.0).repeat(5, 1)
-    record = write_results(lambda users: rising[users], graph, tmp_path, tmp_path, part="test", k=2, list_length=3)
+    protocol = EvaluationProtocol("test", k=2, list_length=3)
+    record = write_results(lambda users: rising[users], graph, tmp_path, tmp_path, protocol)
     assert EvaluationRecord.read(tmp_path / "metrics.json") == record
     ids, model = read_per_user(tmp_path / "per_user.parquet", "recall@2")
     assert ids.tolist() == ["u0", "u1", "u2"]
@@ -41,9 +42,8 @@ def test_a_sample_of_users_changes_no_list(graph: HeteroData, tmp_path: Path) ->
     rising = torch.arange(6.0).repeat(5, 1)
     lists = []
     for num_users in (None, 2):
-        write_results(
-            lambda users: rising[users], graph, tmp_path, tmp_path, part="test", k=1, num_users=num_users, list_length=5
-        )
+        protocol = EvaluationProtocol("test", k=1, num_users=num_users, list_length=5)
+        write_results(lambda users: rising[users], graph, tmp_path, tmp_path, protocol)
         lists.append(pq.read_table(tmp_path / "lists.parquet"))
         assert pq.read_metadata(tmp_path / "per_user.parquet").num_rows == (num_users or 3)
     assert lists[0].equals(lists[1])
@@ -53,10 +53,19 @@ RISING = torch.arange(6.0).repeat(5, 1)
 FILES = ["curves.json", "exposure.json", "lists.parquet", "metrics.json", "per_user.parquet", "slices.json"]
 
 
-def results(graph: HeteroData, root: Path, name: str, score: Score, **choices: Any) -> tuple[Path, EvaluationRecord]:
+def results(
+    graph: HeteroData,
+    root: Path,
+    name: str,
+    score: Score,
+    baselines: dict[str, Path] | None = None,
+    song_vectors: Tensor | None = None,
+    **choices: Any,
+) -> tuple[Path, EvaluationRecord]:
     folder = root / name
     folder.mkdir()
-    return folder, write_results(score, graph, root, folder, **{"part": "test", "k": 2, **choices})
+    protocol = EvaluationProtocol(**{"part": "test", "k": 2, **choices})
+    return folder, write_results(score, graph, root, folder, protocol, baselines, song_vectors)
 
 
 def rising(users: Tensor) -> Tensor:

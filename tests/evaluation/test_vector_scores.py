@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from data.errors import InputError
-from evaluation.ranking import Ranked, Ranking, rank
-from evaluation.vector_scores import Hidden, VectorScores
+from evaluation.ranking import Ranked, TopKFinder, rank
+from evaluation.vector_scores import HiddenSongs, VectorScores
 from models.item_paths.local_scorer import LocalScorer, PathHeads
 from models.item_paths.paths import Neighbors, Paths
 
@@ -107,14 +107,14 @@ def test_lists_depend_neither_on_the_batch_nor_on_the_threads(
 
 def taken(score: VectorScores, k: int = 5) -> bool:
     """Whether it finds the lists without all scores."""
-    hidden = Hidden(np.zeros(USERS + 1, dtype=np.int64), np.empty(0, dtype=np.int64))
+    hidden = HiddenSongs(np.zeros(USERS + 1, dtype=np.int64), np.empty(0, dtype=np.int64))
     return score.best(torch.arange(USERS), hidden, k, 7) is not None
 
 
 @pytest.mark.parametrize("local", [None, channel(0)])
 def test_usual_vectors_are_ranked_without_all_scores(local: LocalScorer | None) -> None:
     score = VectorScores(*near_ties(0), local)
-    assert isinstance(score, Ranking)
+    assert isinstance(score, TopKFinder)
     assert taken(score)
 
 
@@ -155,7 +155,7 @@ def test_a_score_moves_no_further_than_said_when_its_similarity_does(seed: int, 
     score, users = VectorScores(user, song, local), np.arange(USERS)
     _, prepared = local.kernel_inputs(users, SONGS)
     rng = np.random.default_rng(seed)
-    exact = rng.uniform(-1, 1, (USERS, SONGS)).astype(np.float32) * score._greatest_product(user.numpy())[:, None]
+    exact = rng.uniform(-1, 1, (USERS, SONGS)).astype(np.float32) * score._largest_product(user.numpy())[:, None]
     exact = exact.astype(np.float32)
     moved = (exact + rng.choice([-error, error], exact.shape)).astype(np.float32)
     off = np.abs(exact - moved.astype(np.float64)).max(1)
@@ -172,7 +172,7 @@ def test_all_songs_alike_are_listed_by_index() -> None:
 
 
 def taken_by(score: VectorScores) -> bool:
-    hidden = Hidden(np.zeros(4, dtype=np.int64), np.empty(0, dtype=np.int64))
+    hidden = HiddenSongs(np.zeros(4, dtype=np.int64), np.empty(0, dtype=np.int64))
     return score.best(torch.arange(3), hidden, 4, 2) is not None
 
 

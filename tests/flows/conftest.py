@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import prefect.settings
 import pytest
-from prefect.testing.utilities import prefect_test_harness
+from filelock import FileLock
 
 from data.synthetic.log import SyntheticConfig, write_log
 from flows.quiet import leave_quietly
@@ -26,18 +30,53 @@ NOT_OURS = ("MLFLOW_TRACKING_URI", "SONGGRAPH_EVENTS", "SONGGRAPH_BENCH_DATA")
 """Variables of the person who runs the tests that would change what the tests do."""
 
 
+SERVER = 'server=$1; shift; "$@" & child=$!; while kill -0 "$server" 2>/dev/null; do sleep 1; done; kill $child'
+"""Shell: run a command for as long as another process lives."""
+
+
 @pytest.fixture(scope="session")
 def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a server that lives as long as the session; flows called in this process use it."""
+    """The address of a server that all workers share; flows called in this process use it.
+
+    The first worker that needs the server starts it. It ends with the process that the workers belong to.
+    """
+    worker = "PYTEST_XDIST_WORKER" in os.environ
+    shared = tmp_path_factory.getbasetemp().parent if worker else tmp_path_factory.getbasetemp()
+    with FileLock(shared / "prefect.lock"):
+        address = shared / "prefect-address"
+        if not address.exists():
+            address.write_text(start_server(shared / "prefect", os.getppid() if worker else os.getpid()))
     prefect_home = tmp_path_factory.mktemp("prefect")
     elsewhere = {
+        prefect.settings.PREFECT_API_URL: address.read_text(),
         prefect.settings.PREFECT_HOME: prefect_home,
         prefect.settings.PREFECT_RESULTS_LOCAL_STORAGE_PATH: prefect_home / "storage",
         prefect.settings.PREFECT_SERVER_ANALYTICS_ENABLED: False,
     }
     leave_quietly()
-    with prefect.settings.temporary_settings(elsewhere), prefect_test_harness(server_startup_timeout=120):
-        yield prefect.settings.PREFECT_API_URL.value()
+    with prefect.settings.temporary_settings(elsewhere):
+        yield address.read_text()
+
+
+def start_server(home: Path, for_as_long_as: int) -> str:
+    """Start a server without schedules on a free port of this machine, and return its address once it answers."""
+    home.mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    command = [sys.executable, "-m", "prefect", "server", "start", "--no-services", "--host", "127.0.0.1"]
+    environment = {**os.environ, "PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    with (home / "server.log").open("w") as log:
+        subprocess.Popen(
+            ["sh", "-c", SERVER, "sh", str(for_as_long_as), *command, "--port", port],
+            env=environment, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+    address = f"http://127.0.0.1:{port}/api"
+    for _ in range(480):
+        with suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5):
+            return address
+        time.sleep(0.25)
+    raise AssertionError(f"{address} does not answer:\n{(home / 'server.log').read_text()}")
 
 
 @pytest.fixture

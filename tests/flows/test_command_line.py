@@ -17,8 +17,9 @@ from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS
 
 from data.errors import InputError
 from flows.build_graph import build
-from flows.command_line import application, own_server
+from flows.command_line import command, own_server
 from flows.train import train
+from tasks.options import LOG_OPTIONS, RUN_OPTIONS
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 TINY = ("--preset", "tiny", "--epochs", "1")
@@ -32,7 +33,7 @@ def refused(prefect_api: str, home: Path, capsys: pytest.CaptureFixture[str]) ->
 
     def run(*options: str, flow=train) -> str:
         with pytest.raises(SystemExit) as ended:
-            application(flow)(list(options))
+            command(flow, LOG_OPTIONS if flow is build else RUN_OPTIONS)(list(options))
         told = capsys.readouterr().err
         assert ended.value.code == 2, told
         assert "Traceback" not in told
@@ -71,7 +72,10 @@ def refused(prefect_api: str, home: Path, capsys: pytest.CaptureFixture[str]) ->
         (("--name", "no/slash"), "name"),
         (("--preset", "huge"), "preset"),
         (("--set", "split.strategy=columns"), "strategy"),
-        (("--set", "split.test_ratio=0.2"), "the ratios belong to training"),
+        (
+            ("--set", "split.test_ratio=0.2", "--set", "training.test_ratio=0.1"),
+            "training.test_ratio is 0.1, but split.test_ratio is 0.2; give only split.test_ratio.",
+        ),
     ],
 )
 def test_what_is_not_allowed_is_said_in_a_sentence(refused: Refused, options: tuple[str, ...], sentence: str) -> None:
@@ -134,7 +138,7 @@ def test_a_disk_that_takes_no_more_publishes_nothing_and_the_next_run_goes_on(
     stored = home / "artifacts" / "store"
     assert not list(stored.rglob("graph.pt"))
     assert not (home / "data" / "graph.pt").exists()
-    application(build)(["--preset", "tiny"], standalone_mode=False)
+    command(build, LOG_OPTIONS)(["--preset", "tiny"], standalone_mode=False)
     assert (home / "data" / "graph.pt").exists()
 
 
@@ -142,11 +146,11 @@ def test_the_summary_says_what_was_measured_and_where_it_is(
     prefect_api: str, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = [*TINY, "--model", "lightgcn", "--set", "model.embedding_dim=8"]
-    application(train)(options, standalone_mode=False)
+    command(train, RUN_OPTIONS)(options, standalone_mode=False)
     told = capsys.readouterr().out
     for part in ("recall@10", "popularity", "Registered  songgraph version 1: ", "data/graph.pt", "first run"):
         assert part in told
-    application(train)(options, standalone_mode=False)
+    command(train, RUN_OPTIONS)(options, standalone_mode=False)
     assert "Nothing new: every stage was cached." in capsys.readouterr().out
 
 
@@ -156,19 +160,23 @@ from flows.build_graph import build
 from flows.command_line import command
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-import tasks.cache.stage
-compute = tasks.cache.stage._compute
+from contextlib import contextmanager
+from tasks.cache.result_store import ResultStore
+from tasks.options import LOG_OPTIONS
+scratch = ResultStore.scratch
 
+@contextmanager
 def within_limits(*arguments):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, before[1]))
     try:
-        return compute(*arguments)
+        with scratch(*arguments) as folder:
+            yield folder
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
-tasks.cache.stage._compute = within_limits
-command(build)
+ResultStore.scratch = within_limits
+command(build, LOG_OPTIONS)()
 """
 
 
@@ -204,9 +212,7 @@ def test_a_mistake_ends_with_two_and_one_line_on_standard_error(songgraph: Calla
 
 def test_a_run_gives_the_server_that_it_starts_itself_time_on_a_busy_machine(refused: Refused) -> None:
     @flow(name="patient")
-    def patient(
-        config: str | None, name: str | None, events: list[str] | None, overrides: dict[str, Any] | None
-    ) -> None:
+    def patient(config: str | None = None, name: str | None = None, overrides: dict[str, Any] | None = None) -> None:
         raise InputError(f"it waits {PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()} s.")
 
     assert refused("--preset", "tiny", flow=patient) == "Error: it waits 180 s."

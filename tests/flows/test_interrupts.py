@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.command_line import application
+from flows.command_line import command
 from flows.train import train
+from tasks.options import RUN_OPTIONS
 
 pytestmark = pytest.mark.slow
 
@@ -129,5 +130,5 @@ def test_a_killed_run_goes_on_at_the_next_epoch_and_ends_with_the_same_weights(
 
     other = tmp_path / "other"
     monkeypatch.setenv("SONGGRAPH_HOME", str(other))
-    application(train)([*OPTIONS, "--epochs", str(EPOCHS)], standalone_mode=False)
+    command(train, RUN_OPTIONS)([*OPTIONS, "--epochs", str(EPOCHS)], standalone_mode=False)
     assert weights(other) == weights(home)

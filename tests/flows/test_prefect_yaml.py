@@ -131,7 +131,7 @@ def test_the_configs_of_the_deployments_can_be_loaded(file: PrefectFile, monkeyp
     monkeypatch.delenv("SONGGRAPH_EVENTS", raising=False)
     for deployment in file.deployments:
         run = load_run_config(CHECKOUT / deployment.parameters["config"])
-        assert run.uses_synthetic_log()
+        assert run.uses_synthetic_log
 
 
 def test_an_update_and_a_full_training_make_versions_of_one_model_on_one_split() -> None:

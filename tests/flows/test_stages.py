@@ -16,6 +16,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from data.errors import InputError
 from tasks.cache.ref import Ref
 from tasks.cache.stage import Stage, run_stage
+from tasks.run import Run
 from tasks.run_config import RunConfig
 
 
@@ -26,7 +27,7 @@ def run(prefect_api: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
 
     def one_stage(work: Callable[..., Mapping[str, Any]], **config: Any) -> Ref:
         stage = Stage("try", 1, work, code=("data.errors",))
-        return flow(name="one-stage")(lambda: stage(RunConfig.parse(config, "the run"), {"k": 1}))()
+        return flow(name="one-stage")(lambda: Run(RunConfig.parse(config, "the run")).execute(stage, {"k": 1}))()
 
     return one_stage
 

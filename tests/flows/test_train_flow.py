@@ -92,8 +92,8 @@ def test_another_seed_of_the_training_leaves_the_split_alone(trained: Any) -> No
 
 def test_a_run_that_starts_from_a_version_records_it_and_is_cached(trained: Any) -> None:
     warm = trained.run(training={"warm_start": "1"})
-    assert list(warm.ran) == ["start", "audit", "train", "evaluate", "register", "report"]
-    assert warm.counts["start"]["from"] == "version 1"
+    assert list(warm.ran) == ["warm-start", "audit", "train", "evaluate", "register", "report"]
+    assert warm.counts["warm-start"]["from"] == "version 1"
     saved = json.loads((warm.folders["train"] / "config.json").read_text())
     assert len(saved["warmed_from"]) == 64
     manifest = json.loads((warm.folders["register"] / "bundle" / "manifest.json").read_text())
@@ -107,10 +107,10 @@ def test_a_run_can_start_from_a_version_that_was_refitted(trained: Any) -> None:
     assert refitted.counts["register"]["version"] == 2
     warm = trained.run(refit=True, training={"warm_start": "2"})
     assert warm.state == "Completed"
-    assert warm.counts["start"]["from"] == "version 2"
-    twin = load_file(refitted.folders["train"] / "model.safetensors")
-    started = load_file(warm.folders["start"] / "bundle" / "twin_model.safetensors")
-    assert all(torch.equal(started[name], value) for name, value in twin.items())
+    assert warm.counts["warm-start"]["from"] == "version 2"
+    evaluated = load_file(refitted.folders["train"] / "model.safetensors")
+    started = load_file(warm.folders["warm-start"] / "bundle" / "evaluated_model.safetensors")
+    assert all(torch.equal(started[name], value) for name, value in evaluated.items())
 
 
 def test_tensorboard_and_mlflow_show_the_same_numbers(trained: Any) -> None:
@@ -130,12 +130,12 @@ def test_tensorboard_and_mlflow_show_the_same_numbers(trained: Any) -> None:
 def test_which_champion_a_run_starts_from_is_decided_once_for_a_log(trained: Any) -> None:
     """Else each run of a night would start from the model of the one before it, and nothing would ever be cached."""
     first = trained.run(name="other", training={"warm_start": "champion"})
-    assert first.counts["start"]["from"] == "random weights"
+    assert first.counts["warm-start"]["from"] == "random weights"
     promote(RegistryClient(), "other", 1, why="to start from", force="a test")
     again = trained.run(name="other", training={"warm_start": "champion"})
     assert again.state == "Cached"
     append_a_listen(trained.log)
-    assert trained.run(name="other", training={"warm_start": "champion"}).counts["start"]["from"] == "version 1"
+    assert trained.run(name="other", training={"warm_start": "champion"}).counts["warm-start"]["from"] == "version 1"
 
 
 @pytest.mark.parametrize(
@@ -208,12 +208,12 @@ import json, sys
 from flows.train import train
 
 state = train(**json.loads(sys.argv[1]), return_state=True)
-loaded = {"torch", "torch_geometric", "mlflow"} & {name.partition(".")[0] for name in sys.modules}
+loaded = {"torch", "torch_geometric"} & {name.partition(".")[0] for name in sys.modules}
 print(state.name, sorted(loaded))
 """
 
 
 @pytest.mark.slow
-def test_a_cached_run_loads_neither_torch_nor_mlflow(songgraph: Callable, trained: Any) -> None:
+def test_a_cached_run_loads_neither_torch_nor_pyg(songgraph: Callable, trained: Any) -> None:
     ended = songgraph("-c", CACHED_RUN, json.dumps(trained.asked))
     assert ended.stdout.strip() == "Cached []", ended.stderr

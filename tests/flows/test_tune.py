@@ -16,10 +16,12 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from flows.command_line import command
 from flows.train import train
-from flows.tune import application
+from flows.tune import OPTIONS, tune
+from flows.tune_summary import print_search
 from tasks.run_config import load_run_config
-from tasks.tune_trial import train as train_here
+from tasks.tuning.worker import work
 from trainers.advanced import AdvancedTrainer
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -54,16 +56,27 @@ def config(home: Path) -> Path:
     return path
 
 
+class Here:
+    """A worker in this process, which has ended once it is there."""
+
+    def __init__(self, folder: Path, number: int, jobs: int) -> None:
+        work(folder, number)
+
+    def poll(self) -> int:
+        return 0
+
+
 @pytest.fixture
 def search(
     prefect_api: str, config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Search:
-    """Run ``flows.tune`` on the small config, its trials in this process; gives what it printed."""
-    monkeypatch.setattr("tasks.tune_child.Children.run", lambda children, job, hear: train_here(job, hear))
+    """Run ``flows.tune`` on the small config, its worker in this process; gives what it printed."""
+    monkeypatch.setattr("tasks.tuning.search.start_worker", Here)
     monkeypatch.setenv("COLUMNS", "80")
 
     def run(*options: str) -> str:
-        application()(["--config", str(config), "--jobs", "1", *options], standalone_mode=False)
+        given = ["--config", str(config), "--jobs", "1", *options]
+        command(tune, OPTIONS, print_search)(given, standalone_mode=False)
         return capsys.readouterr().out
 
     return run
@@ -126,7 +139,7 @@ def test_a_search_ends_with_a_config_that_trains_to_the_value_it_was_chosen_for(
 def test_the_first_trial_is_the_config_as_it_is_and_no_checkpoint_is_left(search: Search, home: Path) -> None:
     search()
     start = trials(home)[0]
-    assert start.user_attrs["values"] == {"lr": 0.01, "temperature": 0.1}
+    assert start.params == {"lr": 0.01, "temperature": 0.1}
     assert not list((home / "artifacts" / "tune").rglob("*.pt"))
     state = train(config=str(home / "configs" / "small.toml"), return_state=True)
     stages = {stage["stage"]: stage for stage in state.result()["stages"]}
@@ -138,7 +151,7 @@ def test_more_trials_go_on_and_another_config_begins_anew(search: Search, home: 
     search("--trials", "2")
     search("--trials", "3", "--force")
     assert len(finished(home)) == 3
-    assert len({trial.user_attrs["values"]["lr"] for trial in finished(home)}) == 3
+    assert len({trial.params["lr"] for trial in finished(home)}) == 3
     search("--trials", "2", "--force", "--seed", "7")
     assert len(finished(home)) == 5
 
@@ -165,7 +178,7 @@ def test_a_custom_trainer_is_searched_pruned_and_not_tested(
     assert "PRUNED" in states
     best = max(finished(home), key=lambda trial: trial.value if trial.state.name == "COMPLETE" else -1)
     tuned = load_run_config(home / "configs" / "small-tuned.toml")
-    assert tuned.training["quality"] == best.user_attrs["values"]["quality"]
+    assert tuned.training["quality"] == pytest.approx(best.params["quality"], rel=5e-3)
 
 
 CUSTOM = """
@@ -203,7 +216,7 @@ class Mine(BaseTrainer):
         (("--search", "patience"), "'patience' has no search space; give tune.space.patience"),
         (("--search", "seed"), "'seed' cannot be searched"),
         (("--set", "tune.space.lr=5"), "tune.space.lr is 5; give a list of choices"),
-        (("--set", "tune.trails=5"), "the unknown key 'tune.trails'"),
+        (("--set", "tune.trails=5"), "tune has the unknown key 'trails'"),
         (("--pruner", "best"), "tune.pruner is 'best'"),
         (("--trainer", "simple"), "trains on all listens, so nothing is left to choose on"),
         (("--trainer", "advancd"), "Did you mean 'advanced'?"),
@@ -279,6 +292,12 @@ def in_training(home: Path) -> list[Path]:
     return list((home / "artifacts" / "tune").rglob("checkpoint-*.pt"))
 
 
+def workers_of(home: Path) -> list[str]:
+    """Command lines of the workers that run in ``home``."""
+    running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    return [line for line in running.splitlines() if str(home / "artifacts" / "tune") in line]
+
+
 @pytest.mark.slow
 def test_a_killed_search_goes_on_and_no_trial_is_lost_or_counted_twice(
     prefect_api: str, config: Path, home: Path, tmp_path: Path
@@ -288,6 +307,10 @@ def test_a_killed_search_goes_on_and_no_trial_is_lost_or_counted_twice(
     killed.wait_for(lambda: killed.has_said(r"^trial ") and in_training(home))
     killed.process.send_signal(signal.SIGKILL)
     killed.process.wait(timeout=10)
+    ends = time.monotonic() + 60
+    while workers_of(home):
+        assert time.monotonic() < ends, "a killed search leaves workers behind"
+        time.sleep(0.05)
     before = {trial.number: trial for trial in finished(home)}
     running = [trial for trial in trials(home) if trial.state.name == "RUNNING"]
     assert before
@@ -298,10 +321,10 @@ def test_a_killed_search_goes_on_and_no_trial_is_lost_or_counted_twice(
     assert f"{len(before)} of 3 trials are finished" in again.said.read_text(encoding="utf-8")
     after = finished(home)
     assert len(after) == 3
-    assert len({json.dumps(trial.user_attrs["values"]) for trial in after}) == 3
-    assert {trial.number for trial in after} >= set(before)
-    repeated = {trial.user_attrs["number"] for trial in after if "number" in trial.user_attrs}
-    assert repeated == {trial.number for trial in running}
+    assert len({json.dumps(trial.params) for trial in after}) == 3
+    assert before.items() <= {trial.number: trial for trial in after}.items()
+    values = {trial.user_attrs["number"]: trial.params for trial in after}
+    assert {trial.number: trial.params for trial in running}.items() <= values.items()
     assert all(len(trial.intermediate_values) == 30 for trial in after)
     assert (home / "configs" / "small-tuned.toml").exists()
 
@@ -320,5 +343,4 @@ def test_a_stopped_search_ends_its_trials_and_says_that_it_goes_on(
     said = run.said.read_text(encoding="utf-8")
     assert "Traceback" not in said
     assert said.strip().splitlines()[-1].startswith("Stopped. Finished stages and epochs are kept")
-    left = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    assert str(config.parents[1] / "artifacts" / "tune") not in left
+    assert not workers_of(home)

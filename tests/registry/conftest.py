@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch_geometric.data import HeteroData
 
-from evaluation.result_files import write_results
+from evaluation.result_files import EvaluationProtocol, write_results
 from evaluation.vector_scores import VectorScores
 from models.item_paths.local_scorer import LocalScorer, PathHeads
 from models.item_paths.paths import Neighbors, Paths
@@ -59,7 +59,7 @@ def embeddings(graph: HeteroData, quality: float) -> dict[str, torch.Tensor]:
 
 
 def local_channel(graph: HeteroData, similarity: float) -> LocalScorer:
-    """A local channel of the train listens, where the similarity of the vectors counts as much as is said."""
+    """A local channel of the train listens, where the similarity of the vectors counts ``similarity``."""
     store = graph["user", "listens", "song"]
     user, song = store.edge_index[:, store.get("train_mask", torch.ones(store.num_edges, dtype=torch.bool))].numpy()
     made, artist = graph["song", "by", "artist"].edge_index.numpy()
@@ -93,9 +93,11 @@ def write_vocabularies(folder: Path) -> Path:
     names = [f"Song {song}" if song else None for song in range(NUM_SONGS)]
     tracks = {"track_id": [f"t{song:02}" for song in range(NUM_SONGS)], "track_name": names}
     artists = {"artist_id": ["a0", "a1", "a2", "a3"], "artist_name": ["Ann", "Bob", "Cid", None]}
-    pq.write_table(pa.table({"user_id": [f"u{user:02}" for user in range(NUM_USERS)]}), folder / "users.parquet")
-    pq.write_table(pa.table(tracks), folder / "songs.parquet")
-    pq.write_table(pa.table(artists), folder / "artists.parquet")
+    users = {"user_id": [f"u{user:02}" for user in range(NUM_USERS)]}
+    for name, columns in (("users", users), ("songs", tracks), ("artists", artists)):
+        table = pa.table(columns)
+        table = table.append_column("id_hash", pa.array(range(len(table)), pa.int64()))
+        pq.write_table(table, folder / f"{name}.parquet")
     return folder
 
 
@@ -123,7 +125,7 @@ def write_parts(
     evaluation.mkdir()
     vectors = embeddings(graph, quality)
     score, part = VectorScores(vectors["user"], vectors["song"], local), "train" if in_sample else "test"
-    write_results(score, graph, vocabularies, evaluation, part=part, k=k, list_length=10)
+    write_results(score, graph, vocabularies, evaluation, EvaluationProtocol(part, k, list_length=10))
     split = {"strategy": "random", "salt": seed, "val_ratio": 0.15, "test_ratio": 0.15}
     parts = {"model": model, "vocabularies": vocabularies, "evaluation": evaluation, "graph": graph}
     return {**parts, "source": source, "split": split, **write_stages(root / "stages")}

@@ -12,6 +12,7 @@ from data.errors import InputError
 from registry.__main__ import app
 from registry.audit_log import records
 from registry.backend.client import RegistryClient
+from registry.backend.runs import Runs
 from registry.register import attach, register
 
 
@@ -60,9 +61,9 @@ def test_a_night_that_goes_wrong_is_rolled_back_and_the_history_tells(make_bundl
     assert forced == "The champion of music is version 2; it was 1, forced: demo.\n"
     assert "forced" in lines("list", *where)
     assert lines("rollback", "--why", "unhappy listeners", *where) == "The champion of music is version 1; it was 2.\n"
-    told = " ".join(lines("history", *where).split())
+    shown = " ".join(lines("history", *where).split())
     for words in ("rollback", "unhappy", "2 → 1", "promotion", "Forced: demo", "1 → 2", "none → 1"):
-        assert words in told
+        assert words in shown
     shown = lines("show", "2", *where)
     assert "forced" in shown
     assert "unhappy" in shown
@@ -86,8 +87,8 @@ def test_verify_says_what_was_checked_and_names_what_is_wrong(make_bundle, uri: 
     register(make_bundle(quality=2.0), "music", uri)
     register(make_bundle(quality=0.6), "music", uri)
     assert lines("verify", "--uri", uri).count("lists of 40 users scored again") == 2
-    store = RegistryClient(uri)
-    with store.files(store.get("music", 2)) as folder:
+    client = RegistryClient(uri)
+    with client.bundles.folder(client.get("music", 2)) as folder:
         (folder / "seen.parquet").unlink()
     assert "1: sound" in lines("verify", "1", "--name", "music", "--uri", uri)
     done = CliRunner().invoke(app, ["verify", "--uri", uri])
@@ -107,7 +108,7 @@ def test_prune_says_what_it_would_free_and_frees_it(make_bundle, uri: str) -> No
 
 def test_a_list_closes_what_a_crash_left_open(make_bundle, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(RegistryClient, "close_run", _crash)
+        patch.setattr(Runs, "close", _crash)
         with pytest.raises(KeyboardInterrupt):
             register(make_bundle(quality=2.0), "music", uri)
     assert records(RegistryClient(uri), "music")[0].state == "intent"
@@ -137,17 +138,17 @@ def test_an_empty_registry_says_so(uri: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "sentence"),
     [
         (["show", "3", "--uri", "sqlite:///absent.db"], "There is no registry at sqlite:///"),
         (["list", "--uri", "ftp://x"], "allowed are sqlite:///path and http(s)://host"),
     ],
 )
-def test_an_error_is_a_sentence_without_a_traceback(arguments: list[str], said: str, tmp_path: Path) -> None:
+def test_an_error_is_a_sentence_without_a_traceback(arguments: list[str], sentence: str, tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-m", "registry", *arguments], cwd=root, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert said in done.stderr
+    assert sentence in done.stderr
     assert "Traceback" not in done.stderr

@@ -89,8 +89,8 @@ def test_a_refit_recommends_by_its_own_local_channel(make_parts, tmp_path: Path)
     local = LocalScorer.load(refit["model"] / "local.safetensors")
     expected = VectorScores(vectors["user"], vectors["song"], local)(torch.arange(40)).numpy()
     assert (np.stack([model.scores(user) for user in range(40)]) == expected).all()
-    twin = Recommender(tmp_path / "bundle", manifest, manifest.measured)
-    assert not (twin.scores(0) == expected[0]).all()
+    evaluated = Recommender(tmp_path / "bundle", manifest, manifest.evaluated)
+    assert not (evaluated.scores(0) == expected[0]).all()
 
 
 def test_equal_scores_are_ordered_by_song_index(bundle: Path) -> None:
@@ -139,16 +139,16 @@ def test_a_user_of_whom_the_model_has_learned_nothing_gets_no_random_list(make_p
     assert len(model.recommend("u02", 4)) == len(model.recommend("u04", 4)) == 4
 
 
-def test_a_refit_has_learned_of_users_whom_its_twin_does_not_know(make_parts, tmp_path: Path) -> None:
+def test_a_refit_has_learned_of_users_whom_the_evaluated_model_does_not_know(make_parts, tmp_path: Path) -> None:
     parts = make_parts()
     all_held_out(parts["graph"], 3)
     assemble_bundle(tmp_path / "bundle", **parts, refit=make_parts(quality=2.0)["model"])
     model = Recommender.load(tmp_path / "bundle")
     assert len(model.recommend("u03", 4)) == 4
     assert model.explain("u03", "t01")["track_id"] == "t01"
-    twin = Recommender(tmp_path / "bundle", model.manifest, model.manifest.measured)
+    evaluated = Recommender(tmp_path / "bundle", model.manifest, model.manifest.evaluated)
     with pytest.raises(InputError, match=NOT_LEARNED):
-        twin.recommend("u03")
+        evaluated.recommend("u03")
 
 
 def test_an_unknown_user_is_named(bundle: Path) -> None:

@@ -12,8 +12,8 @@ import pytest
 
 import registry.register
 from data.errors import InputError
-from registry.backend.client import RegistryClient
-from registry.backend.location import exists
+from registry.backend.client import RegistryClient, exists
+from registry.backend.lock import Lease
 from registry.bundle.assemble import assemble_bundle
 from registry.gate.gate_config import GateConfig
 from registry.loading import load
@@ -32,12 +32,12 @@ def test_a_registered_model_is_loaded_and_answers(make_bundle, uri: str) -> None
 
 def test_mlflow_shows_params_epochs_and_summary(make_bundle, uri: str) -> None:
     done = register(make_bundle(), "music", uri, params={"log": {"preset": "small"}})
-    store = RegistryClient(uri)
-    run = store._client.get_run(done.run_id)
+    client = RegistryClient(uri)
+    run = client._client.get_run(done.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.params["training_config.lr"] == "0.01"
     assert run.data.params["log.preset"] == "small"
-    losses = store._client.get_metric_history(done.run_id, "loss")
+    losses = client._client.get_metric_history(done.run_id, "loss")
     assert [(entry.step, entry.value) for entry in losses] == [(1, 0.7), (2, 0.5)]
     shown = run.data.metrics
     assert shown["test_recall_at_5_low"] <= shown["test_recall_at_5"] <= shown["test_recall_at_5_high"]
@@ -75,8 +75,8 @@ def test_an_alias_that_was_moved_back_by_hand_stays(make_bundle, uri: str, lenie
     better = make_bundle(quality=2.0)
     register(make_bundle(quality=1.0), "music", uri)
     assert register(better, "music", uri, gate=lenient).champion == 2
-    store = RegistryClient(uri)
-    store.point("champion", store.get("music", 1))
+    client = RegistryClient(uri)
+    client.point("champion", client.get("music", 1), Lease())
     assert register(better, "music", uri).champion == 1
 
 
@@ -91,8 +91,8 @@ def test_the_log_is_compared_with_the_last_five_that_have_a_profile(
             del parts["profile"]
         assemble_bundle(tmp_path / f"bundle{number}", **parts)
         register(tmp_path / f"bundle{number}", "music", uri)
-    store = RegistryClient(uri)
-    with store.files(store.get("music", 4)) as folder:
+    client = RegistryClient(uri)
+    with client.bundles.folder(client.get("music", 4)) as folder:
         (folder / "profile.json").write_text("{}")
     seen = []
     plain = registry.register.decide
@@ -127,9 +127,9 @@ def test_a_crash_at_any_step_is_completed_by_the_next_run(
             register(bundle, "music", uri)
     done = register(bundle, "music", uri)
     assert (done.version, done.is_champion) == (1, True)
-    store = RegistryClient(uri)
-    assert len(store._client.search_runs([store._experiment("music")])) == 1
-    assert len(store._client.get_metric_history(done.run_id, "loss")) == 2
+    client = RegistryClient(uri)
+    assert len(client._client.search_runs([client.experiment("music")])) == 1
+    assert len(client._client.get_metric_history(done.run_id, "loss")) == 2
 
 
 def test_two_at_once_become_two_versions(make_bundle, uri: str) -> None:
@@ -144,8 +144,8 @@ def test_a_damaged_champion_is_refused_and_not_replaced_blindly(
     make_bundle, uri: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     register(make_bundle(quality=0.8), "music", uri)
-    store = RegistryClient(uri)
-    with store.files(store.get("music", 1)) as folder:
+    client = RegistryClient(uri)
+    with client.bundles.folder(client.get("music", 1)) as folder:
         (folder / "seen.parquet").write_bytes(b"PAR1")
     with pytest.raises(InputError, match=r"seen\.parquet is damaged"):
         load("champion", "music", uri)
@@ -159,8 +159,11 @@ def test_a_damaged_champion_is_refused_and_not_replaced_blindly(
 def test_another_versions_bundle_is_refused(make_bundle, uri: str) -> None:
     for quality in (0.8, 2.0):
         register(make_bundle(quality=quality), "music", uri)
-    store = RegistryClient(uri)
-    with store.files(store.get("music", 1)) as first, store.files(store.get("music", 2)) as second:
+    client = RegistryClient(uri)
+    with (
+        client.bundles.folder(client.get("music", 1)) as first,
+        client.bundles.folder(client.get("music", 2)) as second,
+    ):
         shutil.rmtree(first)
         shutil.copytree(second, first)
     with pytest.raises(InputError, match="The bundle of version 1 of 'music' is another version's"):
@@ -170,8 +173,8 @@ def test_another_versions_bundle_is_refused(make_bundle, uri: str) -> None:
 @pytest.mark.parametrize("damage", ["change", "delete", "delete all"])
 def test_registering_again_restores_damaged_files(bundle: Path, uri: str, damage: str) -> None:
     before = register(bundle, "music", uri)
-    store = RegistryClient(uri)
-    with store.files(store.get("music", 1)) as folder:
+    client = RegistryClient(uri)
+    with client.bundles.folder(client.get("music", 1)) as folder:
         if damage == "change":
             (folder / "seen.parquet").write_bytes(b"PAR1")
         elif damage == "delete":
@@ -219,7 +222,7 @@ def test_no_pickle_is_written(make_bundle, uri: str, tmp_path: Path) -> None:
     assert written <= {".db", ".lock", ".safetensors", ".json", ".parquet"}
 
 
-def test_whether_a_version_exists_is_known_without_mlflow(make_bundle, uri: str) -> None:
+def test_whether_a_version_exists_is_known_without_torch(make_bundle, uri: str) -> None:
     register(make_bundle(), "music", uri)
     assert exists("music", 1, uri)
     assert not exists("music", 2, uri)
@@ -227,7 +230,7 @@ def test_whether_a_version_exists_is_known_without_mlflow(make_bundle, uri: str)
     assert exists("music", 1, uri, run_id=RegistryClient(uri).get("music", 1).run_id)
     assert not exists("music", 1, uri, run_id="of a registry that was deleted")
     code = (
-        f"import sys; from registry.backend.location import exists; assert exists('music', 1, {uri!r});"
-        "sys.exit('mlflow' in sys.modules or 'torch' in sys.modules)"
+        f"import sys; from registry.backend.client import exists; assert exists('music', 1, {uri!r});"
+        "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

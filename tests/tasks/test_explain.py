@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tasks import explain as explaining
-from tasks.cache.key import key_of
 from tasks.cache.ref import Ref
-from tasks.cache.stage import executor
-from tasks.explain import Verdict, explain
+from tasks.explain import Verdict, explain, main
+from tasks.pipeline import pipeline, until
 from tasks.run_config import RunConfig, load_run_config
-from tasks.stages.audit import audit
-from tasks.stages.baselines import fit_baselines
-from tasks.stages.evaluate import evaluate
-from tasks.stages.graph import build_graph
-from tasks.stages.ingest import find_log, ingest
-from tasks.stages.split import split
-from tasks.stages.train import train_model
+from tests.tasks.plain_run import PlainRun
 
 BEFORE_TRAIN = ["synthesize", "ingest", "graph", "split", "audit", "train"]
 STAGES = [*BEFORE_TRAIN, "baselines", "evaluate", "register", "report"]
@@ -41,35 +31,9 @@ def config(**changed: Any) -> RunConfig:
     return load_run_config(None, tiny, {"num_epochs": 1}, changed)
 
 
-@contextmanager
-def without_prefect() -> Iterator[None]:
-    """Within, stages run as plain calls."""
-
-    def compute(stage: Any, run: RunConfig, config: Any, parts: Any, inputs: Any) -> Ref:
-        key = key_of(parts)
-        if found := stage.look_up(parts)[0]:
-            return found
-        with stage.store.scratch(stage.name, key) as scratch:
-            counts = stage.work(scratch, config, **{name: ref.value for name, ref in inputs.items()})
-            return stage.store.publish(scratch, stage.name, key, run.name, {"key_parts": parts, "counts": counts})
-
-    token = executor.set(compute)
-    try:
-        yield
-    finally:
-        executor.reset(token)
-
-
-def run_until_evaluated(run: RunConfig) -> dict[str, Ref]:
-    """All stages but the last two: the registry takes seconds to make."""
-    with without_prefect():
-        listens = ingest(run, find_log(run))
-        graph = build_graph(run, listens)
-        training_graph = split(run, graph, listens)
-        audit(run, training_graph, graph, listens)
-        model = train_model(run, training_graph, graph)
-        baselines = fit_baselines(run, training_graph, graph, model)
-        return {"graph": graph, "evaluate": evaluate(run, model, training_graph, graph, baselines)}
+def run_until_evaluated(config: RunConfig) -> dict[str, Ref]:
+    """Run all stages but the last two: the registry takes seconds to make."""
+    return {ref.stage: ref for ref in until("evaluate", pipeline(PlainRun(config)))}
 
 
 def test_before_the_first_run_the_first_stage_runs_and_the_others_depend_on_it(home: Path) -> None:
@@ -104,13 +68,13 @@ def test_a_result_that_was_deleted_is_said_to_be_gone() -> None:
 
 
 def test_the_command_prints_a_line_a_stage(capsys: pytest.CaptureFixture[str]) -> None:
-    explaining.main(preset="tiny")
+    main(preset="tiny")
     told = capsys.readouterr().out
     assert all(stage in told for stage in STAGES)
 
 
 def test_a_mistake_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        explaining.main(config="no/such.toml")
+        main(config="no/such.toml")
     assert ended.value.code == 2
     assert capsys.readouterr().err.startswith("Error: The config file 'no/such.toml' does not exist")

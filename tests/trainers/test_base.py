@@ -247,7 +247,7 @@ def test_a_graph_without_artists_trains(training_config, make_graph, tmp_path):
     assert trainer.train(graph, 1)["epochs_run"] == 1
 
 
-def test_a_listener_hears_every_epoch_and_its_yes_ends_the_training(make_trainer, tiny_graph):
+def test_a_callback_sees_every_epoch_and_its_yes_ends_the_training(make_trainer, tiny_graph):
     heard = []
 
     def hear(history):
@@ -255,38 +255,38 @@ def test_a_listener_hears_every_epoch_and_its_yes_ends_the_training(make_trainer
         return len(history) == 2
 
     trainer = make_trainer()
-    trainer.listener = hear
+    trainer.epoch_callback = hear
     results = trainer.train(tiny_graph, 5)
     assert heard == [[1], [1, 2]]
     assert (results["epochs_run"], results["stopped_early"]) == (2, True)
 
 
-def test_a_resumed_training_tells_its_listener_of_the_epochs_before_too(make_trainer, tiny_graph):
+def test_a_resumed_training_gives_its_callback_the_epochs_before_too(make_trainer, tiny_graph):
     def interrupt(history):
         if len(history) == 2:
             raise KeyboardInterrupt
         return False
 
     first = make_trainer()
-    first.listener = interrupt
+    first.epoch_callback = interrupt
     with pytest.raises(KeyboardInterrupt):
         first.train(tiny_graph, 3)
     heard = []
     second = make_trainer()
-    second.listener = lambda history: bool(heard.append([record["epoch"] for record in history]))
+    second.epoch_callback = lambda history: bool(heard.append([record["epoch"] for record in history]))
     second.train(tiny_graph, 3)
     assert heard == [[1, 2], [1, 2, 3]]
 
 
-def test_a_trainer_that_is_told_not_to_test_does_not(make_trainer, tiny_training_graph, monkeypatch):
+def test_a_trainer_with_tests_at_end_off_does_not_test(make_trainer, tiny_training_graph, monkeypatch):
     trainer = make_trainer()
     monkeypatch.setattr(trainer, "test", lambda graph: pytest.fail("test listens were measured"))
     trainer.tests_at_end = False
     assert trainer.train(tiny_training_graph, 1)["test"] == {}
 
 
-def test_a_listener_that_never_stops_changes_nothing(make_trainer, tiny_training_graph, tmp_path):
+def test_a_callback_that_never_stops_changes_nothing(make_trainer, tiny_training_graph, tmp_path):
     alone = make_trainer(output_dir=tmp_path / "alone").train(tiny_training_graph, 2)
     heard = make_trainer(output_dir=tmp_path / "heard")
-    heard.listener = lambda history: False
+    heard.epoch_callback = lambda history: False
     assert heard.train(tiny_training_graph, 2)["history"] == alone["history"]

@@ -15,7 +15,7 @@ from models.item_paths.listened_songs import listened_songs
 from trainers import calibration as channels
 from trainers.calibration import Calibration, channel_loss
 from trainers.config import TrainingConfig
-from trainers.factory import TRAINERS
+from trainers.names import TRAINERS
 from trainers.objective import MOST_LEFT_OUT, PairObjective
 from trainers.sampling import train_pairs
 
@@ -114,8 +114,8 @@ class Watched:
     def _pairs(self, users, songs):
         return list(zip(which(users, self.vectors.user), which(songs, self.vectors.song), strict=True))
 
-    def _softmax(self, users, positives, candidates, temperature):
-        self.positives += self._pairs(users[positives.rows], positives.songs)
+    def _softmax(self, users, songs, rows, candidates, temperature):
+        self.positives += self._pairs(users[rows], songs)
         hidden = set(map(tuple, candidates.known.T.tolist()))
         songs = which(candidates.vectors, self.vectors.song)
         for row, user in enumerate(which(users, self.vectors.user)):
@@ -255,7 +255,7 @@ def naive_loss(model, graph, embeddings, pairs, chosen):
 
 
 def loss_of(model, graph, embeddings, pairs, negatives, seed=0):
-    drawn = channels.Draw.of(pairs, graph["song"].num_nodes, 8, negatives, generator(seed))
+    drawn = channels.CalibrationBatch.draw(pairs, graph["song"].num_nodes, 8, negatives, generator(seed))
     return channel_loss(model.local, graph, embeddings, drawn)
 
 
@@ -316,14 +316,14 @@ def test_many_kept_pairs_are_drawn_from(monkeypatch, model, seen, embeddings):
 def test_the_channels_take_an_eighth_of_the_batch_within_bounds(monkeypatch, seen, batch, expected):
     monkeypatch.setattr(channels, "LEAST_PAIRS", 3)
     monkeypatch.setattr(channels, "MOST_PAIRS", 9)
-    draw = channels.Draw.of(Calibration(0.2, 0).pairs(seen), 30, batch, 0, generator())
+    draw = channels.CalibrationBatch.draw(Calibration(0.2, 0).pairs(seen), 30, batch, 0, generator())
     assert len(draw.songs) == len(draw.row) == expected
 
 
 @pytest.mark.parametrize(("negatives", "expected"), [(0, 9), (20, 9), (6, 6)])
 def test_songs_that_compete_are_limited(monkeypatch, seen, negatives, expected):
     monkeypatch.setattr(channels, "MOST_SONGS", 9)
-    draw = channels.Draw.of(Calibration(0.2, 0).pairs(seen), 30, 8, negatives, generator())
+    draw = channels.CalibrationBatch.draw(Calibration(0.2, 0).pairs(seen), 30, 8, negatives, generator())
     assert len(draw.negatives.unique()) == expected
 
 

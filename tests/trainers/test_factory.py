@@ -8,22 +8,21 @@ import sys
 import pytest
 
 from data.errors import InputError
-from trainers import factory
+from trainers import names
 from trainers.advanced import AdvancedTrainer
 from trainers.factory import (
     create_trainer,
     parse_training_config,
     register_trainer,
     trainer_class,
-    trainer_name,
-    trainer_path,
     trains_on_everything,
 )
+from trainers.names import TRAINERS, trainer_name, trainer_path
 
 
 @pytest.fixture
 def registered(monkeypatch):
-    monkeypatch.setattr(factory, "_registered", {})
+    monkeypatch.setattr(names, "_registered", {})
 
 
 def test_a_registered_trainer_is_found_by_its_name(registered, model_config, training_config, tmp_path):
@@ -53,14 +52,14 @@ def test_a_class_anywhere_can_be_named():
 
 def test_naming_a_trainer_imports_no_torch():
     code = (
-        "import sys; from trainers.factory import trainer_path; trainer_path('advanced'); print('torch' in sys.modules)"
+        "import sys; from trainers.names import trainer_path; trainer_path('advanced'); print('torch' in sys.modules)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"
 
 
 def test_only_the_simple_trainer_trains_on_everything():
-    assert [name for name in factory.TRAINERS if trains_on_everything(name)] == ["simple"]
+    assert [name for name in TRAINERS if trains_on_everything(name)] == ["simple"]
 
 
 @pytest.mark.parametrize(

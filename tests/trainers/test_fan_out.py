@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from data.errors import InputError
-from trainers.factory import TRAINERS, create_trainer, trainer_class
+from trainers.factory import create_trainer, trainer_class
+from trainers.names import TRAINERS
 
 ARCHITECTURES = {
     "gat": {"architecture": "gat"},

@@ -13,10 +13,10 @@ from evaluation.audit.planting import run_canary
 from models.architectures import MODELS
 from models.base import Embeddings, RecommenderModel
 from trainers.advanced import AdvancedTrainer
-from trainers.factory import TRAINERS
 from trainers.leakage_probe import TrainerProbe
-from trainers.objective import PairObjective, TrainPairs
-from trainers.sampling import train_pairs
+from trainers.names import TRAINERS
+from trainers.objective import PairObjective
+from trainers.sampling import KnownPairs, train_pairs
 
 OURS = sorted(set(TRAINERS) - {"simple", "federated"})  # the last one shows no pairs: see its own test
 NAMES = {"messages", "training pairs", "known pairs", "embeddings", "weights"}
@@ -132,8 +132,8 @@ class _Avoiding(PairObjective):
         super().__init__(trainer.config)
         self.pairs = pairs
 
-    def _pairs(self, model: RecommenderModel, graph: HeteroData) -> TrainPairs:
-        return TrainPairs(self.pairs, int(graph["user"].num_nodes), int(graph["song"].num_nodes))
+    def learned(self, model: RecommenderModel, graph: HeteroData) -> KnownPairs:
+        return KnownPairs(self.pairs, int(graph["song"].num_nodes), int(graph["user"].num_nodes))
 
 
 class LearnsFromItsEvaluation(AdvancedTrainer):

@@ -19,7 +19,6 @@ from data.split import SplitConfig
 from data.training_graph import split_graph
 from data.vocabulary import id_hash
 from trainers.online import OnlineTrainer
-from trainers.refit import chosen_history
 
 
 @pytest.fixture
@@ -80,7 +79,7 @@ def test_events_say_what_to_learn(online, nights) -> None:
     trainer.train(nights(30), 1)
     users, songs = ([f"{kind}-{node}" for node in range(graph[kind].num_nodes)] for kind in ("user", "song"))
     for kind, names in (("user", users), ("song", songs)):
-        for of in (trainer._graph, graph):
+        for of in (trainer.eval_graph, graph):
             of[kind].id_hash = torch.tensor([id_hash(name) for name in names])
     heard = graph[LISTENS].edge_index[:, :50].T.tolist()
     events = pa.table(
@@ -190,12 +189,12 @@ def test_the_refit_of_an_update_is_an_update_on_all_listens(as_bundle, online, n
     first = online(tmp_path / "first")
     first.train(nights(30), 1)
     bundle = as_bundle(first, nights(30), tmp_path / "bundle")
-    twin = online(tmp_path / "twin", warm_start=str(bundle))
-    results = twin.train(nights(40), 3)
+    first = online(tmp_path / "first", warm_start=str(bundle))
+    results = first.train(nights(40), 3)
     whole = nights(40)
     for mask in ("train_mask", "val_mask", "test_mask"):
         del whole[LISTENS][mask]
     refit = online(tmp_path / "refit", warm_start=str(bundle))
-    history = refit.refit(whole, chosen_history(OnlineTrainer, results["history"], results))["history"]
+    history = refit.refit(whole, OnlineTrainer.chosen_history(results["history"], results))["history"]
     learned = len(train_pairs_of(nights(30)))
     assert history[0]["new_pairs"] == whole[LISTENS].edge_index.shape[1] - learned

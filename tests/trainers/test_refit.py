@@ -16,7 +16,7 @@ from trainers.factory import trainer_class
 from trainers.loop.model_files import load_embeddings
 from trainers.loop.random_streams import own_global_stream, stream, stream_seed
 from trainers.objective import PairObjective
-from trainers.refit import Twin, chosen_history
+from trainers.refit import ReplayedEpochs, chosen_history
 from trainers.sampling import batches, train_pairs
 
 FALLING = {"lr_patience": 0, "lr_factor": 0.5, "patience": 3}
@@ -61,14 +61,14 @@ def make(model_config, training_config, tmp_path):
 
 
 @pytest.fixture
-def twin(make, tiny_graph):
+def first_training(make, tiny_graph):
     """History up to the best epoch, and results, of a training whose rate falls before that epoch."""
-    results = make(Scripted, "twin", **FALLING).train(tiny_graph, 30)
-    return chosen_history(AdvancedTrainer, results["history"], results), results
+    results = make(Scripted, "first", **FALLING).train(tiny_graph, 30)
+    return AdvancedTrainer.chosen_history(results["history"], results), results
 
 
-def test_trains_on_all_listens_for_the_best_epochs_at_their_rates(make, twin, tiny_graph):
-    history, results = twin
+def test_trains_on_all_listens_for_the_best_epochs_at_their_rates(make, first_training, tiny_graph):
+    history, results = first_training
     assert (len(history), results["epochs_run"]) == (5, 8)
     assert len({record["lr"] for record in history}) > 1
     trainer = make(Recording, **FALLING)
@@ -105,15 +105,15 @@ def by_hand(model_config, config, graph):
     return model.state_dict()
 
 
-def test_has_no_metric_of_its_own(make, twin, tiny_graph, tmp_path):
+def test_has_no_metric_of_its_own(make, first_training, tiny_graph, tmp_path):
     trainer = make(AdvancedTrainer)
-    results = trainer.refit(tiny_graph, twin[0])
+    results = trainer.refit(tiny_graph, first_training[0])
     assert (results["best_epoch"], results["best_metric"], results["test"]) == (None, None, {})
     assert all(set(record) == {"epoch", "lr", "loss"} for record in results["history"])
     trainer.save_model(tmp_path / "model")
     assert json.loads((tmp_path / "model" / "history.json").read_text()) == results["history"]
     config = json.loads((tmp_path / "model" / "config.json").read_text())
-    assert (config["refit"], config["num_epochs"]) == (True, len(twin[0]))
+    assert (config["refit"], config["num_epochs"]) == (True, len(first_training[0]))
 
 
 def test_a_first_training_is_not_called_a_refit(make, tiny_graph, tmp_path):
@@ -124,15 +124,15 @@ def test_a_first_training_is_not_called_a_refit(make, tiny_graph, tmp_path):
     assert "refit" not in json.loads((tmp_path / "model" / "config.json").read_text())
 
 
-def test_covers_the_same_users_and_songs(make, twin, tiny_graph, tmp_path):
+def test_covers_the_same_users_and_songs(make, first_training, tiny_graph, tmp_path):
     trainer = make(AdvancedTrainer)
-    trainer.refit(tiny_graph, twin[0])
+    trainer.refit(tiny_graph, first_training[0])
     found = load_embeddings(trainer.save_model(tmp_path / "model"))
     assert (len(found.user), len(found.song)) == (tiny_graph["user"].num_nodes, tiny_graph["song"].num_nodes)
 
 
 @pytest.mark.parametrize("name", ["advanced", "curriculum"])
-def test_a_killed_refit_ends_with_the_same_weights(name, make, twin, tiny_graph):
+def test_a_killed_refit_ends_with_the_same_weights(name, make, first_training, tiny_graph):
     class Dying(trainer_class(name)):
         dies = True
 
@@ -142,17 +142,17 @@ def test_a_killed_refit_ends_with_the_same_weights(name, make, twin, tiny_graph)
             return False
 
     with pytest.raises(KeyboardInterrupt):
-        make(Dying, "cut").refit(tiny_graph, twin[0])
+        make(Dying, "cut").refit(tiny_graph, first_training[0])
     Dying.dies, started = False, []
     resumed, whole = make(Dying, "cut"), make(Dying, "whole")
     resumed.on_epoch_start = lambda: started.append(resumed.current_epoch)
-    ours, theirs = resumed.refit(tiny_graph, twin[0]), whole.refit(tiny_graph, twin[0])
-    assert started == list(range(3, len(twin[0]) + 1))
+    ours, theirs = resumed.refit(tiny_graph, first_training[0]), whole.refit(tiny_graph, first_training[0])
+    assert started == list(range(3, len(first_training[0]) + 1))
     assert same(weights(resumed), weights(whole))
     assert ours["history"] == theirs["history"]
 
 
-def test_does_not_take_the_checkpoint_of_its_twin_nor_of_another_refit(make, tiny_graph, tmp_path):
+def test_does_not_take_the_checkpoint_of_the_first_training_nor_of_another_refit(make, tiny_graph, tmp_path):
     make(AdvancedTrainer, "shared").train(tiny_graph, 2)
     make(AdvancedTrainer, "shared").refit(tiny_graph, RATES)
     alone, beside = make(AdvancedTrainer, "alone"), make(AdvancedTrainer, "shared")
@@ -188,21 +188,21 @@ class Steered(BaseTrainer):
         return self.ranking_metrics(graph, "val")
 
     def on_epoch_end(self, train_metrics, eval_metrics):
-        self.told = [*getattr(self, "told", []), (self.current_epoch, eval_metrics["recall@5"])]
+        self.given = [*getattr(self, "given", []), (self.current_epoch, eval_metrics["recall@5"])]
         return True
 
 
-def test_a_trainer_of_ones_own_is_steered_as_its_twin_was(make, tiny_training_graph, tiny_graph):
+def test_a_trainer_of_ones_own_is_steered_as_in_the_first_training(make, tiny_training_graph, tiny_graph):
     class Patient(Steered):
         def on_epoch_end(self, train_metrics, eval_metrics):
             return super().on_epoch_end(train_metrics, eval_metrics) and self.current_epoch == 3
 
-    first = make(Patient, "twin", lr=0.003)
+    first = make(Patient, "first", lr=0.003)
     results = first.train(tiny_training_graph, 9)
     assert results["epochs_run"] == 3
     trainer = make(Steered, lr=0.003)
-    refitted = trainer.refit(tiny_graph, chosen_history(Steered, results["history"], results))
-    assert trainer.told == first.told
+    refitted = trainer.refit(tiny_graph, Steered.chosen_history(results["history"], results))
+    assert trainer.given == first.given
     assert [record["lr"] for record in refitted["history"]] == [record["lr"] for record in results["history"]]
     assert (refitted["epochs_run"], refitted["stopped_early"]) == (3, False)
 
@@ -230,9 +230,10 @@ def test_the_graph_is_not_changed(make, tiny_graph):
 def test_the_epochs_that_made_the_weights_are_chosen():
     history = [{"epoch": epoch, "lr": 0.1} for epoch in (1, 2, 3)]
     results = {"best_epoch": 2, "epochs_run": 3}
-    assert chosen_history(AdvancedTrainer, history, results) == history[:2]
-    assert chosen_history(AdvancedTrainer, history, {**results, "best_epoch": None}) == history
-    assert chosen_history(BaseTrainer, history, results) == history  # its last weights are the ones that stay
+    assert AdvancedTrainer.chosen_history(history, results) == history[:2]
+    assert AdvancedTrainer.chosen_history(history, {**results, "best_epoch": None}) == history
+    assert BaseTrainer.chosen_history(history, results) == history  # its last weights are the ones that stay
+    assert chosen_history(AdvancedTrainer, history, results) == history[:2]  # the earlier import
 
 
 def test_what_trains_on_everything_has_nothing_to_refit(make_trainer, tiny_graph):
@@ -264,4 +265,4 @@ def test_a_trainer_that_holds_listens_out_all_the_same_is_refused(make, tiny_gra
 @pytest.mark.parametrize("history", [[], [{"epoch": 2, "lr": 0.1}], [{"epoch": 1}], [*RATES, RATES[0]]])
 def test_a_history_with_holes_is_refused(history):
     with pytest.raises(InputError, match=r"does not hold epochs 1, 2, … each with its lr"):
-        Twin.of(history)
+        ReplayedEpochs(history)

@@ -17,7 +17,7 @@ def test_metrics_are_called_in_sample(make_trainer, tiny_graph):
 def test_a_split_is_ignored_and_said_so(make_trainer, tiny_training_graph, caplog):
     trainer = make_trainer("simple")
     trainer.train(tiny_training_graph, 1)
-    assert torch.equal(trainer.seen[LISTENS].edge_index, tiny_training_graph[LISTENS].edge_index)
+    assert torch.equal(trainer.message_graph[LISTENS].edge_index, tiny_training_graph[LISTENS].edge_index)
     assert "ignores the split" in caplog.text
 
 

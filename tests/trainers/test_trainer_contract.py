@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from data.errors import InputError
-from trainers.factory import TRAINERS, trainer_class
+from trainers.factory import trainer_class
 from trainers.loop.progress import TrainingProgress
+from trainers.names import TRAINERS
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 FURTHER_FILES = {"multitask": ("heads.safetensors",)}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from typing import Any, ClassVar
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch_geometric.data import HeteroData
 
 from data.graph import message_graph
-from trainers.advanced import AdvancedConfig, AdvancedTrainer
+from trainers.advanced import AdvancedTrainer
+from trainers.adversarial.adversarial_config import AdversarialConfig
 from trainers.adversarial.fake_users import NOBODY, Distrust, distrust, without_listens_of
 from trainers.adversarial.perturbation import AdversarialObjective
 from trainers.config import TrainingConfig
@@ -17,27 +17,6 @@ from trainers.loop.best_epoch import Best
 from trainers.loop.training_results import TrainingResults
 
 logger = logging.getLogger(__name__)
-
-
-class AdversarialConfig(AdvancedConfig):
-    """Keys of ``adversarial``: two abilities, each of which can be switched off."""
-
-    adversarial_weight: NonNegativeFloat = 0.0
-    """Weight of the loss at perturbed vectors; 0 switches adversarial ranking off."""
-
-    adversarial_start: NonNegativeInt = 15
-    """Epochs of ordinary training before that loss is added; the best epoch is one of those after, and patience is
-    counted from there."""
-
-    epsilon: PositiveFloat = 1.0
-    """How far vectors are moved: each with bpr, in the root mean square with softmax. Under cosine similarity they have
-    length 1, and are scaled back to it."""
-
-    max_distrusted: float = Field(0.02, ge=0, lt=0.5)
-    """Share of the users that may be distrusted at most, however suspicious more of them are; 0 switches trust off."""
-
-    suspicion: PositiveFloat = 5.0
-    """Standard deviations above the usual from which on the agreement among a song's listeners is suspicious."""
 
 
 class AdversarialTrainer(AdvancedTrainer):

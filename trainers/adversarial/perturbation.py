@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from models.base import Embeddings, RecommenderModel, SomeEmbeddings
+from trainers.adversarial.adversarial_config import AdversarialConfig
 from trainers.objective import PairObjective, Step
-
-if TYPE_CHECKING:
-    from trainers.adversarial.adversarial_trainer import AdversarialConfig
 
 
 class AdversarialObjective(PairObjective):

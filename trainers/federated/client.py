@@ -68,7 +68,7 @@ class UndividedObjective(PairObjective):
         self, model: RecommenderModel, graph: HeteroData, users: Tensor, songs: Tensor, generator: Generator
     ) -> Tensor:
         """See ``PairObjective.loss``."""
-        return self._loss(model, graph, torch.stack([users, songs]), generator)
+        return self.step_loss(model, graph, torch.stack([users, songs]), generator)
 
 
 class LocalTrainer(BaseTrainer):

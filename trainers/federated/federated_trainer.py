@@ -106,7 +106,7 @@ class FederatedTrainer(AdvancedTrainer):
 
         Songs are encoded from the shared parameters and the catalogue alone, since nobody has all listens.
         """
-        parts, (users, shared) = self._parts(self._seen_of(graph)), self._parameters()
+        parts, (users, shared) = self._parts(self._message_graph_of(graph)), self._parameters()
         vectors = torch.empty_like(users)
         for part in parts:
             vectors[part.users] = self._encoded(part.graph, users[part.users], shared).user

@@ -15,13 +15,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Generator, Tensor
 
-if TYPE_CHECKING:
-    from trainers.federated.federated_config import FederatedConfig
+from trainers.federated.federated_config import FederatedConfig
 
 ORDERS = [*range(2, 65), 128, 256, 512, 1024]
 """Whole orders of the Renyi divergence: with fractions the account of a sampled Gaussian often fails to converge."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,23 +12,26 @@ from torch import Tensor, nn
 
 @dataclass
 class Best:
-    """Which epoch had the greatest watched metric; the first of equals.
+    """The epoch with the greatest watched metric; of equal ones the first.
 
-    ``weights`` are copies on the CPU: a state dict's own tensors go on changing with the model.
+    ``weights`` are the state dicts of the trained modules, by name, as copies on the CPU: a state dict's own tensors go
+    on changing with the module.
     """
 
     epoch: int | None = None
     score: float | None = None
-    weights: dict[str, Tensor] | None = None
+    weights: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
-    def update(self, epoch: int, score: float, model: nn.Module | None) -> None:
-        """Take this epoch if it is better, with a copy of the weights of ``model`` if one is given; NaN never is."""
+    def update(self, epoch: int, score: float, modules: Mapping[str, nn.Module]) -> None:
+        """Take this epoch if it is better, with a copy of the weights of ``modules``; NaN is never better."""
         if math.isnan(score) or (self.score is not None and score <= self.score):
             return
         self.epoch, self.score = epoch, score
-        if model is not None:
-            self.weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+        self.weights = {
+            module: {name: value.detach().cpu().clone() for name, value in trained.state_dict().items()}
+            for module, trained in modules.items()
+        }
 
     def state(self) -> dict[str, Any]:
-        """For a checkpoint; the keys are the arguments of this class."""
+        """Return all of it for a checkpoint; the keys are the arguments of this class."""
         return {"epoch": self.epoch, "score": self.score, "weights": self.weights}

@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 EpochRecord = dict[str, Any]
 """``epoch`` (int), ``lr`` (float) and the epoch's metrics (float). No clock times: same run, same history."""
 
-EpochListener = Callable[[Sequence[EpochRecord]], bool]
+EpochCallback = Callable[[Sequence[EpochRecord]], bool]
 """Called after each epoch with all records so far, also those before a resume; True stops the training."""
 
 

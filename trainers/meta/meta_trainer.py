@@ -22,7 +22,7 @@ from models.item_paths.paths import Neighbors
 from trainers.advanced import AdvancedConfig, AdvancedTrainer
 from trainers.config import TrainingConfig
 from trainers.loop.random_streams import stream
-from trainers.losses import Candidates, Positives, sampled_softmax
+from trainers.losses import Candidates, sampled_softmax
 from trainers.meta.episodes import Episode, fold_of_users, known_songs
 from trainers.objective import MOST_LEFT_OUT
 from trainers.sampling import known_columns, sample_songs, train_pairs
@@ -120,10 +120,10 @@ class MetaTrainer(AdvancedTrainer):
     def _episode_loss(self, graph: HeteroData, episode: Episode, songs: Tensor, competing: Tensor) -> Tensor:
         """Softmax loss of the songs to be found; as in training, those of the same user do not compete."""
         users = self.few_shot(episode.known.to(songs.device), songs, competing.to(songs.device))
-        positives = Positives(episode.rows.to(songs.device), songs[episode.songs.to(songs.device)])
+        rows, positives = episode.rows.to(songs.device), songs[episode.songs.to(songs.device)]
         known = known_columns(self._train_songs(graph), episode.users, competing, len(songs)).to(songs.device)
         candidates = Candidates(songs[competing.to(songs.device)], known, len(songs))
-        return sampled_softmax(users, positives, candidates, self.config.episode_temperature)
+        return sampled_softmax(users, positives, rows, candidates, self.config.episode_temperature)
 
     @torch.no_grad()
     def _songs_without(self, graph: HeteroData, users: Tensor) -> Tensor:
@@ -164,7 +164,7 @@ class MetaTrainer(AdvancedTrainer):
             ``few_shot_recall@k`` and ``mean_of_songs_recall@k``, of at most ``num_eval_users`` users, the same in each
             call; nothing where no user has both train songs and songs of the part.
         """
-        seen, relevant = self._seen_of(graph), part_edges(graph, part)
+        seen, relevant = self._message_graph_of(graph), part_edges(graph, part)
         generator, listens = stream(self.config.seed, "few-shot users"), self._train_songs(seen)
         users = self._pretended_users(relevant[0].unique(), torch.from_numpy(listens.degree), generator)
         if not len(users):
@@ -191,9 +191,9 @@ class MetaTrainer(AdvancedTrainer):
         Raises:
             InputError: when nothing was trained yet.
         """
-        if self._graph is None:
+        if self.eval_graph is None:
             raise InputError("There is no model yet that knows songs: call train(graph, num_epochs) first.")
-        graph = self._graph
+        graph = self.eval_graph
         return NewUsers(self.embeddings(graph).song, self._few_shot_on_cpu(), self.local_scores(graph))
 
     def adapt(self, songs: Tensor) -> Tensor:

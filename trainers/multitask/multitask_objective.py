@@ -41,7 +41,7 @@ class TaskWeights(nn.Module):
         return (-log_variance).exp() * loss + log_variance / 2
 
 
-class Kept(NamedTuple):
+class CalibrationSplit(NamedTuple):
     """The calibration pairs by use, each (2, K): to correct heads, to watch them, and to measure them at the end."""
 
     correct: Tensor
@@ -63,24 +63,21 @@ class TaskObjective(PairObjective):
         super().__init__(config)
         self.heads, self.weights, self.labels = heads, weights, labels
 
-    def keeps(self, model: RecommenderModel) -> bool:
-        """Always: heads are corrected and measured on pairs that the vectors have not learned from."""
+    def keeps_pairs_back(self, model: RecommenderModel) -> bool:
+        """Return True: heads are corrected and measured on pairs that the vectors have not learned from."""
         return True
 
-    def kept(self, graph: HeteroData) -> Kept:
-        """Half of the calibration pairs, which are in random order, and two quarters."""
+    def calibration_split(self, graph: HeteroData) -> CalibrationSplit:
+        """Split the calibration pairs, which are in random order, into a half and two quarters."""
         pairs = self.calibration.pairs(graph)
-        return Kept(pairs[:, ::2], pairs[:, 1::4], pairs[:, 3::4])
+        return CalibrationSplit(pairs[:, ::2], pairs[:, 1::4], pairs[:, 3::4])
 
-    def learned(self, model: RecommenderModel, graph: HeteroData) -> Tensor:
-        """(2, P) the train pairs that vectors and heads learn from."""
-        return self._learned_from(model, graph).pairs
-
-    def _vector_loss(
+    def vector_loss(
         self, model: RecommenderModel, graph: HeteroData, embeddings: Embeddings | SomeEmbeddings, step: Step
     ) -> Tensor:
-        ranking = super()._vector_loss(model, graph, embeddings, step)
-        num_learned = self.learned(model, graph).shape[1]
+        """Add the weighted loss of each task; see ``PairObjective.vector_loss``."""
+        ranking = super().vector_loss(model, graph, embeddings, step)
+        num_learned = self.learned(model, graph).pairs.shape[1]
         losses = (
             self.weights.weighted(name, head.loss(embeddings, self.labels[name].of(step.pairs), num_learned))
             for name, head in self.heads.items()

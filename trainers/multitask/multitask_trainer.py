@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, PositiveFloat, field_validator, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch_geometric.data import HeteroData
 
@@ -17,9 +17,7 @@ from data.graph import NODE_TYPES
 from models.base import Embeddings
 from trainers.advanced import AdvancedConfig, AdvancedTrainer
 from trainers.config import TrainingConfig
-from trainers.loop.checkpoint import CheckpointFile
 from trainers.loop.random_streams import stream
-from trainers.loop.training_results import TrainingResults
 from trainers.multitask.heads import TaskHeads
 from trainers.multitask.label_metrics import ItemMeans, task_metrics
 from trainers.multitask.labels import TASKS, Labels, check_columns, check_targets
@@ -80,8 +78,6 @@ class MultiTaskTrainer(AdvancedTrainer):
     objective: TaskObjective
     heads: TaskHeads
     labels: dict[str, Labels]
-    _graph: HeteroData | None = None  # the base class makes an optimizer before it says so
-    _best_heads: dict[str, Tensor] | None = None
 
     # Training
 
@@ -94,9 +90,9 @@ class MultiTaskTrainer(AdvancedTrainer):
 
     def create_optimizer(self) -> Optimizer:
         """Adam over the model and new heads; over the model alone while there is no graph."""
-        if self._graph is None:
+        if self.eval_graph is None:
             return super().create_optimizer()
-        learned = self._begin_tasks(self._graph)
+        learned = self._begin_tasks(self.eval_graph)
         return torch.optim.Adam([*self.model.parameters(), *learned], lr=self.config.lr)
 
     def _begin_tasks(self, graph: HeteroData) -> list[Tensor]:
@@ -106,19 +102,18 @@ class MultiTaskTrainer(AdvancedTrainer):
         dim = self.model.config.embedding_dim
         self.heads = TaskHeads(config.tasks, counts, dim, stream(config.seed, "heads")).to(self.device)
         self.objective = TaskObjective(config, self.heads, config.weights().to(self.device), self.labels)
-        pairs = self.objective.learned(self.model, self.seen)
+        pairs = self.objective.learned(self.model, self.message_graph).pairs
         learned = {name: labels.of(pairs) for name, labels in self.labels.items()}
         for name, head in self.heads.items():
             head.begin(learned[name])
         about_songs = (name for name in config.tasks if TASKS[name].item == "song")
         self._song_means = {name: ItemMeans(learned[name].arrays(), counts["song"]) for name in about_songs}
-        self._best_heads = None
         return [*self.heads.parameters(), *self.objective.weights.parameters()]
 
     def train_epoch(self, graph: HeteroData) -> dict[str, float]:
         """One pass over the train pairs, and a new correction of the heads: ``{"loss": ...}`` of ranking and tasks."""
         metrics = super().train_epoch(graph)
-        vectors, kept = self._honest_vectors(), self.objective.kept(self.seen).correct
+        vectors, kept = self._honest_vectors(), self.objective.calibration_split(self.message_graph).correct
         for name, head in self.heads.items():
             head.calibrate(vectors, self.labels[name].of(kept))
         return metrics
@@ -128,11 +123,18 @@ class MultiTaskTrainer(AdvancedTrainer):
     def evaluate(self, graph: HeteroData) -> dict[str, float]:
         """The ranking's metrics on the validation edges, and each task's on the pairs that are watched."""
         ranking = super().evaluate(graph)
-        return ranking if self._graph is None else ranking | self.task_metrics(self.objective.kept(self.seen).watch)
+        return (
+            ranking
+            if self.eval_graph is None
+            else ranking | self.task_metrics(self.objective.calibration_split(self.message_graph).watch)
+        )
 
     def test(self, graph: HeteroData) -> dict[str, float]:
         """The ranking's metrics on the test edges, and each task's on the pairs that are left for the end."""
-        return {**super().test(graph), **self.task_metrics(self.objective.kept(self.seen).measure)}
+        return {
+            **super().test(graph),
+            **self.task_metrics(self.objective.calibration_split(self.message_graph).measure),
+        }
 
     def task_metrics(self, pairs: Tensor) -> dict[str, float]:
         """``completion_auc`` and so on, of calibration pairs (2, P), whose edges carry no message.
@@ -154,7 +156,7 @@ class MultiTaskTrainer(AdvancedTrainer):
     def _honest_vectors(self) -> Embeddings:
         """The vectors while the edges of the calibration pairs carry no message."""
         self.model.eval()
-        return self.model.encode_without(self.seen, self.objective.calibration.pairs(self.seen))
+        return self.model.encode_without(self.message_graph, self.objective.calibration.pairs(self.message_graph))
 
     # Predictions
 
@@ -164,9 +166,9 @@ class MultiTaskTrainer(AdvancedTrainer):
         Raises:
             InputError: when nothing was trained yet.
         """
-        if self._graph is None:
+        if self.eval_graph is None:
             raise InputError("There is nothing to predict with: call train(graph, num_epochs) first.")
-        return TaskPredictor(self.heads.copied(), self.embeddings(self._graph))
+        return TaskPredictor(self.heads.copied(), self.embeddings(self.eval_graph))
 
     def predict(self, task: str, users: Tensor, items: Tensor) -> Tensor:
         """Predictions (P,) in [0, 1] for users (P,) and songs (P,), or artists for the task ``artist``.
@@ -180,29 +182,18 @@ class MultiTaskTrainer(AdvancedTrainer):
 
     # What is kept
 
-    def _watch(self, metrics: dict[str, float]) -> None:
-        super()._watch(metrics)
-        if self.best.epoch == self.current_epoch:
-            self._best_heads = {name: value.cpu().clone() for name, value in self.heads.state_dict().items()}
-
-    def _finish(self, graph: HeteroData, num_epochs: int, checkpoint: CheckpointFile) -> TrainingResults:
-        if self._best_heads is not None:
-            self.heads.load_state_dict(self._best_heads)
-        return super()._finish(graph, num_epochs, checkpoint)
+    def trained_modules(self) -> dict[str, nn.Module]:
+        """Return the model and the heads."""
+        return {**super().trained_modules(), "heads": self.heads}
 
     def extra_state(self) -> dict[str, Any]:
-        """The heads, those of the best epoch, and the learned weights."""
-        return {
-            "heads": self.heads.state_dict(),
-            "best_heads": self._best_heads,
-            "weights": self.objective.weights.state_dict(),
-        }
+        """Return the heads and the learned weights of the tasks."""
+        return {"heads": self.heads.state_dict(), "weights": self.objective.weights.state_dict()}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
         """Take back what ``extra_state`` gave."""
         self.heads.load_state_dict(state["heads"])
         self.objective.weights.load_state_dict(state["weights"])
-        self._best_heads = state["best_heads"]
 
     def save_model(self, folder: str | Path) -> Path:
         """As ``BaseTrainer.save_model``, and ``heads.safetensors``; see

@@ -27,7 +27,8 @@ from data.errors import InputError
 from data.graph import NODE_TYPES, has_masks, update_digest
 from data.vocabulary import rows_of
 from evaluation.audit.result import Check
-from evaluation.audit.seen_pairs import TWIN_WEIGHTS, check_warm_start
+from evaluation.audit.seen_pairs import check_warm_start
+from evaluation.evaluated_model import evaluated_file
 from models.base import RecommenderModel
 from trainers.loop.model_files import CONFIG, WEIGHTS
 from trainers.warm_start.new_nodes import fold_in
@@ -56,12 +57,12 @@ class EarlierModel:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """The model of a bundle, or its twin where it was refitted; raises InputError for a missing or damaged file."""
+        """Read the evaluated model of a bundle; raises InputError for a missing or damaged file."""
         try:
             config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["model_config"]
             hashes = {kind: pq.read_table(folder / f"{kind}s.parquet")["id_hash"].to_numpy() for kind in NODE_TYPES}
-            twin = folder / TWIN_WEIGHTS
-            weights = load_file(twin if twin.is_file() else folder / WEIGHTS)
+            evaluated = evaluated_file(WEIGHTS, {path.name for path in folder.iterdir()})
+            weights = load_file(folder / (evaluated or WEIGHTS))
         except (OSError, ValueError, LookupError, pa.ArrowException, SafetensorError) as error:
             raise InputError(
                 f"training_config.warm_start is '{folder}', which is not the folder of a sound bundle ({error}); "

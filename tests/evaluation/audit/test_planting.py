@@ -13,7 +13,7 @@ from torch_geometric.data import HeteroData
 
 from data.graph import BY, LISTENS, MASKS, graph_digest, message_graph
 from evaluation.audit.auditor import NOTHING_TO_PLANT, audit_graph
-from evaluation.audit.planting import PLANTED_PARTS, Digests, prepare, run_canary, sample_graph
+from evaluation.audit.planting import PLANTED_PARTS, Digests, choose_pairs_to_plant, run_canary, sample_graph
 from evaluation.audit.result import Audit, Canary
 
 
@@ -37,7 +37,7 @@ def test_an_honest_training_is_clean_and_the_control_sees(made) -> None:
     assert found.same_when_held_out == {"messages": True}
     assert found.changed_in_train == {"messages": True}
     assert found.says == (
-        "Planted held-out pairs changed nothing to the bit; the same pairs in train changed everything."
+        "Planted held-out pairs changed nothing, to the bit; the same pairs in train changed everything."
     )
     absent = found.users * found.songs - found.pairs
     assert found.planted == 3 * (absent // 6) > 300
@@ -109,7 +109,7 @@ def test_where_everyone_listens_to_everything_nothing_can_be_planted(make) -> No
 
 @pytest.mark.parametrize("strategy", ["random", "temporal with a gap", "column"])
 def test_pairs_are_planted_between_nodes_that_had_none(make, strategy: str) -> None:
-    planting = prepare(make(strategy).graph, seed=1)
+    planting = choose_pairs_to_plant(make(strategy).graph, seed=1)
     before = set(map(tuple, planting.sample[LISTENS].edge_index.T.tolist()))
     planted = set(map(tuple, planting.pairs.T.tolist()))
     assert len(planted) == len(planting.parts)
@@ -118,7 +118,7 @@ def test_pairs_are_planted_between_nodes_that_had_none(make, strategy: str) -> N
 
 
 def test_what_is_planted_lies_where_it_was_said_and_moves_nothing_else(made) -> None:
-    planting = prepare(made.graph, seed=0)
+    planting = choose_pairs_to_plant(made.graph, seed=0)
     each = len(planting.parts) // 3
     sample, grown, control = planting.sample, planting.planted(), planting.planted(train=True)
     assert torch.equal(grown[LISTENS].edge_index, control[LISTENS].edge_index)

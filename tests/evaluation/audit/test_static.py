@@ -59,13 +59,13 @@ class TestThePipelinesOwnGraphs:
         assert digests["train pairs"] != digests["held-out pairs"]
         assert len(digests["split"]) == 64
 
-    def test_the_gap_is_told(self, make) -> None:
+    def test_the_gap_is_named(self, make) -> None:
         made = make("temporal with a gap")
         store = made.graph[LISTENS]
         gap = int((~(store.train_mask | store.val_mask | store.test_mask)).sum())
         gap -= store.new_user_val_index.shape[1] + store.new_user_test_index.shape[1]
         assert (
-            f"Whether pairs in no mask were left out by the gap before the held-out days: {gap} are taken to be."
+            f"{gap} pairs are in no mask. The audit assumes that the gap before the held-out days left them out."
             in made.audit().cannot_say
         )
 
@@ -76,7 +76,7 @@ class TestMasks:
         store.val_mask[store.test_mask.nonzero()[:3]] = True
         leak = made.leak()
         assert (leak.name, leak.found) == ("masks overlap", 3)
-        assert leak.says == "Listens edges in two masks: 3; what is held out there is also train or validation."
+        assert leak.says == "Listens edges in two masks: 3; they are held out and also train or validation."
 
     def test_a_test_edge_in_train_is_among_the_messages_too(self, made) -> None:
         store = made.graph[LISTENS]
@@ -96,7 +96,7 @@ class TestMasks:
         leak = made.leak()
         assert (leak.name, leak.found) == ("form of the masks", 1)
         assert leak.says == (
-            f"Masks that are missing or not one bool an edge: 1 ({mask}); so no edge is held out for certain."
+            f"Masks that are missing or do not have one bool per edge: 1 ({mask}); it is not certain what is held out."
         )
 
     def test_lists_of_held_out_pairs_without_masks(self, make) -> None:
@@ -190,7 +190,7 @@ class TestAttributes:
         made.graph[LISTENS].rating = made.graph[LISTENS].train_mask.float()
         found = made.audit()
         assert found.passed
-        assert "Where these edge attributes come from is not known: rating." in found.cannot_say
+        assert "The origin of these edge attributes is not known: rating." in found.cannot_say
 
     @pytest.mark.parametrize("strategy", ["temporal", "temporal with a gap", "temporal by ratio"])
     @pytest.mark.parametrize("name", EDGE_ATTRIBUTES)
@@ -299,7 +299,7 @@ class TestCountsOnNodes:
         assert made.leak().name == "counts on nodes"
         found = made.audit(with_listens=False)
         assert found.passed
-        assert "Where these node attributes come from is not known: song.plays." in found.cannot_say
+        assert "The origin of these node attributes is not known: song.plays." in found.cannot_say
 
     def test_of_an_artists_listeners(self, make) -> None:
         made = make(num_users=150, num_songs=120, num_rows=4_000)
@@ -323,7 +323,7 @@ class TestCountsOnNodes:
         made.graph["song"].constant = torch.ones(made.graph["song"].num_nodes)
         found = made.audit()
         assert found.passed
-        assert "Where these node attributes come from is not known: song.tempo." in found.cannot_say
+        assert "The origin of these node attributes is not known: song.tempo." in found.cannot_say
 
     @settings(max_examples=50, deadline=None)
     @given(st.integers(2, 200), st.integers(1, 5), st.integers(0, 10_000))
@@ -375,7 +375,7 @@ class TestEdgesFromCoOccurrence:
         sparse.graph["song", "next", "song"].edge_index = torch.stack([song, song + 1])
         found = sparse.audit()
         assert found.passed
-        assert "Where these edges come from is not known: song next song." in found.cannot_say
+        assert "The origin of these edges is not known: song next song." in found.cannot_say
 
     def test_from_users_to_artists(self, sparse) -> None:
         user, song = sparse.graph[LISTENS].edge_index
@@ -438,9 +438,9 @@ class TestWhatItCannotSay:
         assert [check.name for check in found.checks] == ["form of the masks"]
 
     def test_without_the_listens_and_a_trainer(self, made) -> None:
-        told = made.audit(with_listens=False).cannot_say
-        assert NO_LISTENS in told
-        assert NO_TRAINER in told
+        sentences = made.audit(with_listens=False).cannot_say
+        assert NO_LISTENS in sentences
+        assert NO_TRAINER in sentences
         assert NO_LISTENS not in made.audit().cannot_say
 
     def test_of_a_trainer_that_trains_on_everything(self, made) -> None:

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from torch_geometric.data import HeteroData
 
 from evaluation.metrics import beyond_accuracy
-from evaluation.metrics.beyond_accuracy import Catalogue, aggregates, coverage, gini, list_metrics
+from evaluation.metrics.beyond_accuracy import SongFeatures, aggregates, coverage, gini, list_metrics
 
 SONGS, ARTISTS, DIM = 9, 4, 3
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> tuple[list[list[int]], Catalogue]:
+def cases(draw: st.DrawFn) -> tuple[list[list[int]], SongFeatures]:
     """Lists with empty places at their ends; songs with no, one or several artists, no listener or a zero vector."""
     k, count = draw(st.integers(1, SONGS)), draw(st.integers(1, 5))
     lists = [draw(st.permutations(range(SONGS)))[: draw(st.integers(0, k))] for _ in range(count)]
@@ -30,18 +30,18 @@ def cases(draw: st.DrawFn) -> tuple[list[list[int]], Catalogue]:
     rows = st.lists(st.lists(number, min_size=DIM, max_size=DIM), min_size=SONGS, max_size=SONGS)
     vectors = torch.tensor(draw(rows))
     vectors[vectors.norm(dim=1) < 1e-3] = 0
-    return padded, Catalogue(listeners, 20, by, vectors)
+    return padded, SongFeatures(listeners, 20, by, vectors)
 
 
-def naive(items: list[int], catalogue: Catalogue) -> dict[str, float]:
+def naive(items: list[int], features: SongFeatures) -> dict[str, float]:
     """The definitions, word by word, for one user."""
-    assert catalogue.by is not None
-    assert catalogue.vectors is not None
+    assert features.by is not None
+    assert features.vectors is not None
     songs = [song for song in items if song >= 0]
     pairs = list(combinations(songs, 2))
-    artists = {song: {a for s, a in catalogue.by.T.tolist() if s == song} for song in songs}
-    listeners, vectors = catalogue.listeners.tolist(), catalogue.vectors.double().numpy()
-    bits = [-math.log2((listeners[song] or 0.5) / catalogue.num_users) for song in songs]
+    artists = {song: {a for s, a in features.by.T.tolist() if s == song} for song in songs}
+    listeners, vectors = features.listeners.tolist(), features.vectors.double().numpy()
+    bits = [-math.log2((listeners[song] or 0.5) / features.num_users) for song in songs]
 
     def cosine(a: int, b: int) -> float:
         norms = np.linalg.norm(vectors[a]) * np.linalg.norm(vectors[b])
@@ -59,21 +59,21 @@ def naive(items: list[int], catalogue: Catalogue) -> dict[str, float]:
 
 @settings(deadline=None, max_examples=40)
 @given(cases(), st.sampled_from([1, 40, 2**22]))
-def test_equals_the_naive_loop_whatever_is_held_at_once(case: tuple[list[list[int]], Catalogue], cells: int) -> None:
-    lists, catalogue = case
+def test_equals_the_naive_loop_whatever_is_held_at_once(case: tuple[list[list[int]], SongFeatures], cells: int) -> None:
+    lists, features = case
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(beyond_accuracy, "CELLS_AT_ONCE", cells)
-        found = list_metrics(torch.tensor(lists), catalogue)
+        found = list_metrics(torch.tensor(lists), features)
     for row, items in enumerate(lists):
         ours = {name: values[row].item() for name, values in found.items()}
-        assert ours == pytest.approx(naive(items, catalogue), abs=1e-6)
+        assert ours == pytest.approx(naive(items, features), abs=1e-6)
 
 
 def test_hand_written() -> None:
     # Songs 0 and 1 by artist 0, song 1 also by artist 1, song 2 by artist 1, song 3 by nobody; 8 train users.
     by = torch.tensor([[0, 1, 1, 2], [0, 0, 1, 1]])
-    catalogue = Catalogue(torch.tensor([8, 4, 1, 0]), 8, by, torch.tensor([[1.0, 0], [2.0, 0], [0, 3.0], [0, 0]]))
-    found = {name: values.tolist() for name, values in list_metrics(torch.tensor([[0, 1, 2, 3]]), catalogue).items()}
+    features = SongFeatures(torch.tensor([8, 4, 1, 0]), 8, by, torch.tensor([[1.0, 0], [2.0, 0], [0, 3.0], [0, 0]]))
+    found = {name: values.tolist() for name, values in list_metrics(torch.tensor([[0, 1, 2, 3]]), features).items()}
     assert found["novelty"] == [(0 + 1 + 3 + 4) / 4]
     assert found["average_popularity"] == [13 / 4]
     assert found["artist_share"] == [2 / 4]
@@ -81,11 +81,11 @@ def test_hand_written() -> None:
     assert found["embedding_diversity"] == [pytest.approx(1 - 1 / 6)]  # only 0 and 1 point the same way
 
 
-def test_what_the_catalogue_lacks_is_left_out(graph: HeteroData) -> None:
-    catalogue = Catalogue.of(graph)
-    assert catalogue.listeners.tolist() == [3, 2, 1, 0, 0, 0]  # train listeners only
-    assert catalogue.num_users == 4
-    assert sorted(list_metrics(torch.tensor([[0, 5]]), catalogue)) == ["average_popularity", "novelty"]
+def test_metrics_whose_features_are_missing_are_left_out(graph: HeteroData) -> None:
+    features = SongFeatures.of(graph)
+    assert features.listeners.tolist() == [3, 2, 1, 0, 0, 0]  # train listeners only
+    assert features.num_users == 4
+    assert sorted(list_metrics(torch.tensor([[0, 5]]), features)) == ["average_popularity", "novelty"]
 
 
 def naive_gini(exposure: list[int]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from data.split import SplitConfig
 from data.training_graph import split_graph
 from evaluation.baselines.popular import popularity
 from evaluation.report.sources import Sources
-from evaluation.result_files import write_results
+from evaluation.result_files import EvaluationProtocol, write_results
 from evaluation.vector_scores import VectorScores
 
 USERS, SONGS, ARTISTS, EVENTS, K = 40, 60, 7, 1200, 10
@@ -130,11 +131,12 @@ def write_evaluations(folders: Mapping[str, Path], graph: HeteroData, in_sample:
     listened[tuple(graph["user", "listens", "song"].edge_index)] = 1
     users = listened + 1.5 * torch.rand(listened.shape, generator=generator)
     songs = torch.eye(listened.shape[1])
-    part = {"part": "train" if in_sample else "test", "k": K, "ks": (5,)}
-    write_results(popularity(graph), graph, folders["graph"], folders["baseline"], **part, baselines={})
-    beside = None if in_sample else {"popularity": folders["baseline"]}
-    extra = {"baselines": beside, "song_vectors": songs, "conventions": () if in_sample else ("min_k",)}
-    write_results(VectorScores(users, songs), graph, folders["graph"], folders["evaluation"], **part, **extra)
+    protocol = EvaluationProtocol("train" if in_sample else "test", K, ks=(5,))
+    write_results(popularity(graph), graph, folders["graph"], folders["baseline"], protocol, baselines={})
+    baselines = None if in_sample else {"popularity": folders["baseline"]}
+    protocol = replace(protocol, conventions=() if in_sample else ("min_k",))
+    score = VectorScores(users, songs)
+    write_results(score, graph, folders["graph"], folders["evaluation"], protocol, baselines, songs)
 
 
 def write_registration(folder: Path, in_sample: bool) -> None:

@@ -102,8 +102,9 @@ def test_the_headline_names_model_baseline_champion_and_decision(page, sources):
     assert f"Champion: version 4 0.2500 model {MINUS}0.0123 ({MINUS}0.0456 to +0.0078), 33 users" in top
     assert "version 7 Held" in top
     assert "Held: it is not shown to be as good as champion 4." in top
-    assert "It is better than the best baseline beside it, popularity." in top
-    assert f"held out from each of {record.num_users} users, {100 * watched.mean:.1f} % are among" in top
+    assert "The model is better than the best baseline, popularity." in top
+    found = f"On average, {100 * watched.mean:.1f} % of a user's held-out songs are among the model's first 10 "
+    assert f"{found}({record.num_users} users, all" in top
 
 
 @pytest.mark.parametrize(
@@ -178,7 +179,7 @@ def test_the_same_folders_give_the_same_bytes(html, sources, tmp_path):
 OPTIONAL = ["slices.json", "curves.json", "exposure.json"]
 
 
-def test_what_was_not_computed_is_left_out_with_a_word(sources, tmp_path):
+def test_what_was_not_computed_is_left_out_with_a_sentence(sources, tmp_path):
     evaluation = tmp_path / "evaluation"
     shutil.copytree(sources.evaluation, evaluation, ignore=shutil.ignore_patterns(*OPTIONAL))
     bare = replace(sources, evaluation=evaluation, baselines={}, registration=None, seeds=None)
@@ -186,15 +187,15 @@ def test_what_was_not_computed_is_left_out_with_a_word(sources, tmp_path):
         "numbers", "listeners", "learning", "data", "configs", "lineage", "stages",
     ]  # fmt: skip
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
-    assert "This evaluation kept no slices." in page.text["slices"]
-    assert "This evaluation kept no curves over k." in page.text["k"]
-    assert "This evaluation kept no shares of popularity." in page.text["popularity"]
+    assert "This evaluation has no slices." in page.text["slices"]
+    assert "This evaluation has no curves over k." in page.text["k"]
+    assert "This evaluation has no shares by popularity." in page.text["popularity"]
     assert "No decision was recorded for this run." in page.text["gate"]
     assert "Not registered" in page.text[""]
     assert "audit" not in page.text
 
 
-def test_folders_without_profile_history_and_manifest_are_said(sources, tmp_path):
+def test_folders_without_profile_history_and_manifest_are_named(sources, tmp_path):
     for name in ("graph", "model"):
         left = shutil.ignore_patterns("profile.json", "history.json", "manifest.json")
         shutil.copytree(getattr(sources, name), tmp_path / name, ignore=left)
@@ -202,15 +203,16 @@ def test_folders_without_profile_history_and_manifest_are_said(sources, tmp_path
     write_report(tmp_path / "report.html", bare)
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "This graph was built without a profile." in page.text["data"]
-    assert "The trainer kept no history." in page.text["learning"]
-    assert "The stages left no timings." in page.text["stages"]
+    assert "The trainer wrote no history." in page.text["learning"]
+    assert "The stages have no timings." in page.text["stages"]
 
 
 def test_an_in_sample_run_says_so(make_sources: Callable[..., Sources], tmp_path):
     sources = make_sources(in_sample=True)
     write_report(tmp_path / "report.html", sources)
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
-    assert "In-sample: of the songs that each of" in page.text[""]
+    assert "In-sample: on average," in page.text[""]
+    assert "The model was trained on all of them, so this says nothing about new songs." in page.text[""]
     assert "in_sample_recall@10" in page.text["numbers"]
     assert "Held out" not in page.text["listeners"]
     assert "the last weights are evaluated" in page.text["learning"]

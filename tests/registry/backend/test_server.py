@@ -15,13 +15,12 @@ from pathlib import Path
 import pytest
 
 from data.errors import InputError
-from registry.backend.client import RegistryClient
-from registry.backend.location import exists
-from registry.bundle.verification import verify_version
+from registry.backend.client import RegistryClient, exists
 from registry.champion import promote, records, rollback
 from registry.loading import load
 from registry.register import attach, register
 from registry.retention import prune
+from registry.verification import verify_version
 
 pytestmark = pytest.mark.slow
 
@@ -80,31 +79,31 @@ def test_history_rollback_and_retention(make_bundle, server: str, tmp_path: Path
     report.write_text("<p>better</p>")
     for quality in (1.0, 2.0, 0.6, 0.7):
         register(make_bundle(quality=quality), "speech", server)
-    store = RegistryClient(server)
+    client = RegistryClient(server)
     attach("speech", 1, report, server)
-    assert [entry.path for entry in store._client.list_artifacts(store.get("speech", 1).run_id)] == [
+    assert [entry.path for entry in client._client.list_artifacts(client.get("speech", 1).run_id)] == [
         "bundle",
         "report.html",
     ]
-    before = store.aliases("speech")["champion"]
-    promote(store, "speech", 4, "it is needed", force="as the gate may have rejected it")
-    assert rollback(store, "speech", "bad lists").after == before
-    assert verify_version(store, store.get("speech", "champion")).problem is None
-    run = store.get("speech", 3).run_id
-    assert [removal.version.version for removal in prune(store, "speech", 1, 0)][-1:] == [3]
-    assert 3 not in store.numbers("speech")
-    assert store._client.list_artifacts(run) == []
+    before = client.aliases("speech")["champion"]
+    promote(client, "speech", 4, "it is needed", force="as the gate may have rejected it")
+    assert rollback(client, "speech", "bad lists").after == before
+    assert verify_version(client, client.get("speech", "champion")).problem is None
+    run = client.get("speech", 3).run_id
+    assert [removal.version.version for removal in prune(client, "speech", 1, 0)][-1:] == [3]
+    assert 3 not in client.numbers("speech")
+    assert client._client.list_artifacts(run) == []
     assert load(4, "speech", server).num_users == 40
-    assert {record.state for record in records(store, "speech")} == {"done"}
+    assert {record.state for record in records(client, "speech")} == {"done"}
 
 
-def test_two_at_once_take_turns(make_bundle, server: str) -> None:
+def test_two_at_once_change_the_model_one_after_the_other(make_bundle, server: str) -> None:
     bundle, other = make_bundle(quality=1.0), make_bundle(quality=2.0)
     with ThreadPoolExecutor(4) as pool:
         done = list(pool.map(lambda path: register(path, "noise", server), [bundle, other, bundle, other]))
     assert sorted(entry.version for entry in done) == [1, 1, 2, 2]
-    store = RegistryClient(server)
-    moves = [record for record in records(store, "noise") if record.moves]
+    client = RegistryClient(server)
+    moves = [record for record in records(client, "noise") if record.moves_champion]
     assert [record.before for record in moves] == [None, *(record.after for record in moves[:-1])]
-    assert moves[-1].after == store.aliases("noise")["champion"]
-    assert store.runs("noise/turns") == []
+    assert moves[-1].after == client.aliases("noise")["champion"]
+    assert client.runs.find("noise/turns") == []

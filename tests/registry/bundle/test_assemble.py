@@ -14,14 +14,12 @@ from data.errors import InputError
 from registry.bundle.assemble import assemble_bundle
 from registry.bundle.manifest import (
     BUNDLE_FILES,
+    EVALUATED_EMBEDDINGS,
+    EVALUATED_LOCAL,
+    EVALUATED_WEIGHTS,
     HEADS,
     LOCAL,
     MANIFEST,
-    OPTIONAL_FILES,
-    RESULTS,
-    TWIN,
-    TWIN_LOCAL,
-    TWIN_WEIGHTS,
     ScoreFiles,
     read_manifest,
     verify_bundle,
@@ -147,9 +145,7 @@ def write_optional(folder: Path) -> dict[str, Path]:
 
 def test_profile_audit_and_seeds_belong_to_the_bundle_where_there_are_any(make_parts, tmp_path: Path) -> None:
     manifest = assemble_bundle(tmp_path / "bundle", **{**make_parts(), **write_optional(tmp_path / "stages")})
-    assert set(manifest.files) == BUNDLE_FILES | (
-        OPTIONAL_FILES - {HEADS, LOCAL, RESULTS, TWIN, TWIN_LOCAL, TWIN_WEIGHTS}
-    )
+    assert set(manifest.files) == BUNDLE_FILES | {"profile.json", "audit.json", "seeds.json"}
     assert verify_bundle(tmp_path / "bundle") == manifest
     (tmp_path / "bundle" / "audit.json").write_text('{"passed": true}\n')
     with pytest.raises(InputError, match=r"refused: audit\.json is damaged or belongs to another bundle"):
@@ -175,21 +171,21 @@ def test_heads_are_those_of_the_published_weights(make_parts, tmp_path: Path) ->
         assert float(load_file(tmp_path / name / HEADS)["completion.offset"]) == value
 
 
-def test_a_refitted_model_is_published_and_its_twin_kept(make_parts, tmp_path: Path) -> None:
+def test_a_refitted_model_is_published_and_the_evaluated_one_kept(make_parts, tmp_path: Path) -> None:
     parts, refit = make_parts(quality=1.0), make_parts(quality=2.0)["model"]
     save_file({"weight": torch.zeros(2)}, parts["model"] / "model.safetensors")
     facts = assemble_bundle(tmp_path / "bundle", **parts, refit=refit).facts
     assert (facts.refit, facts.in_sample) == (True, False)
     assert facts.seen_splits[0] == parts["split"]
     published = (tmp_path / "bundle" / "embeddings.safetensors").read_bytes()
-    twin = (tmp_path / "bundle" / TWIN).read_bytes()
+    evaluated = (tmp_path / "bundle" / EVALUATED_EMBEDDINGS).read_bytes()
     assert published == (refit / "embeddings.safetensors").read_bytes()
-    assert twin == (parts["model"] / "embeddings.safetensors").read_bytes()
-    assert (tmp_path / "bundle" / TWIN_WEIGHTS).read_bytes() == (parts["model"] / "model.safetensors").read_bytes()
+    assert evaluated == (parts["model"] / "embeddings.safetensors").read_bytes()
+    assert (tmp_path / "bundle" / EVALUATED_WEIGHTS).read_bytes() == (parts["model"] / "model.safetensors").read_bytes()
     assert Recommender.load(tmp_path / "bundle").recommend("u03", 4)
 
 
-def test_a_twin_of_another_graph_is_refused(make_parts, tmp_path: Path) -> None:
+def test_an_evaluated_model_of_another_graph_is_refused(make_parts, tmp_path: Path) -> None:
     parts, refit = make_parts(), make_parts()["model"]
     vectors = load_file(refit / "embeddings.safetensors")
     save_file({**vectors, "user": vectors["user"][1:]}, parts["model"] / "embeddings.safetensors")
@@ -200,7 +196,7 @@ def test_a_twin_of_another_graph_is_refused(make_parts, tmp_path: Path) -> None:
 def test_the_local_channel_belongs_to_the_bundle_of_a_model_that_has_one(make_parts, tmp_path: Path) -> None:
     parts, bundle = make_parts(similarity=1.0), tmp_path / "bundle"
     manifest = assemble_bundle(bundle, **parts)
-    assert (manifest.published, manifest.measured) == (ScoreFiles(local=LOCAL), ScoreFiles(local=LOCAL))
+    assert (manifest.published, manifest.evaluated) == (ScoreFiles(local=LOCAL), ScoreFiles(local=LOCAL))
     assert (bundle / LOCAL).read_bytes() == (parts["model"] / LOCAL).read_bytes()
     (bundle / LOCAL).unlink()
     with pytest.raises(InputError, match=r"refused: local\.safetensors is missing"):
@@ -213,11 +209,12 @@ def test_a_local_channel_that_is_laid_beside_a_bundle_is_refused(bundle: Path, m
         Recommender.load(bundle)
 
 
-def test_a_refitted_model_and_its_twin_have_a_local_channel_each(make_parts, tmp_path: Path) -> None:
+def test_a_refitted_model_and_the_evaluated_one_have_a_local_channel_each(make_parts, tmp_path: Path) -> None:
     parts, refit = make_parts(similarity=1.0), make_parts(similarity=0.5, trainer="simple")["model"]
     manifest = assemble_bundle(tmp_path / "bundle", **parts, refit=refit)
-    assert (manifest.published, manifest.measured) == (ScoreFiles(local=LOCAL), ScoreFiles(TWIN, TWIN_LOCAL))
-    for name, model in ((LOCAL, refit), (TWIN_LOCAL, parts["model"])):
+    assert manifest.published == ScoreFiles(local=LOCAL)
+    assert manifest.evaluated == ScoreFiles(EVALUATED_EMBEDDINGS, EVALUATED_LOCAL)
+    for name, model in ((LOCAL, refit), (EVALUATED_LOCAL, parts["model"])):
         assert (tmp_path / "bundle" / name).read_bytes() == (model / LOCAL).read_bytes()
 
 
@@ -226,13 +223,13 @@ def changed_file(path: Path, name: str, change: Callable[[torch.Tensor], torch.T
     save_file({**tensors, name: change(tensors[name]).contiguous()}, path)
 
 
-@pytest.mark.parametrize("twin", [False, True])
+@pytest.mark.parametrize("refitted", [False, True])
 @pytest.mark.parametrize(("name", "kind", "count"), [("listens.start", "users", 40), ("artists.start", "songs", 30)])
 def test_a_local_channel_of_another_graph_is_refused(
-    make_parts, tmp_path: Path, twin: bool, name: str, kind: str, count: int
+    make_parts, tmp_path: Path, refitted: bool, name: str, kind: str, count: int
 ) -> None:
     parts = make_parts(similarity=1.0)
-    refit = {"refit": make_parts(similarity=1.0)["model"]} if twin else {}
+    refit = {"refit": make_parts(similarity=1.0)["model"]} if refitted else {}
     changed_file(parts["model"] / LOCAL, name, lambda start: torch.cat([start, start[-1:]]))  # one more, without edges
     sentence = f"the vocabulary names {count} and its local channel knows {count + 1}; take all from one run"
     with pytest.raises(InputError, match=f"the graph has {count} {kind}, {sentence}"):

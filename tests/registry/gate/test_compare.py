@@ -102,8 +102,8 @@ def naive(ours: World, theirs: World, k: int, common: bool = False) -> tuple[lis
     found: tuple[list[float], list[float]] = ([], [])
     for user in [user for user in ours.users if any(u == user for u, _ in relevant)]:
         wanted = {s for u, s in relevant if u == user}
-        for side, values in zip((ours, theirs), found, strict=True):
-            values.append(len(wanted & set(side.best(user, hidden, k, among))) / len(wanted))
+        for model, values in zip((ours, theirs), found, strict=True):
+            values.append(len(wanted & set(model.best(user, hidden, k, among))) / len(wanted))
     return found
 
 
@@ -134,7 +134,7 @@ def test_on_its_own_split_a_model_has_the_value_of_its_evaluation(
     request: pytest.FixtureRequest, make_bundle, local: bool
 ) -> None:
     bundle = request.getfixturevalue("with_local" if local else "pristine")
-    comparison = compare(bundle, make_bundle(quality=0.6), 5, (read_manifest(bundle).measured, ScoreFiles()))
+    comparison = compare(bundle, make_bundle(quality=0.6), 5, (read_manifest(bundle).evaluated, ScoreFiles()))
     assert comparison.watched.challenger.tolist() == read_per_user(bundle / "per_user.parquet", "recall@5")[1].tolist()
     assert comparison.common.challenger.tolist() == comparison.watched.challenger.tolist()
 

@@ -14,11 +14,21 @@ import pytest
 from data.errors import InputError
 from evaluation.record import EvaluationRecord
 from registry.bundle.assemble import assemble_bundle
-from registry.bundle.manifest import BUNDLE_FILES, LOCAL, MANIFEST, OPTIONAL_FILES, TWIN, Facts, Manifest, read_manifest
+from registry.bundle.manifest import (
+    BUNDLE_FILES,
+    EVALUATED_EMBEDDINGS,
+    LOCAL,
+    MANIFEST,
+    OPTIONAL_FILES,
+    Manifest,
+    ModelFacts,
+    read_manifest,
+)
 from registry.gate.decide import COMPARED_FILES, GateConfig, decide
 from registry.gate.gate_config import Decision
 from registry.gate.same_split import why_not_clean
 
+EVALUATED = "Challenger compared by the evaluated model, which was trained without the held-out listens."
 PROFILE = {"plays": 1000, "pairs": 240, "users": 40, "rejected_share": 0.0}
 
 
@@ -159,15 +169,17 @@ def test_a_champion_that_was_trained_on_everything_is_no_clean_comparison(make_b
     assert "the champion was trained on all listens" in decision.reason
 
 
-def test_a_refitted_model_is_compared_by_its_twin(make_parts, make_bundle, tmp_path: Path, lenient: GateConfig) -> None:
-    """Its published weights have seen the test pairs; here the twin is the worse one, and is what counts."""
+def test_a_refitted_model_is_compared_by_its_evaluated_model(
+    make_parts, make_bundle, tmp_path: Path, lenient: GateConfig
+) -> None:
+    """Its published weights have seen the test pairs; here the evaluated model is the worse one, and counts."""
     refit = make_parts(quality=2.0)["model"]
     assemble_bundle(tmp_path / "bundle", **make_parts(quality=0.6), refit=refit)
     decision = decide(tmp_path / "bundle", 7, make_bundle(quality=2.0))
-    assert (decision.outcome, decision.twins) == ("reject", True)
-    assert "Challenger compared by the twin, which was trained without the held-out listens." in decision.reasons
+    assert (decision.outcome, decision.evaluated_models) == ("reject", True)
+    assert EVALUATED in decision.reasons
     as_champion = decide(make_bundle(quality=2.0), 7, tmp_path / "bundle", config=lenient)
-    assert (as_champion.outcome, as_champion.twins) == ("promote", True)
+    assert (as_champion.outcome, as_champion.evaluated_models) == ("promote", True)
 
 
 def test_a_model_is_compared_by_its_local_channel(make_bundle, lenient: GateConfig) -> None:
@@ -180,7 +192,9 @@ def test_a_model_is_compared_by_its_local_channel(make_bundle, lenient: GateConf
     assert decide(without, 7, wrong, config=lenient).outcome == "promote"
 
 
-def test_a_refitted_model_is_compared_by_its_twins_local_channel(make_parts, make_bundle, tmp_path: Path) -> None:
+def test_a_refitted_model_is_compared_by_its_evaluated_models_local_channel(
+    make_parts, make_bundle, tmp_path: Path
+) -> None:
     refit = make_parts(quality=2.0, similarity=1.0)["model"]
     assemble_bundle(tmp_path / "bundle", **make_parts(quality=2.0, similarity=-1.0), refit=refit)
     assert decide(tmp_path / "bundle", 7, make_bundle(quality=2.0)).outcome == "reject"
@@ -220,7 +234,7 @@ def test_a_model_without_its_baseline_is_held(make_bundle) -> None:
     bundle = make_bundle()
     record = EvaluationRecord.read(bundle / "metrics.json")
     record.model_copy(update={"baselines": {}}).write(bundle / "metrics.json")
-    assert decide(bundle).reason == "Held: it was not measured beside popularity."
+    assert decide(bundle).reason == "Held: it was not compared with popularity."
 
 
 def test_a_forced_promotion_says_so_for_ever(make_bundle) -> None:
@@ -232,7 +246,8 @@ def test_a_decision_of_an_earlier_release_is_still_read() -> None:
     old = {"outcome": "hold", "reason": "Held: it is worse.", "metric": "recall@10", "users": 9, "champion": 1}
     gap = {"mean": -0.1, "low": -0.2, "high": -0.05}
     read = Decision.model_validate_json(json.dumps({**old, "common_users": 9, "against_champion": gap}))
-    assert (read.common_users, read.forced) == (9, None)
+    assert (read.common_users, read.forced, read.evaluated_models) == (9, None, False)
+    assert Decision.model_validate_json(json.dumps({**old, "twins": True})).evaluated_models
 
 
 def test_a_gates_config_is_read_without_torch() -> None:
@@ -250,8 +265,8 @@ def temporal(day: str | None) -> dict[str, Any]:
 
 
 def manifest(*splits: dict[str, Any], digest: str = "one", **facts: Any) -> Manifest:
-    told = {"source": "log", "trainer": "advanced", "split_digest": digest, "in_sample": False, "seen_splits": splits}
-    return Manifest(facts=Facts.model_validate({**told, **facts}), files=facts.pop("files", {}), digest="")
+    plain = {"source": "log", "trainer": "advanced", "split_digest": digest, "in_sample": False, "seen_splits": splits}
+    return Manifest(facts=ModelFacts.model_validate({**plain, **facts}), files=facts.pop("files", {}), digest="")
 
 
 @pytest.mark.parametrize(
@@ -277,13 +292,13 @@ def manifest(*splits: dict[str, Any], digest: str = "one", **facts: Any) -> Mani
         (manifest(temporal("2026-02-01")), manifest(temporal(None), digest="two"), "of the champion is not recorded"),
         (manifest(temporal(None)), manifest(temporal("2026-01-01"), digest="two"), "of the challenger is not recorded"),
         (manifest(COLUMN), manifest(COLUMN), ""),
-        (manifest(COLUMN), manifest(COLUMN, digest="two"), "the champion stands on another column split"),
-        (manifest(LAST), manifest(LAST, digest="two"), "the champion stands on another leave_last_out split"),
+        (manifest(COLUMN), manifest(COLUMN, digest="two"), "the champion has another column split"),
+        (manifest(LAST), manifest(LAST, digest="two"), "the champion has another leave_last_out split"),
         (manifest(RANDOM, RANDOM), manifest(RANDOM, digest="two"), ""),
         (manifest(RANDOM, {**RANDOM, "salt": 2}), manifest(RANDOM), "a model that one of them started from has 2"),
         (manifest(RANDOM), manifest(RANDOM, {**RANDOM, "salt": 2}), "a model that one of them started from has 2"),
         (manifest(RANDOM, in_sample=True), manifest(RANDOM), "the challenger was trained on all listens"),
-        (manifest(RANDOM, refit=True), manifest(RANDOM), "its twin is not there"),
+        (manifest(RANDOM, refit=True), manifest(RANDOM), "its bundle lacks the model that was evaluated"),
         (manifest(RANDOM), manifest(RANDOM, refit=True), "the champion was trained once more on all listens"),
     ],
 )
@@ -292,6 +307,8 @@ def test_what_is_a_clean_comparison(challenger: Manifest, champion: Manifest, pr
     assert (problem in found) if problem else not found
 
 
-def test_a_refitted_model_with_its_twin_is_clean() -> None:
-    refitted = manifest(RANDOM, refit=True).model_copy(update={"files": {TWIN: "digest", MANIFEST: "digest"}})
+def test_a_refitted_model_with_its_evaluated_model_is_clean() -> None:
+    refitted = manifest(RANDOM, refit=True).model_copy(
+        update={"files": {EVALUATED_EMBEDDINGS: "digest", MANIFEST: "digest"}}
+    )
     assert why_not_clean(refitted, refitted) == ""

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from data.errors import InputError
 from registry.gate.compare import Comparison, Paired
 from registry.gate.gate_config import Decision, GateConfig
-from registry.gate.guardrails import judge_guardrails
-from registry.gate.policy import judge
+from registry.gate.guardrails import check_guardrails
+from registry.gate.policy import apply_policy
 from registry.gate.power import LEAST_USERS, needed_users, noise_between_seeds
 
 START = Decision(outcome="hold", reason="", metric="recall@10", users=1)
@@ -26,7 +26,7 @@ def paired(gap: float, spread: float = 0.1, users: int = 4000, champion: float =
 
 def decision_on(watched: Paired, noise: float | None = None, guarded: dict[str, Paired] | None = None) -> Decision:
     comparison = Comparison(watched, watched, guarded or {})
-    return judge(comparison, "recall@10", 7, noise, GateConfig()).concluded(START)
+    return apply_policy(comparison, "recall@10", 7, noise, GateConfig()).decide(START)
 
 
 def test_a_clear_loss_is_rejected_in_words() -> None:
@@ -57,18 +57,20 @@ def test_equal_models_are_promoted_as_not_worse() -> None:
 
 
 @pytest.mark.parametrize(
-    ("noise", "better", "said"),
+    ("noise", "better", "sentence"),
     [
         (0.005, True, "it is better than champion 7: recall@10 +0.0100"),
         (0.012, False, "it is not worse than champion 7"),
         (None, False, "it is not worse than champion 7"),
     ],
 )
-def test_better_is_said_only_above_the_noise_between_seeds(noise: float | None, better: bool, said: str) -> None:
+def test_a_model_is_called_better_only_above_the_noise_between_seeds(
+    noise: float | None, better: bool, sentence: str
+) -> None:
     decision = decision_on(paired(0.01), noise)
     assert (decision.outcome, decision.better) == ("promote", better)
-    assert said in decision.reason
-    assert any("Whether it is better is not said" in reason for reason in decision.reasons) is not better
+    assert sentence in decision.reason
+    assert any("It is not called better" in reason for reason in decision.reasons) is not better
 
 
 def test_too_few_users_are_held_and_both_numbers_are_named() -> None:
@@ -132,7 +134,7 @@ def test_a_broken_guardrail_holds_and_is_named() -> None:
 
 
 def test_a_loss_within_the_guardrails_margin_passes() -> None:
-    (judged,) = judge_guardrails({"coverage": paired(-0.019, spread=0.001)}, 0.1)
+    (judged,) = check_guardrails({"coverage": paired(-0.019, spread=0.001)}, 0.1)
     assert judged.passed
 
 
@@ -141,8 +143,8 @@ def test_guardrails_are_corrected_for_their_number() -> None:
     users, spread = 4000, 0.1
     suspicious = paired(-0.02 - 2.17 * spread / users**0.5, spread, users)
     fine = {name: paired(0.0) for name in ("tail recall", "cold users' recall", "artist diversity")}
-    (alone,) = judge_guardrails({"coverage": suspicious}, 0.1)
-    among, *_ = judge_guardrails({"coverage": suspicious, **fine}, 0.1)
+    (alone,) = check_guardrails({"coverage": suspicious}, 0.1)
+    among, *_ = check_guardrails({"coverage": suspicious, **fine}, 0.1)
     assert alone.p == pytest.approx(0.015, abs=0.001)
     assert (alone.passed, among.passed) == (False, True)
     assert among.p == pytest.approx(4 * 0.015, abs=0.004)
@@ -151,21 +153,21 @@ def test_guardrails_are_corrected_for_their_number() -> None:
     assert among.difference.low < alone.difference.low
 
 
-def test_a_guardrail_without_data_is_skipped_and_said() -> None:
-    judged = judge_guardrails({"tail recall": NOTHING, "coverage": paired(-0.1)}, 0.1)
+def test_a_guardrail_without_data_is_skipped_with_a_note() -> None:
+    judged = check_guardrails({"tail recall": NOTHING, "coverage": paired(-0.1)}, 0.1)
     assert [(guardrail.passed, guardrail.users) for guardrail in judged] == [(True, 0), (False, 4000)]
-    assert judged[0].says == "tail recall skipped: 0 users have it, too few to say"
+    assert judged[0].says == "tail recall skipped: 0 users have it, too few to test"
     assert judged[1].p == pytest.approx(0.0)
 
 
 def test_users_and_songs_that_both_know_are_shown_beside_it() -> None:
     comparison = Comparison(paired(0.02), paired(-0.01, users=3000), {})
-    decision = judge(comparison, "recall@10", 7, None, GateConfig()).concluded(START)
+    decision = apply_policy(comparison, "recall@10", 7, None, GateConfig()).decide(START)
     assert decision.outcome == "promote"
     assert (decision.compared_users, decision.common_users) == (4000, 3000)
     assert decision.on_common is not None
     assert decision.on_common.mean == pytest.approx(-0.01)
-    none = judge(Comparison(paired(0.02), NOTHING, {}), "recall@10", 7, None, GateConfig()).concluded(START)
+    none = apply_policy(Comparison(paired(0.02), NOTHING, {}), "recall@10", 7, None, GateConfig()).decide(START)
     assert "The two have no user and no song in common." in none.reasons
 
 

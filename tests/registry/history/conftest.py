@@ -54,6 +54,6 @@ def decided(pristine: Path, tmp_path: Path, uri: str, monkeypatch: pytest.Monkey
 
 
 @pytest.fixture
-def store(uri: str) -> RegistryClient:
+def client(uri: str) -> RegistryClient:
     """The registry that they are in."""
     return RegistryClient(uri)

@@ -171,16 +171,16 @@ def check_after_kill(action: str, uri: str) -> None:
     from registry.champion import records
     from registry.loading import load
 
-    store = RegistryClient(uri)
-    champion = store.aliases("music").get("champion")
+    client = RegistryClient(uri)
+    champion = client.aliases("music").get("champion")
     if action == "register the first" and champion is None:
         return
-    assert load("champion", "music", uri).manifest.digest == store.get("music", "champion").tags["bundle_digest"]
-    past = records(store, "music")
+    assert load("champion", "music", uri).manifest.digest == client.get("music", "champion").tags["bundle_digest"]
+    past = records(client, "music")
     assert sum(record.state == "intent" for record in past) <= 1
-    done = [record for record in past if record.moves and record.state == "done"]
+    done = [record for record in past if record.moves_champion and record.state == "done"]
     assert all(later.before == earlier.after for earlier, later in pairwise(done))
-    left = [record for record in past if record.moves and record.state == "intent"]
+    left = [record for record in past if record.moves_champion and record.state == "intent"]
     assert champion in {record.after for record in [*done[-1:], *left]}
 
 
@@ -190,42 +190,44 @@ def check_after_next_run(action: str, uri: str, bundle: Path) -> None:
     from registry.backend.client import RegistryClient
     from registry.champion import records
 
-    store = RegistryClient(uri)
-    before, versions = store.aliases("music").get("champion"), store.numbers("music")
-    reconcile_if_idle(store, "music")
-    past = records(store, "music")
-    assert (store.aliases("music").get("champion"), store.numbers("music")) == (before, versions)
+    client = RegistryClient(uri)
+    before, versions = client.aliases("music").get("champion"), client.numbers("music")
+    reconcile_if_idle(client, "music")
+    past = records(client, "music")
+    assert (client.aliases("music").get("champion"), client.numbers("music")) == (before, versions)
     assert not [record for record in past if record.state == "intent"]
-    assert [record.after for record in past if record.moves and record.state == "done"][-1:] == [before] * bool(before)
+    assert [record.after for record in past if record.moves_champion and record.state == "done"][-1:] == [
+        before
+    ] * bool(before)
     for record in past:
         assert record.kind != "outside"  # no record called a move done that did not happen
         if record.state == "abandoned":
             assert record.kind == "deletion" or record.after not in (before, record.before)
         if record.kind == "deletion":
             assert (record.state == "done") == (record.version not in versions)
-    again(action, uri, bundle, before, store)
+    again(action, uri, bundle, before, client)
 
 
-def again(action: str, uri: str, bundle: Path, before: int | None, store: Any) -> None:
+def again(action: str, uri: str, bundle: Path, before: int | None, client: Any) -> None:
     from registry.champion import records
     from registry.loading import load
 
     goal = {"register the first": 1, "register": 4, "hold": 2, "force": 2, "rollback": 1, "prune": 3}[action]
     if before != goal or action in ("hold", "prune", "register"):
         act(action, uri, bundle)
-    assert store.aliases("music") == {"champion": goal}
+    assert client.aliases("music") == {"champion": goal}
     assert load("champion", "music", uri).num_users == 40
-    past = [record for record in records(store, "music") if record.state == "done"]
+    past = [record for record in records(client, "music") if record.state == "done"]
     assert len({record.bundle for record in past if record.kind == "decision"}) == sum(
         record.kind == "decision" for record in past
     )
-    assert [record.after for record in past if record.moves][-1] == goal
+    assert [record.after for record in past if record.moves_champion][-1] == goal
     if action == "prune":
-        kept = {store.get("music", number).run_id for number in store.numbers("music")}
-        assert store.numbers("music") == {1, 3}
-        assert {path.name for path in (store.database.parent / "artifacts").iterdir()} == kept
+        kept = {client.get("music", number).run_id for number in client.numbers("music")}
+        assert client.numbers("music") == {1, 3}
+        assert {path.name for path in (client.database.parent / "artifacts").iterdir()} == kept
     if action == "force":
-        assert store.get("music", 2).tags["forced"] == "it really is"
+        assert client.get("music", 2).tags["forced"] == "it really is"
 
 
 def main() -> None:

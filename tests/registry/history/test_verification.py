@@ -13,34 +13,34 @@ from safetensors.numpy import load_file, save_file
 from registry.backend.client import RegistryClient
 from registry.bundle.assemble import assemble_bundle
 from registry.bundle.manifest import Manifest, read_manifest
-from registry.bundle.verification import verify_version
 from registry.register import register
+from registry.verification import verify_version
 
 
 @pytest.mark.parametrize("choices", [{}, {"trainer": "simple"}, {"similarity": 0.5}])
 def test_a_sound_version_is_hashed_and_scored_again(make_bundle, uri: str, choices: dict[str, str]) -> None:
     register(make_bundle(**choices), "music", uri)
-    store = RegistryClient(uri)
-    checked = verify_version(store, store.get("music", 1), num_users=7)
+    client = RegistryClient(uri)
+    checked = verify_version(client, client.get("music", 1), num_users=7)
     assert (checked.problem, checked.users) == (None, 7)
-    assert checked.files == len(store.sizes(store.get("music", 1))) - 1
-    assert verify_version(store, store.get("music", 1), num_users=1000).users == 40
+    assert checked.files == len(client.bundles.sizes(client.get("music", 1))) - 1
+    assert verify_version(client, client.get("music", 1), num_users=1000).users == 40
 
 
-def test_every_flipped_byte_is_found_by_name(decided, store: RegistryClient) -> None:
+def test_every_flipped_byte_is_found_by_name(decided, client: RegistryClient) -> None:
     decided(1)
-    version = store.get("music", 1)
-    with store.files(version) as folder:
+    version = client.get("music", 1)
+    with client.bundles.folder(version) as folder:
         for path in sorted(folder.iterdir()):
             whole = path.read_bytes()
             flipped = bytearray(whole)
             flipped[len(flipped) // 2] ^= 1
             path.write_bytes(flipped)
-            problem = verify_version(store, version).problem
+            problem = verify_version(client, version).problem
             assert problem is not None, path.name
             assert path.name in problem
             path.write_bytes(whole)
-    assert verify_version(store, version).problem is None
+    assert verify_version(client, version).problem is None
 
 
 def signed_again(folder: Path) -> Path:
@@ -54,8 +54,8 @@ def test_lists_that_the_vectors_do_not_give_are_found(bundle: Path, uri: str) ->
     scores = np.where(pc.equal(lists["user_id"], "u07").to_numpy(zero_copy_only=False), 0.5, lists["score"].to_numpy())
     pq.write_table(lists.set_column(3, "score", pa.array(scores.astype(np.float32))), bundle / "lists.parquet")
     register(signed_again(bundle), "music", uri)
-    store = RegistryClient(uri)
-    problem = verify_version(store, store.get("music", 1)).problem
+    client = RegistryClient(uri)
+    problem = verify_version(client, client.get("music", 1)).problem
     assert problem is not None
     assert "lists.parquet holds another list for user 'u07'" in problem
 
@@ -65,8 +65,8 @@ def test_lists_that_the_local_channel_does_not_give_are_found(with_local: Path, 
     channel = load_file(bundle / "local.safetensors")
     save_file({**channel, "gates": channel["gates"] * 2}, bundle / "local.safetensors")
     register(signed_again(bundle), "music", uri)
-    store = RegistryClient(uri)
-    problem = verify_version(store, store.get("music", 1)).problem
+    client = RegistryClient(uri)
+    problem = verify_version(client, client.get("music", 1)).problem
     assert problem is not None
     assert "lists.parquet holds another list for user 'u00' than the model gives" in problem
 
@@ -75,18 +75,18 @@ def test_lists_that_the_local_channel_does_not_give_are_found(with_local: Path, 
 def test_a_refitted_version_is_sound(
     make_parts, tmp_path: Path, uri: str, similarity: tuple[float | None, float | None]
 ) -> None:
-    """It has the lists of its twin, which hide the twin's train songs alone."""
-    twin, refit = (make_parts(quality=1.0 + number, similarity=of) for number, of in enumerate(similarity))
-    assemble_bundle(tmp_path / "bundle", **twin, refit=refit["model"])
+    """It has the lists of the evaluated model, which hide that model's train songs alone."""
+    evaluated, refit = (make_parts(quality=1.0 + number, similarity=of) for number, of in enumerate(similarity))
+    assemble_bundle(tmp_path / "bundle", **evaluated, refit=refit["model"])
     register(tmp_path / "bundle", "music", uri)
-    store = RegistryClient(uri)
-    assert verify_version(store, store.get("music", 1)).problem is None
+    client = RegistryClient(uri)
+    assert verify_version(client, client.get("music", 1)).problem is None
 
 
-def test_a_refit_is_scored_by_its_twin_whose_lists_they_are(bundle: Path, uri: str) -> None:
+def test_a_refit_is_scored_by_the_evaluated_model_whose_lists_they_are(bundle: Path, uri: str) -> None:
     vectors = load_file(bundle / "embeddings.safetensors")
-    (bundle / "embeddings.safetensors").replace(bundle / "twin_embeddings.safetensors")
+    (bundle / "embeddings.safetensors").replace(bundle / "evaluated_embeddings.safetensors")
     save_file({name: -values for name, values in vectors.items()}, bundle / "embeddings.safetensors")
     register(signed_again(bundle), "music", uri)
-    store = RegistryClient(uri)
-    assert verify_version(store, store.get("music", 1)).problem is None
+    client = RegistryClient(uri)
+    assert verify_version(client, client.get("music", 1)).problem is None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.cache.result_store import MANIFEST, ResultStore, read_manifest
+from tasks.cache.result_store import MANIFEST, ResultStore, read_stage_manifest
 
 PARTS = {"config k": 10}
 
@@ -26,7 +26,7 @@ def test_a_published_result_is_found_with_the_digest_of_its_content(tmp_path: Pa
     assert ref is not None
     assert problem == ""
     assert ref.value == first
-    assert ref.sha256 == read_manifest(second)["sha256"]
+    assert ref.sha256 == read_stage_manifest(second)["sha256"]
 
 
 def test_what_was_never_stored_is_a_miss_without_a_problem(tmp_path: Path) -> None:

@@ -18,12 +18,12 @@ from data.graph import LISTENS, load_graph, save_graph
 from data.synthetic.log import SyntheticConfig, write_log
 from data.vocabulary import id_hash
 from evaluation.audit.auditor import IN_SAMPLE, WITHOUT_MASKS
-from tasks.cache.stage import Executor, executor
 from tasks.run_config import load_run_config
 from tasks.stages.audit import audit
 from tasks.stages.graph import build_graph
 from tasks.stages.ingest import find_log, ingest
 from tasks.stages.split import split
+from tests.tasks.plain_run import PlainRun
 
 TEST_FROM = date(2025, 2, 20)
 LEAKY = """
@@ -56,27 +56,20 @@ Spoil = Callable[[Path], None]
 
 
 @pytest.fixture
-def audited(
-    events: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compute: Executor
-) -> Callable[..., Mapping[str, Any]]:
+def audited(events: pa.Table, tmp_path: Path, own_home: Path) -> Callable[..., Mapping[str, Any]]:
     """Run the stages up to the audit, as plain calls, and give ``audit.json``; ``spoil`` changes the split's folder."""
-    monkeypatch.setenv("SONGGRAPH_HOME", str(tmp_path / "home"))
     pq.write_table(events, tmp_path / "log.parquet")
 
     def run_stages(spoil: Spoil | None = None, trainer: str = "advanced", **tables: Any) -> Mapping[str, Any]:
         model = {"architecture": "lightgcn", "embedding_dim": 8}
         overrides = {"model": model, "trainer": trainer, **tables}
-        run = load_run_config(None, overrides, events=str(tmp_path / "log.parquet"))
-        token = executor.set(compute)
-        try:
-            listens = ingest(run, find_log(run))
-            graph = build_graph(run, listens)
-            training_graph = split(run, graph, listens)
-            if spoil:
-                spoil(training_graph.value)
-            found = audit(run, training_graph, graph, listens)
-        finally:
-            executor.reset(token)
+        run = PlainRun(load_run_config(None, overrides, events=str(tmp_path / "log.parquet")))
+        listens = ingest(run, find_log(run))
+        graph = build_graph(run, listens)
+        training_graph = split(run, graph, listens)
+        if spoil:
+            spoil(training_graph.value)
+        found = audit(run, training_graph, graph, listens)
         return json.loads((found.value / "audit.json").read_text())
 
     return run_stages

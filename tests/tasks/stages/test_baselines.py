@@ -17,8 +17,9 @@ from evaluation.record import EvaluationRecord
 from tasks.cache.ref import Ref
 from tasks.run_config import load_run_config
 from tasks.stages.baselines import fit_baselines
+from tests.tasks.plain_run import PlainRun
 
-pytestmark = pytest.mark.usefixtures("computing")
+pytestmark = pytest.mark.usefixtures("own_home")
 
 
 @pytest.fixture
@@ -35,13 +36,13 @@ def fit(
     def run(everything: bool = False, **given: Any) -> dict[str, Ref]:
         (folders["model"] / "results.json").write_text(json.dumps({"trained_on_everything": everything}))
         refs = {name: Ref(str(path), name) for name, path in folders.items()}
-        return fit_baselines(load_run_config(None, {"training": {"eval_k": 5}}, given), **refs)
+        return fit_baselines(PlainRun(load_run_config(None, {"evaluation": {"k": 5}}, given)), **refs)
 
     return run
 
 
 def test_a_baseline_is_measured_as_the_model_is(fit: Callable[..., dict[str, Ref]], tmp_path: Path) -> None:
-    found = fit(baselines="all", evaluation={"more_ks": [3]})
+    found = fit(baselines="all", evaluation={"ks": [3]})
     graph = load_graph(tmp_path / "training_graph" / "training_graph.pt")
     assert tuple(found) == tuple(BASELINES)
     for name, ref in found.items():

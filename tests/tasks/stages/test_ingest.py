@@ -13,6 +13,7 @@ from data.errors import InputError
 from tasks.run_config import load_run_config
 from tasks.stages import ingest as ingesting
 from tasks.stages.ingest import Log, find_log
+from tests.tasks.plain_run import PlainRun
 
 HEADER = "user_id,track_id,artist_id\n"
 
@@ -29,7 +30,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def log_of(folder: Path) -> Callable[..., Log]:
     def find(*events: str, **ingest: Any) -> Log:
         paths = {key: str(folder / name) for key, name in ingest.items()}
-        return find_log(load_run_config(None, {"ingest": paths}, events=[str(folder / name) for name in events]))
+        named = [str(folder / name) for name in events]
+        return find_log(PlainRun(load_run_config(None, {"ingest": paths}, events=named)))
 
     return find
 

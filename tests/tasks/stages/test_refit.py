@@ -15,17 +15,19 @@ from torch_geometric.data import HeteroData
 from data.graph import load_graph, save_graph
 from tasks.cache.key import key_of
 from tasks.cache.ref import Ref
-from tasks.cache.stage import executor
-from tasks.run_config import RunConfig, load_run_config
+from tasks.cache.stage import Stage
+from tasks.run import Run, present
+from tasks.run_config import load_run_config
 from tasks.stages.refit import REFIT, refit
-from tasks.stages.train import train_model
+from tasks.stages.train import train_models
+from tests.tasks.plain_run import PlainRun
 from trainers.factory import create_trainer
 from trainers.loop.model_files import load_embeddings
 
 SMALL = {"architecture": "gat", "embedding_dim": 8, "heads": 2}
 
 
-pytestmark = pytest.mark.usefixtures("computing")
+pytestmark = pytest.mark.usefixtures("own_home")
 
 
 @pytest.fixture
@@ -42,18 +44,18 @@ def graphs(tmp_path: Path, tiny_graph: HeteroData, tiny_training_graph: HeteroDa
     return refs[0], refs[1]
 
 
-def config(**given: Any) -> RunConfig:
+def run_of(kind: type[Run] = PlainRun, **given: Any) -> Run:
     training = {"batch_size": 64, "num_eval_users": 20, "eval_k": 5, "device": "cpu"}
     tables = {"model": SMALL, "training": training, "refit": True, "num_epochs": 6}
-    return load_run_config(None, tables, given)
+    return kind(load_run_config(None, tables, given))
 
 
 @pytest.fixture
 def run_both(graphs: tuple[Ref, Ref]) -> Callable[..., tuple[Ref, Ref | None]]:
     """Train and refit: the two models."""
 
-    def run_stages(run: RunConfig) -> tuple[Ref, Ref | None]:
-        model = train_model(run, *graphs)
+    def run_stages(run: Run) -> tuple[Ref, Ref | None]:
+        (model,) = train_models(run, *graphs)
         return model, refit(run, model, graphs[1])
 
     return run_stages
@@ -63,15 +65,15 @@ def read(folder: Path, name: str) -> Any:
     return json.loads((folder / name).read_text(encoding="utf-8"))
 
 
-def test_the_refitted_model_repeats_its_twin_on_all_listens(
+def test_the_refitted_model_repeats_the_evaluated_one_on_all_listens(
     run_both: Callable[..., tuple[Ref, Ref]], graphs: tuple[Ref, Ref], tmp_path: Path
 ) -> None:
-    run = config()
+    run = run_of()
     model, refitted = run_both(run)
     chosen = read(model.value, "history.json")[: read(model.value, "results.json")["best_epoch"]]
     whole = load_graph(graphs[1].value / "graph.pt")
     counts = {f"num_{kind}s": whole[kind].num_nodes for kind in ("user", "song", "artist")}
-    trainer = create_trainer("advanced", {**SMALL, **counts}, run.training, tmp_path / "by-hand")
+    trainer = create_trainer("advanced", {**SMALL, **counts}, run.config.training, tmp_path / "by-hand")
     trainer.refit(whole, chosen)
     trainer.save_model(tmp_path / "by-hand" / "model")
     for name in ("model.safetensors", "embeddings.safetensors", "config.json", "history.json"):
@@ -82,7 +84,7 @@ def test_the_refitted_model_repeats_its_twin_on_all_listens(
 
 
 def test_no_metric_of_its_own_is_left(run_both: Callable[..., tuple[Ref, Ref]]) -> None:
-    model, refitted = run_both(config())
+    model, refitted = run_both(run_of())
     results = read(refitted.value, "results.json")
     assert results == {
         "best_epoch": None,
@@ -97,15 +99,15 @@ def test_no_metric_of_its_own_is_left(run_both: Callable[..., tuple[Ref, Ref]]) 
 
 
 def test_what_was_refitted_is_not_refitted_again(run_both: Callable[..., tuple[Ref, Ref]]) -> None:
-    first, again = run_both(config())[1], run_both(config())[1]
+    first, again = run_both(run_of())[1], run_both(run_of())[1]
     assert (first.cached, again.cached, again.sha256) == (False, True, first.sha256)
 
 
 def test_more_listens_are_refitted_anew(
     graphs: tuple[Ref, Ref], make_graph: Callable[..., HeteroData], tmp_path: Path
 ) -> None:
-    run = config()
-    model = train_model(run, *graphs)
+    run = run_of()
+    (model,) = train_models(run, *graphs)
     first = refit(run, model, graphs[1])
     (tmp_path / "more").mkdir()
     save_graph(make_graph(num_rows=900), tmp_path / "more" / "graph.pt")
@@ -117,27 +119,28 @@ def test_more_listens_are_refitted_anew(
 
 
 def test_the_key_follows_the_training_but_not_the_limit_of_epochs() -> None:
-    def key(run: RunConfig) -> str:
-        keys: list[str] = []
-        token = executor.set(lambda stage, run, config, parts, inputs: keys.append(key_of(parts)) or inputs["model"])
-        refit(run, Ref(str(twin), "a"), Ref("graph", "b"))
-        executor.reset(token)
-        return keys[0]
+    class OnlyKeys(Run):
+        def execute(self, stage: Stage, settings: Any, code: Any = (), **inputs: Any) -> Ref:
+            return Ref(key_of(stage.parts(settings, present(inputs), code)), "")
 
-    twin = REFIT.store.root / "twin"
-    twin.mkdir(parents=True)
-    (twin / "results.json").write_text('{"trained_on_everything": false}')
-    assert key(config()) == key(config(num_epochs=9))
-    assert key(config()) != key(config(training={"lr": 0.5}))
+    def key(run: Run) -> str | None:
+        found = refit(run, Ref(str(evaluated), "a"), Ref("graph", "b"))
+        return found and found.path
+
+    evaluated = REFIT.store.root / "evaluated"
+    evaluated.mkdir(parents=True)
+    (evaluated / "results.json").write_text('{"trained_on_everything": false}')
+    assert key(run_of(OnlyKeys)) == key(run_of(OnlyKeys, num_epochs=9))
+    assert key(run_of(OnlyKeys)) != key(run_of(OnlyKeys, training={"lr": 0.5}))
 
 
 def test_no_refit_is_made_unless_it_is_asked_for(run_both: Callable[..., tuple[Ref, Ref | None]]) -> None:
-    assert run_both(config(refit=False))[1] is None
+    assert run_both(run_of(refit=False))[1] is None
 
 
 def test_a_model_of_all_listens_is_kept_as_it_is(
     run_both: Callable[..., tuple[Ref, Ref | None]], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level("INFO"):
-        assert run_both(config(trainer="simple"))[1] is None
+        assert run_both(run_of(trainer="simple"))[1] is None
     assert "There is nothing to refit: the simple trainer has trained on all listens already." in caplog.messages

@@ -14,29 +14,18 @@ import pytest
 
 import tasks.stages.report
 from data.synthetic.log import SyntheticConfig, write_log
-from tasks.cache.key import key_of
 from tasks.cache.ref import Ref
-from tasks.cache.stage import Stage, executor
-from tasks.run_config import RunConfig, load_run_config
+from tasks.run import Run
+from tasks.run_config import load_run_config
 from tasks.stages.evaluate import evaluate
 from tasks.stages.graph import build_graph
 from tasks.stages.ingest import find_log, ingest
 from tasks.stages.report import publish_report, write_report
 from tasks.stages.split import split
-from tasks.stages.train import train_model
+from tasks.stages.train import train_models
+from tests.tasks.plain_run import PlainRun
 
 CHECKOUT = Path(__file__).resolve().parents[3]
-
-
-def compute(stage: Stage, run: RunConfig, config: Any, parts: Any, inputs: Any) -> Ref:
-    """A stage as a plain call."""
-    key = key_of(parts)
-    if found := stage.look_up(parts)[0]:
-        return found.told(cached=True, why="")
-    with stage.store.scratch(stage.name, key) as scratch:
-        counts = stage.work(scratch, config, **{name: ref.value for name, ref in inputs.items()})
-        manifest = {"key_parts": parts, "counts": counts, "config": config, "seconds": 1.5, "peak_mib": 123.4}
-        return stage.store.publish(scratch, stage.name, key, run.name, manifest)
 
 
 @pytest.fixture(scope="module")
@@ -45,25 +34,23 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SONGGRAPH_HOME", str(home))
-        token = executor.set(compute)
         yield home
-        executor.reset(token)
 
 
 @pytest.fixture(scope="module")
-def run(home: Path) -> RunConfig:
+def run(home: Path) -> Run:
     log = write_log(SyntheticConfig(preset="tiny"), home / "log")[0]
     tables = {"model": {"architecture": "lightgcn", "embedding_dim": 8}}
-    return load_run_config(None, tables, {"num_epochs": 1, "name": "songs"}, events=str(log))
+    return PlainRun(load_run_config(None, tables, {"num_epochs": 1, "name": "songs"}, events=str(log)))
 
 
 @pytest.fixture(scope="module")
-def refs(home: Path, run: RunConfig) -> Mapping[str, Any]:
+def refs(home: Path, run: Run) -> Mapping[str, Any]:
     """What the stages before the report leave, with a version that was registered."""
     listens = ingest(run, find_log(run))
     graph = build_graph(run, listens)
     training_graph = split(run, graph, listens)
-    model = train_model(run, training_graph, graph)
+    (model,) = train_models(run, training_graph, graph)
     evaluation = evaluate(run, model, training_graph, graph, {})
     folder = home / "registration"
     folder.mkdir()
@@ -86,7 +73,7 @@ def attached(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, str]]:
 
 
 def test_the_report_is_written_logged_to_its_version_and_then_cached(
-    run: RunConfig, refs: Mapping[str, Any], attached: list[tuple[str, int, str]]
+    run: Run, refs: Mapping[str, Any], attached: list[tuple[str, int, str]]
 ) -> None:
     written = write_report(run, **refs)
     html = (written.value / "report.html").read_text(encoding="utf-8")
@@ -99,30 +86,28 @@ def test_the_report_is_written_logged_to_its_version_and_then_cached(
 
 
 def test_a_changed_template_is_another_report(
-    run: RunConfig, refs: Mapping[str, Any], attached: list[Any], monkeypatch: pytest.MonkeyPatch
+    run: Run, refs: Mapping[str, Any], attached: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = write_report(run, **refs)
     monkeypatch.setattr(tasks.stages.report, "_page_digest", lambda: "another")
     assert write_report(run, **refs).path != before.path
 
 
-def test_a_run_that_registered_nothing_logs_nothing(
-    run: RunConfig, refs: Mapping[str, Any], attached: list[Any]
-) -> None:
+def test_a_run_that_registered_nothing_logs_nothing(run: Run, refs: Mapping[str, Any], attached: list[Any]) -> None:
     written = write_report(run, **{**refs, "registration": None})
     assert (written.value / "report.html").is_file()
     assert attached == []
 
 
 def test_the_report_is_published_under_the_runs_name_and_linked(
-    run: RunConfig, refs: Mapping[str, Any], attached: list[Any], home: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, refs: Mapping[str, Any], attached: list[Any], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     links: list[dict[str, str]] = []
     monkeypatch.setattr(tasks.stages.report, "create_link_artifact", lambda **link: links.append(link))
     written = write_report(run, **refs)
     for _ in range(2):
-        latest = publish_report(run, written)
-    assert latest == home / "artifacts" / "reports" / "songs.html"
+        publish_report(run.config, written)
+    latest = home / "artifacts" / "reports" / "songs.html"
     assert latest.read_bytes() == (written.value / "report.html").read_bytes()
     assert [path.name for path in latest.parent.iterdir()] == ["songs.html"]
     assert [(link["key"], link["link"]) for link in links] == [("report", latest.as_uri())] * 2
@@ -133,13 +118,17 @@ import json, sys
 from tasks.run_config import load_run_config
 from tasks.cache.ref import Ref
 from tasks.stages.report import write_report
-from tasks.cache.stage import executor
+from tasks.run import present, Run
 
 given = json.loads(sys.argv[1])
 refs = {name: Ref(**ref) for name, ref in given["refs"].items()}
 refs["baselines"] = {"popularity": refs["evaluation"]}
-executor.set(lambda stage, run, config, parts, inputs: stage.look_up(parts)[0])
-run = load_run_config(None, given["tables"], {"num_epochs": 1, "name": "songs"}, events=given["events"])
+
+class LookUp(Run):
+    def execute(self, stage, settings, code=(), **inputs):
+        return stage.look_up(stage.parts(settings, present(inputs), code))[0]
+
+run = LookUp(load_run_config(None, given["tables"], {"num_epochs": 1, "name": "songs"}, events=given["events"]))
 found = write_report(run, **refs)
 heavy = {"torch", "torch_geometric", "mlflow", "matplotlib", "jinja2"} & set(sys.modules)
 print(json.dumps({"path": found and found.path, "heavy": sorted(heavy)}))
@@ -147,11 +136,11 @@ print(json.dumps({"path": found and found.path, "heavy": sorted(heavy)}))
 
 
 def test_a_cached_report_imports_nothing_heavy(
-    run: RunConfig, refs: Mapping[str, Any], attached: list[Any], home: Path
+    run: Run, refs: Mapping[str, Any], attached: list[Any], home: Path
 ) -> None:
     written = write_report(run, **refs)
     plain = {name: {"path": ref.path, "sha256": ref.sha256} for name, ref in refs.items() if name != "baselines"}
-    given = {"refs": plain, "tables": {"model": run.model}, "events": run.ingest["events"]}
+    given = {"refs": plain, "tables": {"model": run.config.model}, "events": run.config.ingest.events}
     environment = {**os.environ, "SONGGRAPH_HOME": str(home)}
     command = [sys.executable, "-c", LOOK_UP, json.dumps(given)]
     ended = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=120)

@@ -13,13 +13,14 @@ from data.errors import InputError
 from evaluation.baselines.popular import popularity
 from evaluation.evaluation import evaluate
 from evaluation.record import write_per_user
-from evaluation.statistics.seed_comparison import SeedsRecord
+from evaluation.seed_comparison import SeedComparison
 from tasks.cache.ref import Ref
 from tasks.run_config import load_run_config
 from tasks.stages.seeds import DEFAULT_SEED, compare_seeds, runs_by_seed
+from tests.tasks.plain_run import PlainRun
 from trainers.config import TrainingConfig
 
-pytestmark = pytest.mark.usefixtures("computing")
+pytestmark = pytest.mark.usefixtures("own_home")
 
 
 def evaluation_of(seed: int, graph: HeteroData, folder: Path) -> Ref:
@@ -44,45 +45,48 @@ def evaluations(tiny_training_graph: HeteroData, tmp_path: Path) -> list[Ref]:
 
 def test_only_the_seed_of_the_training_differs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEEDS_TEST_NAME", "named")
-    run = load_run_config(None, {"seeds": 3, "name": "${SEEDS_TEST_NAME}", "training": {"seed": 7, "lr": 0.1}})
-    first, *others = runs_by_seed(run)
-    assert first is run
+    run = PlainRun(
+        load_run_config(None, {"seeds": 3, "name": "${SEEDS_TEST_NAME}", "training": {"seed": 7, "lr": 0.1}})
+    )
+    first, *others = [one.config for one in runs_by_seed(run)]
+    assert first is run.config
     assert [other.training for other in others] == [{"seed": 8, "lr": 0.1}, {"seed": 9, "lr": 0.1}]
-    assert [{**other.model_dump(), "training": run.training} for other in others] == [run.model_dump()] * 2
-    assert others[0]._variables == run._variables == ("SEEDS_TEST_NAME",)
-    assert run.training == {"seed": 7, "lr": 0.1}
+    assert [{**other.model_dump(), "training": first.training} for other in others] == [first.model_dump()] * 2
+    assert others[0]._variables == first._variables == ("SEEDS_TEST_NAME",)
+    assert first.training == {"seed": 7, "lr": 0.1}
 
 
 def test_each_seed_is_remembered_apart_from_the_others() -> None:
-    names = [run.remembered_as for run in runs_by_seed(load_run_config(None, {"seeds": 3, "name": "songs"}))]
+    runs = runs_by_seed(PlainRun(load_run_config(None, {"seeds": 3, "name": "songs"})))
+    names = [run.config.remembered_as for run in runs]
     assert names == ["songs", "songs+seed-1", "songs+seed-2"]
 
 
 def test_seeds_count_up_from_the_default() -> None:
-    first, second = runs_by_seed(load_run_config(None, {"seeds": 2}))
-    assert (first.training, second.training) == ({}, {"seed": 1})
+    first, second = runs_by_seed(PlainRun(load_run_config(None, {"seeds": 2})))
+    assert (first.config.training, second.config.training) == ({}, {"seed": 1})
     assert TrainingConfig().seed == DEFAULT_SEED
 
 
 def test_one_seed_is_the_run_itself_with_nothing_to_compare(evaluations: list[Ref]) -> None:
-    run = load_run_config(None, {})
+    run = PlainRun(load_run_config(None, {}))
     assert runs_by_seed(run) == [run]
     assert compare_seeds(run, evaluations[:1]) is None
 
 
 @pytest.mark.parametrize("seed", ["seven", 1.5, True])
 def test_seeds_that_cannot_be_counted_are_explained(seed: object) -> None:
-    run = load_run_config(None, {"seeds": 2, "training": {"seed": seed}})
+    run = PlainRun(load_run_config(None, {"seeds": 2, "training": {"seed": seed}}))
     with pytest.raises(InputError) as error:
         runs_by_seed(run)
     assert str(error.value) == f"training.seed is {seed!r}; give a whole number, from which --seeds counts up."
 
 
 def test_the_stage_says_what_the_seeds_came_to(evaluations: list[Ref]) -> None:
-    run = load_run_config(None, {"seeds": 3, "training": {"seed": 4, "eval_k": 5}})
+    run = PlainRun(load_run_config(None, {"seeds": 3, "training": {"seed": 4, "eval_k": 5}}))
     ref = compare_seeds(run, evaluations)
     assert ref is not None
-    record = SeedsRecord.read(ref.value / "seeds.json")
+    record = SeedComparison.read(ref.value / "seeds.json")
     assert (record.seeds, record.metric) == ((4, 5, 6), "recall@5")
     watched = record.metrics["recall@5"]
     assert watched.low < watched.mean < watched.high
@@ -92,7 +96,7 @@ def test_the_stage_says_what_the_seeds_came_to(evaluations: list[Ref]) -> None:
 
 
 def test_the_comparison_is_cached_by_its_evaluations(evaluations: list[Ref]) -> None:
-    run = load_run_config(None, {"seeds": 3, "training": {"eval_k": 5}})
+    run = PlainRun(load_run_config(None, {"seeds": 3, "training": {"eval_k": 5}}))
     first, again, other = (compare_seeds(run, given) for given in (evaluations, evaluations, evaluations[::-1]))
     assert first is not None
     assert again is not None

@@ -15,13 +15,13 @@ import pytest
 
 from data.synthetic.log import SyntheticConfig, write_log
 from data.vocabulary import id_hash
-from tasks.cache.stage import Executor, executor
 from tasks.run_config import load_run_config
 from tasks.stages.evaluate import evaluate
 from tasks.stages.graph import build_graph
 from tasks.stages.ingest import find_log, ingest
 from tasks.stages.split import split
-from tasks.stages.train import train_model
+from tasks.stages.train import train_models
+from tests.tasks.plain_run import PlainRun
 
 SMALL = {"architecture": "gat", "embedding_dim": 8, "heads": 2}
 TEST_FROM = date(2025, 2, 20)
@@ -34,25 +34,19 @@ def events(tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
 
 
 @pytest.fixture
-def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compute: Executor) -> Callable[..., Mapping[str, Path]]:
+def outputs(tmp_path: Path, own_home: Path) -> Callable[..., Mapping[str, Path]]:
     """Run the stages up to the evaluation, as plain calls, on a log, and give the folder of each."""
-    monkeypatch.setenv("SONGGRAPH_HOME", str(tmp_path / "home"))
 
     def run_stages(log: pa.Table, name: str = "log", **tables: Any) -> Mapping[str, Path]:
         pq.write_table(log, tmp_path / f"{name}.parquet")
         overrides = {"model": SMALL, **tables}
-        run = load_run_config(
-            None, overrides, {"num_epochs": 2, "name": name}, events=str(tmp_path / f"{name}.parquet")
-        )
-        token = executor.set(compute)
-        try:
-            listens = ingest(run, find_log(run))
-            graph = build_graph(run, listens)
-            training_graph = split(run, graph, listens)
-            model = train_model(run, training_graph, graph)
-            scored = evaluate(run, model, training_graph, graph, {})
-        finally:
-            executor.reset(token)
+        given = {"num_epochs": 2, "name": name}
+        run = PlainRun(load_run_config(None, overrides, given, events=str(tmp_path / f"{name}.parquet")))
+        listens = ingest(run, find_log(run))
+        graph = build_graph(run, listens)
+        training_graph = split(run, graph, listens)
+        (model,) = train_models(run, training_graph, graph)
+        scored = evaluate(run, model, training_graph, graph, {})
         return {"train": model.value, "evaluate": scored.value}
 
     return run_stages

@@ -18,7 +18,6 @@ from trainers.adversarial.fake_users import FEWEST_LISTENERS, NOBODY, _Audiences
 from trainers.adversarial.perturbation import AdversarialObjective, gradient, moved, with_unit_rows
 from trainers.factory import create_trainer
 from trainers.objective import PairObjective, Step
-from trainers.refit import chosen_history
 from trainers.sampling import train_pairs
 
 USERS, SONGS, FAKES, PUSHED = 300, 150, 20, 149
@@ -268,13 +267,13 @@ def test_nothing_of_distrusted_users_is_learned_or_read(train_on, poisoned):
     assert set(trainer.distrust.users.tolist()) <= set(range(USERS, USERS + FAKES))
     assert len(trainer.distrust.users) > FAKES / 2
     distrusted = trainer.distrust.users
-    assert not torch.isin(distrusted, train_pairs(trainer.seen)[0]).any()
-    own = trainer.local_scores(trainer._graph).listens
+    assert not torch.isin(distrusted, train_pairs(trainer.message_graph)[0]).any()
+    own = trainer.local_scores(trainer.eval_graph).listens
     assert (own.degree[distrusted.numpy()] == 0).all()
 
 
 def test_metrics_are_of_the_same_listens(train_on, poisoned):
-    graphs = {name: train_on(poisoned, name)[0]._graph for name in ("adversarial", "advanced")}
+    graphs = {name: train_on(poisoned, name)[0].eval_graph for name in ("adversarial", "advanced")}
     assert graph_digest(graphs["adversarial"]) == graph_digest(graphs["advanced"])
     for part in ("val", "test"):
         ours, theirs = (part_edges(graph, part) for graph in graphs.values())
@@ -303,9 +302,9 @@ def test_a_refit_distrusts_too(train_on, poisoned, training_config, tmp_path):
     trainer, results = train_on(poisoned, max_distrusted=0.1)
     config = {**training_config, "batch_size": 512, "max_distrusted": 0.1}
     refit = type(trainer)(trainer.model.config.model_dump(), config, tmp_path / "refit")
-    refit.refit(poisoned, chosen_history(type(trainer), results["history"], results))
+    refit.refit(poisoned, trainer.chosen_history(results["history"], results))
     assert set(refit.distrust.users.tolist()) == set(range(USERS, USERS + FAKES))
-    assert not (train_pairs(refit.seen)[0] >= USERS).any()
+    assert not (train_pairs(refit.message_graph)[0] >= USERS).any()
 
 
 @pytest.mark.parametrize(

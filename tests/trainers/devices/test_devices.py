@@ -16,8 +16,9 @@ from models.item_paths.listened_songs import listened_songs
 from models.item_paths.local_channel import LocalChannel
 from tests.trainers.devices.pretend_gpu import PretendedTensor, pretended_gpu
 from trainers.base import BaseTrainer
-from trainers.factory import TRAINERS, create_trainer
+from trainers.factory import create_trainer
 from trainers.loop.model_files import load_score
+from trainers.names import TRAINERS
 
 OURS = sorted(set(TRAINERS) - {"federated"})  # its clients train on the CPU, wherever they are
 CASES = [
@@ -89,12 +90,12 @@ def test_a_gpu_resumes_with_the_same_weights(case, make, tiny_graph, gpu):
     whole = make("simple", "cuda", case, resume=False)
     whole.train(tiny_graph, 3)
     cut = make("simple", "cuda", case, resume=False)
-    cut.listener = die
+    cut.epoch_callback = die
     with pytest.raises(KeyboardInterrupt):
         cut.train(tiny_graph, 3)
     resumed = make("simple", "cuda", case)
     heard = []
-    resumed.listener = lambda records: heard.append(len(records))
+    resumed.epoch_callback = lambda records: heard.append(len(records))
     resumed.train(tiny_graph, 3)
     assert heard == [2, 3]
     ours, theirs = whole.model.state_dict(), resumed.model.state_dict()

@@ -115,7 +115,7 @@ def test_a_model_of_another_trainer_is_refused(make_trainer, tiny_graph, tmp_pat
 def test_the_local_channel_reads_the_known_songs_only(trained):
     """A new user with the songs of a user of the graph gets that user's local scores."""
     users = trained.new_users()
-    row = trained.local_scores(trained._graph).listens.rows(np.array([2]))
+    row = trained.local_scores(trained.eval_graph).listens.rows(np.array([2]))
     known = users.known([torch.from_numpy(row.node).long()])
     vector = users.vectors(known)
     own = VectorScores(vector.repeat(40, 1), users.songs, users.local)(torch.tensor([2]))

@@ -131,7 +131,7 @@ def test_artists_are_compared_with_those_that_the_user_does_not_listen_to(tiny_t
 
 def other_labels(graph, trainer, parts):
     """The graph with other labels and weights on some of the kept pairs."""
-    kept = trainer.objective.kept(trainer.seen)
+    kept = trainer.objective.calibration_split(trainer.message_graph)
     chosen = {pair for part in parts for pair in map(tuple, getattr(kept, part).T.tolist())}
     changed, store = graph.clone(), graph[LISTENS]
     where = torch.tensor([pair in chosen for pair in map(tuple, store.edge_index.T.tolist())])
@@ -139,6 +139,23 @@ def other_labels(graph, trainer, parts):
     for name in ("completion", "skips", "plays", "weight"):
         changed[LISTENS][name] = torch.where(where, store[name].flip(0), store[name])
     return changed
+
+
+@pytest.mark.parametrize("loss", ["softmax", "bpr"])
+def test_a_batch_of_kept_pairs_alone_changes_no_vector(make, model_config, tiny_training_graph, loss):
+    """Without a local channel nothing learns from them; the last batch of an epoch may hold no other pair."""
+    model_config.update(architecture="mf")
+    del model_config["heads"]
+    trainer = make(loss=loss, calibration_ratio=0.2, tasks=["relisten"])
+    trainer.train(tiny_training_graph, 1)
+    before = trainer.model.table.detach().clone()
+    kept, trainer.optimizer = trainer.objective.calibration_split(trainer.message_graph).correct, sgd(trainer.model)
+    assert trainer.train_on_pairs(trainer.message_graph, kept[:, :3]) == {"loss": 0.0}
+    assert torch.equal(trainer.model.table, before)
+
+
+def sgd(model):
+    return torch.optim.SGD(model.parameters(), lr=1.0)
 
 
 @pytest.mark.parametrize("model", [{}, {"local": False}, {"architecture": "lightgcn"}], ids=str)

@@ -155,14 +155,18 @@ def test_a_model_that_was_trained_on_everything_is_refused(fact, bundle, make_tr
         trainer.train(tiny_training_graph, 1)
 
 
-def test_of_a_refitted_model_the_twin_is_started_from(bundle, make_trainer, tiny_training_graph, tmp_path) -> None:
+@pytest.mark.parametrize("file", ["evaluated_model.safetensors", "twin_model.safetensors"])
+def test_a_training_starts_from_the_evaluated_model_of_a_refitted_one(
+    bundle, make_trainer, tiny_training_graph, tmp_path, file: str
+) -> None:
+    """Also under the name that earlier releases gave its file."""
     folder = bundle(refit=True)
-    twin = {name: value + 1 for name, value in load_file(folder / "model.safetensors").items()}
-    save_file(twin, folder / "twin_model.safetensors")
+    evaluated = {name: value + 1 for name, value in load_file(folder / "model.safetensors").items()}
+    save_file(evaluated, folder / file)
     trainer = make_trainer("advanced", tmp_path / "out", warm_start=str(folder))
     trainer.train(tiny_training_graph, 1)
     assert trainer.earlier is not None
-    assert all(torch.equal(trainer.earlier.weights[name], value) for name, value in twin.items())
+    assert all(torch.equal(trainer.earlier.weights[name], value) for name, value in evaluated.items())
 
 
 def test_simple_which_holds_nothing_out_may_start_from_any(bundle, make_trainer, tiny_graph, tmp_path) -> None:
