@@ -1,4 +1,4 @@
-"""The exception whose message users read."""
+"""The exception for errors that users can correct."""
 
 
 class InputError(ValueError):

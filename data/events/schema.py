@@ -1,7 +1,7 @@
 """The canonical schema of a log, and how columns of any source are converted to it.
 
 Each conversion is a set of DuckDB expressions, for the value and for its problems, so that a log of any size is checked
-without a Python loop. A column whose type cannot be converted is an error of the whole file.
+without a Python loop. A column of a type that cannot be converted is an error of the whole file.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ def _fresh_songs(
 
 
 def _heard_before(rng: np.random.Generator, user: Ints, again: npt.NDArray[np.bool_]) -> Ints:
-    """Return, for each event (N,), the event whose song it plays.
+    """Return, for each event (N,), the event from which it takes its song.
 
     That is the event itself or, if ``again``, an earlier and mostly recent event of the user. Copying earlier choices
     gives play counts a power law (Simon, "On a Class of Skew Distribution Functions", Biometrika 1955). Chains of

@@ -1,4 +1,4 @@
-"""The world of the synthetic log: a catalogue of songs and artists, and users whose tastes drift."""
+"""The world of the synthetic log: a catalogue of songs and artists, and users with drifting tastes."""
 
 from __future__ import annotations
 

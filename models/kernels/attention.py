@@ -434,7 +434,7 @@ def _is_last_of_slot(row: Array, relation: Array, edge: int) -> bool:
 def _add_slot_gradients(
     total: Array, row: int, r: int, x: Array, vectors: Array, grad_x: Array, grad_vectors: Array
 ) -> None:
-    """Add the gradients of ``vectors[r] . x[row]``, whose own gradient is ``total`` (H,), and reset ``total``."""
+    """Add the gradients of x and vectors, given that ``total`` (H,) is that of ``vectors[r] . x[row]``; reset it."""
     for h in range(len(total)):
         for c in range(x.shape[2]):
             grad_x[row, h, c] += total[h] * vectors[r, h, c]

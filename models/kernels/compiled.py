@@ -1,6 +1,6 @@
 """How Numba compiles loops, and how they run on several threads.
 
-A loop is compiled when it is first called. The machine code is kept on disk: in ``NUMBA_CACHE_DIR``, else beside this
+A loop is compiled when it is first called. The machine code is kept on disk: in ``NUMBA_CACHE_DIR``, else next to this
 module, else in the user's cache folder. If no folder can be written, each process compiles again.
 
 Threads are plain Python threads around kernels that release the GIL. Numba's own threading layers are not used, because
@@ -27,7 +27,7 @@ Array = npt.NDArray[Any]
 
 HERE = Path(__file__).parent
 SHARED_FILES = ("compiled.py", "fast_math.py")
-"""Files whose code is compiled into kernels of other files."""
+"""Files with code that is compiled into kernels of other files."""
 
 CONFIG: Any = numba.config
 

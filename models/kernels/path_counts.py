@@ -128,7 +128,7 @@ def listened_sums(
     first: int, last: int, parts: Array, listened_start: Array, listened: Array,
     edge_start: Array, candidate: Array, weight: Array, out: Array,
 ) -> None:  # fmt: skip
-    """``out[user, c, h]``: the sum of the weights of the edges from the user's songs to candidate c."""
+    """Write ``out[user, c, h]``: the sum of the weights of the edges from the user's songs to candidate c."""
     for user in range(parts[first], parts[last]):
         out[user] = 0.0
         for n in range(listened_start[user], listened_start[user + 1]):
@@ -143,7 +143,7 @@ def listened_sums_backward(
     first: int, last: int, parts: Array, listener_start: Array, listener: Array,
     edge_start: Array, candidate: Array, grad: Array, out: Array,
 ) -> None:  # fmt: skip
-    """``out[edge, h]``: the gradient of the edge's weight, the sum of ``grad`` over the listeners of its song."""
+    """Write ``out[edge, h]``: the gradient of the edge's weight, the sum of ``grad`` over the listeners of its song."""
     for j in range(parts[first], parts[last]):
         for edge in range(edge_start[j], edge_start[j + 1]):
             out[edge] = 0.0
