@@ -45,6 +45,8 @@ def find_files(config: LogPaths) -> list[Path]:
 
 def event_files(config: LogPaths, track_artists: Sequence[Path]) -> list[Path]:
     """Return the files of events: sorted, each once, without the files of the track_artists table."""
+    if not config.events:
+        raise InputError("events is empty; name the files of the log.")
     found = _expand(config.events, "events")
     of_tracks = {path.resolve() for path in track_artists}
     events = [path for path in found if path.resolve() not in of_tracks]

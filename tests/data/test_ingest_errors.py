@@ -19,6 +19,7 @@ from data.errors import InputError
 from data.events.database import database, run_interruptibly, write_parquet
 from data.events.ingest import ingest
 from data.events.ingest_config import IngestConfig
+from data.events.log_files import find_files
 
 HEADER = "user_id,track_id,played_at,ms_played,duration_ms,plays,skipped,split"
 GOOD = "u1,t1,2026-01-01,1,1,1,true,train"
@@ -233,11 +234,15 @@ def test_a_renamed_column_that_no_file_has(tmp_path: Path):
         run(tmp_path, "user_id,track_id,ms_play\nu,t,1\n", columns={"ms_played": "msPlayed"})
 
 
+def test_a_log_without_a_name_cannot_be_found() -> None:
+    with pytest.raises(InputError, match="events is empty; name the files of the log"):
+        find_files(IngestConfig())
+
+
 @pytest.mark.parametrize(
     ("config", "sentence"),
     [
         ({"event": "x"}, r"ingest has the unknown key 'event'. Did you mean 'events'"),
-        ({"events": []}, "ingest.events is"),
         ({"events": "x", "columns": {"track": "y"}}, "no canonical column: 'track'"),
         ({"events": "x", "since": "soon"}, "ingest.since is 'soon'"),
         ({"events": "x", "memory_limit": "a lot"}, "ingest.memory_limit is 'a lot'"),

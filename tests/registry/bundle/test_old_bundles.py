@@ -21,7 +21,7 @@ from registry.gate.gate_config import GateConfig
 from registry.recommender import Recommender
 from registry.register import register
 from registry.verification import verify_version
-from tasks.stages.warm_start import START
+from tasks.stages.warm_start import WARM_START
 from trainers.warm_start.transfer import EarlierModel
 
 OLD_NAMES = {
@@ -83,6 +83,6 @@ def test_a_training_starts_from_its_evaluated_model(old_bundle: Path, tmp_path: 
     assert not saw_everything(old_bundle)
     stage = tmp_path / "start"
     stage.mkdir()
-    START.work(stage, {"folder": str(old_bundle)}, training_graph=tmp_path)
+    WARM_START.work(stage, {"folder": str(old_bundle)}, training_graph=tmp_path)
     assert EarlierModel.read(stage / "bundle").weights["weight"].tolist() == [0, 0]
     assert load_file(old_bundle / "model.safetensors")["weight"].tolist() == [1, 1]
