@@ -36,7 +36,7 @@ from trainers.loop.random_streams import global_state, own_global_stream, restor
 from trainers.loop.tensorboard import TensorBoard
 from trainers.loop.training_results import EpochCallback, EpochRecord, TrainingResults
 from trainers.names import trainer_name
-from trainers.objective import PairObjective, check_fan_out
+from trainers.objective import PairObjective, check_num_neighbors
 from trainers.refit import ReplayedEpochs, with_all_for_training
 from trainers.sampling import batches, num_batches
 from trainers.warm_start.transfer import EarlierModel, check_unseen, start_from
@@ -372,7 +372,7 @@ class BaseTrainer(ABC):
         if num_epochs < 1:
             raise InputError(f"num_epochs is {num_epochs}; give at least 1.")
         self.model.check_graph(graph)
-        check_fan_out(self.config.fan_out, self.model)
+        check_num_neighbors(self.config.num_neighbors, self.model)
         check_k(self.config.eval_k, int(graph["song"].num_nodes))
 
     def _start(self, graph: HeteroData, checkpoint: CheckpointFile, num_epochs: int) -> None:

@@ -114,7 +114,7 @@ def test_defaults_are_the_guides():
         "num_negatives": 1024,
         "l2": 1e-5,
         "calibration_ratio": 0.05,
-        "fan_out": None,
+        "num_neighbors": None,
         "monitor": None,
         "patience": 5,
         "val_ratio": 0.15,

@@ -48,8 +48,8 @@ def known_songs(listens: Neighbors, users: Tensor, most_known: int, generator: G
     return _known(shuffled, torch.minimum(drawn, counts))
 
 
-def fold_of_users(degree: Tensor, users: Tensor, share: float, generator: Generator) -> Tensor:
-    """Some of the users (B,) at random, ascending, whose train songs are at most a share of all; at least one user.
+def user_subset(degree: Tensor, users: Tensor, share: float, generator: Generator) -> Tensor:
+    """Draw some of the users (B,), ascending, who have at most a share of all train songs; at least one user.
 
     Args:
         degree: (U,) number of train songs of each user of the graph.

@@ -23,7 +23,7 @@ from trainers.advanced import AdvancedConfig, AdvancedTrainer
 from trainers.config import TrainingConfig
 from trainers.loop.random_streams import stream
 from trainers.losses import Candidates, sampled_softmax
-from trainers.meta.episodes import Episode, fold_of_users, known_songs
+from trainers.meta.episodes import Episode, known_songs, user_subset
 from trainers.objective import MOST_LEFT_OUT
 from trainers.sampling import known_columns, sample_songs, train_pairs
 from trainers.warm_start.transfer import EarlierModel
@@ -106,13 +106,13 @@ class MetaTrainer(AdvancedTrainer):
         able = (degree >= 2).nonzero().squeeze(1)
         if not len(able):
             return {}
-        fold = fold_of_users(degree, able, MOST_LEFT_OUT, generator)
-        songs = self._songs_without(graph, fold)
-        losses = [self._episode_step(graph, fold, songs, generator) for _ in range(self.config.episode_steps)]
+        users = user_subset(degree, able, MOST_LEFT_OUT, generator)
+        songs = self._songs_without(graph, users)
+        losses = [self._episode_step(graph, users, songs, generator) for _ in range(self.config.episode_steps)]
         return {"few_shot_loss": sum(losses) / len(losses)}
 
-    def _episode_step(self, graph: HeteroData, fold: Tensor, songs: Tensor, generator: torch.Generator) -> float:
-        chosen = fold[torch.randperm(len(fold), generator=generator)[: self.config.episode_users]]
+    def _episode_step(self, graph: HeteroData, users: Tensor, songs: Tensor, generator: torch.Generator) -> float:
+        chosen = users[torch.randperm(len(users), generator=generator)[: self.config.episode_users]]
         episode = Episode.draw(self._train_songs(graph), chosen, self.config.max_known_songs, generator)
         competing = sample_songs(len(songs), self.config.num_negatives, generator)
         return self.step(self._episode_loss(graph, episode, songs, competing))
@@ -180,7 +180,7 @@ class MetaTrainer(AdvancedTrainer):
         if not len(able):
             return able
         return sample_users(
-            fold_of_users(degree, able, MOST_LEFT_OUT, generator), self.config.num_eval_users, self.config.seed
+            user_subset(degree, able, MOST_LEFT_OUT, generator), self.config.num_eval_users, self.config.seed
         )
 
     # Use
