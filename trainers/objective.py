@@ -35,13 +35,13 @@ class Step(NamedTuple):
 
     @property
     def users(self) -> Tensor:
-        """Users whose vectors are read, in any order and perhaps twice."""
+        """Users whose vectors the step reads, in any order and possibly twice."""
         others = () if self.calibration is None else (self.calibration.users,)
         return _joined(self.pairs[0], *others)
 
     @property
     def songs(self) -> Tensor:
-        """Songs whose vectors are read, in any order and perhaps twice."""
+        """Songs whose vectors the step reads, in any order and possibly twice."""
         others = () if self.calibration is None else (self.calibration.songs, self.calibration.negatives)
         return _joined(self.pairs[1], self.negatives, *others)
 
@@ -109,7 +109,7 @@ class PairObjective:
         return known
 
     def _draw(self, model: RecommenderModel, graph: HeteroData, pairs: Tensor, generator: Generator) -> Step:
-        """Draw what competes with the pairs, and the calibration pairs of the step."""
+        """Draw the negatives of the pairs, and the calibration pairs of the step."""
         num_songs, count = int(graph["song"].num_nodes), self.config.num_negatives
         calibration, negatives = None, pairs[1, :0]
         if model.local is not None:
@@ -168,13 +168,13 @@ def check_num_neighbors(num_neighbors: Sequence[int] | None, model: RecommenderM
         return
     if model.num_hops == 0:
         raise InputError(
-            f"training_config.num_neighbors is {list(num_neighbors)}, but {type(model).__name__} takes no sampled neighbourhoods; "
-            f"remove num_neighbors or choose an architecture that does, for example gat or lightgcn."
+            f"training_config.num_neighbors is {list(num_neighbors)}, but {type(model).__name__} takes no sampled "
+            f"neighbourhoods; remove num_neighbors or choose an architecture that does, for example gat or lightgcn."
         )
     if len(num_neighbors) != model.num_hops:
         raise InputError(
-            f"training_config.num_neighbors is {list(num_neighbors)}, but the model has {model.num_hops} layers; give one number a "
-            f"layer, the layer nearest to the result first, or change num_layers."
+            f"training_config.num_neighbors is {list(num_neighbors)}, but the model has {model.num_hops} layers; give "
+            f"one number a layer, the layer nearest to the result first, or change num_layers."
         )
 
 

@@ -50,6 +50,16 @@ def test_a_class_anywhere_can_be_named():
     assert trainer_class("trainers.advanced:AdvancedTrainer") is AdvancedTrainer
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["trainers.adversarial:AdversarialTrainer", "trainers.meta:MetaTrainer", "trainers.multitask:MultiTaskTrainer"],
+)
+def test_a_trainer_of_a_package_can_be_named_by_the_package(path, model_config, training_config, tmp_path):
+    trainer = create_trainer(path, model_config, training_config, tmp_path)
+    assert type(trainer).__name__ == path.partition(":")[2]
+    assert trainer_name(type(trainer)) in TRAINERS
+
+
 def test_naming_a_trainer_imports_no_torch():
     code = (
         "import sys; from trainers.names import trainer_path; trainer_path('advanced'); print('torch' in sys.modules)"

@@ -23,7 +23,7 @@ def architecture(request):
 
 @pytest.fixture
 def make(model_config, training_config, tmp_path):
-    """``make(architecture, "name", num_neighbors=...)``: a trainer; each has a folder of its own unless one is given."""
+    """``make(architecture, "name", num_neighbors=...)``: a trainer, in its own folder unless one is given."""
     made = []
 
     def build(architecture, trainer="advanced", folder=None, **training):
@@ -90,8 +90,8 @@ def test_a_number_of_layers_that_does_not_fit_is_refused(make, tiny_graph):
     with pytest.raises(InputError) as refused:
         make({"architecture": "gat"}, num_neighbors=[5]).train(tiny_graph, 1)
     assert str(refused.value) == (
-        "training_config.num_neighbors is [5], but the model has 2 layers; give one number a layer, the layer nearest to the "
-        "result first, or change num_layers."
+        "training_config.num_neighbors is [5], but the model has 2 layers; give one number a layer, the layer nearest "
+        "to the result first, or change num_layers."
     )
 
 
@@ -99,8 +99,8 @@ def test_a_model_without_messages_refuses_num_neighbors(make, tiny_graph):
     with pytest.raises(InputError) as refused:
         make({"architecture": "mf"}, num_neighbors=[5, 5]).train(tiny_graph, 1)
     assert str(refused.value) == (
-        "training_config.num_neighbors is [5, 5], but MF takes no sampled neighbourhoods; remove num_neighbors or choose an "
-        "architecture that does, for example gat or lightgcn."
+        "training_config.num_neighbors is [5, 5], but MF takes no sampled neighbourhoods; remove num_neighbors or "
+        "choose an architecture that does, for example gat or lightgcn."
     )
 
 

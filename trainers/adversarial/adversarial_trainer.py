@@ -1,4 +1,4 @@
-"""For models that must hold under attack: on the log that they learn from, and on their vectors."""
+"""Trains models that withstand attacks: on the log that they learn from, and on their vectors."""
 
 from __future__ import annotations
 

@@ -60,8 +60,8 @@ def find_fake_users(graph: HeteroData, most: float, deviations: float) -> FakeUs
 
     Written for this project, from two observations. Fake users resemble each other more than honest ones do: Mehta
     and Nejdl, "Unsupervised strategies for shilling detection and robust collaborative filtering", User Modeling and
-    User-Adapted Interaction 2009, whose own method needs to know how many there are. And they are found by the song that
-    they share: Zhou et al., "Shilling attacks detection in recommender systems based on target item analysis",
+    User-Adapted Interaction 2009, whose own method needs to know how many there are. And the song that they share
+    gives them away: Zhou et al., "Shilling attacks detection in recommender systems based on target item analysis",
     PLOS ONE 2015.
 
     Args:

@@ -62,7 +62,7 @@ def client_graph(graph: HeteroData, users: Tensor) -> HeteroData:
 
 
 class UndividedObjective(PairObjective):
-    """Takes a batch in one step: a model without messages needs no edges of the others, as one user has none."""
+    """Takes a batch in one step, for models that pass no messages: no edge has to be left for the others."""
 
     def loss(
         self, model: RecommenderModel, graph: HeteroData, users: Tensor, songs: Tensor, generator: Generator
@@ -72,7 +72,7 @@ class UndividedObjective(PairObjective):
 
 
 class LocalTrainer(BaseTrainer):
-    """The steps of the one loop on the listens of one client, or of one user.
+    """Takes the steps of an epoch on the listens of one client, or of one user.
 
     It starts again in each round, from the parameters of that round; it evaluates nothing and keeps no checkpoint.
 
@@ -108,7 +108,7 @@ class LocalTrainer(BaseTrainer):
         return super().step(loss + self._distance() if self.config.proximal_mu else loss)
 
     def start_from(self, users: Tensor, shared: Parameters, lr: float) -> None:
-        """Take parameters, and a new optimizer."""
+        """Load parameters, and make a new optimizer."""
         load_parameters(self.model, users, shared)
         self._anchor = shared
         self.optimizer = self.create_optimizer()
@@ -130,7 +130,7 @@ class ClientUpdate(NamedTuple):
 
 
 class Client:
-    """A group of users, for as long as a training takes.
+    """A group of users in a training.
 
     Args:
         number: which client it is, for its random streams.
@@ -164,11 +164,8 @@ class Client:
         """
         self.trainer.current_epoch, self.trainer.current_batch = round_number, 0
         self._stream = f"client {self.number} round {round_number}"
-        if self.config.clipping_norm is None:
-            return self._train_all_users(shared, lr)
-        return self._train_user_by_user(shared, lr, self.config.clipping_norm)
-
-    def _train_all_users(self, shared: Parameters, lr: float) -> ClientUpdate:
+        if self.config.clipping_norm is not None:
+            return self._train_user_by_user(shared, lr, self.config.clipping_norm)
         if not self.num_pairs:
             return ClientUpdate(dict(shared), 1)
         self.users, shared, self.loss = self._trained(self.graph, self.users, shared, lr, "all")

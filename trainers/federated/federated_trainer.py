@@ -34,14 +34,14 @@ class ClientData(NamedTuple):
 
 
 class FederatedTrainer(AdvancedTrainer):
-    """Trains where the listens are: each client trains on its own users, the server averages what they send.
+    """Trains without gathering the listens: each client trains on its own users, and the server averages updates.
 
-    A client is a group of users. Its listens and its users' vectors stay with it; rows of songs and artists and all
+    A client is a group of users. Its listens and its users' vectors stay with it. Rows of songs and artists and all
     other parameters are sent, and averaged by Flower's FedAvg or FedProx. An epoch is ``rounds_per_epoch`` rounds;
     evaluation, early stopping, learning rate, checkpoints and resuming are those of ``AdvancedTrainer``.
 
     With ``clipping_norm`` each user trains alone, and what a user changes of the shared parameters is clipped; with
-    ``noise_multiplier`` each client sends the sum with noise on every number, and the history tells ``epsilon``; see
+    ``noise_multiplier`` each client sends the sum with noise on every number, and the history has ``epsilon``; see
     ``trainers.federated.privacy``.
 
     This is a simulation on one machine: to measure, it reads the user vectors and losses that a deployment would never
@@ -54,7 +54,7 @@ class FederatedTrainer(AdvancedTrainer):
     Args: see ``BaseTrainer``; ``training_config`` takes the keys of ``FederatedConfig`` too.
 
     Raises:
-        InputError: for a model with a local channel, or one whose user vectors cannot be told from the rest.
+        InputError: for a model with a local channel, or one that does not keep user vectors as rows of a table.
     """
 
     Config: ClassVar[type[TrainingConfig]] = FederatedConfig

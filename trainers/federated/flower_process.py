@@ -1,4 +1,4 @@
-"""Starts Flower in an environment of its own, and ends it, whatever happens to the training."""
+"""Starts Flower in its own environment, and ends it however the training ends."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def flower_python() -> Path:
 
 
 class FlowerProcess:
-    """A federation in a process group of its own, with a folder of its own that is deleted at the end.
+    """Flower in its own process group, with its own folder, which is deleted at the end.
 
     Args:
         spec: what to train.
@@ -100,11 +100,9 @@ class FlowerProcess:
             reason = f"Flower's process ended with code {self.process.returncode}"
         else:
             return
-        raise InputError(f"{reason.rstrip('.')}; Flower's log is kept in {self._kept_log()}.")
-
-    def _kept_log(self) -> Path:
         self.keep_log_in.mkdir(parents=True, exist_ok=True)
-        return Path(shutil.copy(self.shared_folder.log, self.keep_log_in / "flower.log"))
+        log = shutil.copy(self.shared_folder.log, self.keep_log_in / "flower.log")
+        raise InputError(f"{reason.rstrip('.')}; Flower's log is kept in {log}.")
 
 
 def _started(python: Path, shared_folder: SharedFolder) -> subprocess.Popen[bytes]:

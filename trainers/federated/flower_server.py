@@ -37,10 +37,10 @@ from trainers.federated.shared_folder import (
 from trainers.loop.random_streams import stream
 
 OFFLINE, REFUSED = 900, 901
-"""Codes of the errors that a client answers with, beside Flower's own: it dropped out; it cannot train."""
+"""Codes of a client's errors that are not Flower's own: it dropped out; it cannot train."""
 
 SERVER = 1
-"""The server's node; clients are the nodes after it, where there is no other numbering."""
+"""The server's node; in this process the clients are the nodes after it."""
 
 
 def run(folder: SharedFolder, spec: FederationSpec) -> None:
@@ -64,7 +64,7 @@ def client_app(folder: Path, config: FederatedConfig) -> ClientApp:
     """Return the app that runs at each client."""
 
     def drop_out(message: Message, context: Context, answer: Any) -> Message:
-        """A Flower mod: some clients answer nothing in a round, as if switched off."""
+        """Let some clients not answer in a round, as if switched off; this is a Flower mod."""
         generator = stream(config.seed, f"offline {_number(context)} round {_round(message)}")
         if float(torch.rand((), generator=generator)) < config.offline_rate:
             return Message(Error(OFFLINE, "offline"), reply_to=message)
@@ -95,7 +95,7 @@ def _trained(folder: Path, number: int, message: Message) -> RecordDict:
 
 @cache
 def _client(folder: Path, number: int) -> Client:
-    """Return a client with its graph, read once a process; its vectors are in a file, since Ray moves clients about."""
+    """Return a client with its graph, read once a process; its vectors are in a file, since Ray moves clients."""
     spec = FederationSpec.read(SharedFolder(folder).spec)
     return Client(number, spec.model_config_of_all, spec.config(), ClientFolder(folder, number).graph())
 
@@ -174,9 +174,9 @@ class OrderedFedProx(OrderedAggregation, FedProx):
 
 
 class InProcessGrid(Grid):
-    """Carries Flower's messages to clients in the same process, one after another: nothing to start or to wait for.
+    """Carries Flower's messages to clients in the same process, one after another.
 
-    For simulations that are small beside the half minute in which Ray starts.
+    Nothing has to be started: Ray takes half a minute to start, which is long for a small simulation.
     """
 
     def __init__(self, clients: ClientApp, count: int) -> None:
@@ -195,7 +195,7 @@ class InProcessGrid(Grid):
         raise NotImplementedError
 
     def create_message(self, *arguments: Any, **options: Any) -> Message:
-        """As Flower does it; deprecated there."""
+        """Return a message; deprecated by Flower."""
         return Message(*arguments, **options)
 
     def get_node_ids(self) -> Iterable[int]:
@@ -203,7 +203,7 @@ class InProcessGrid(Grid):
         return list(self.contexts)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Deliver messages, and keep the answers."""
+        """Deliver messages, and yield a key for each answer."""
         started = time.time_ns()
         for place, message in enumerate(messages):
             key = f"{started}-{place}"

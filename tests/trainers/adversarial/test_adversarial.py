@@ -292,8 +292,9 @@ def test_says_how_many_users_are_distrusted(train_on, poisoned, caplog):
     with caplog.at_level("INFO", logger="trainers.adversarial.adversarial_trainer"):
         trainer, results = train_on(poisoned, max_distrusted=0.02)
     assert [record["distrusted_users"] for record in results["history"]] == [6, 6]
+    songs = len(trainer.fake_users.songs)
     assert caplog.messages == [
-        f"6 of 320 users are distrusted, for {len(trainer.fake_users.songs)} song(s): their listens are not learned from."
+        f"6 of 320 users are distrusted, for {songs} song(s): their listens are not learned from."
     ]
 
 
