@@ -170,8 +170,8 @@ def trainer_of(chosen: argparse.Namespace, run: RunConfig, graph: HeteroData) ->
     """The row's trainer on a graph: the config's own keys, as far as the row's architecture knows them."""
     model = {**model_config(TRAINED[chosen.row], run.model), **node_counts(graph)}
     training = {**run.training, "seed": chosen.seed}
-    if "fan_out" in training and not create_model(model).num_hops:
-        del training["fan_out"]
+    if not create_model(model).num_hops:
+        training = {key: value for key, value in training.items() if key not in ("num_neighbors", "fan_out")}
     return TimedTrainer(
         model_config=model,
         training_config={**training, "resume": False},

@@ -1,4 +1,4 @@
-"""The training loop, written once: what varies between trainers is an epoch's work and its evaluation."""
+"""The training loop, written once; trainers differ in the work of an epoch and in its evaluation."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from trainers.loop.random_streams import global_state, own_global_stream, restor
 from trainers.loop.tensorboard import TensorBoard
 from trainers.loop.training_results import EpochCallback, EpochRecord, TrainingResults
 from trainers.names import trainer_name
-from trainers.objective import PairObjective, check_fan_out
+from trainers.objective import PairObjective, check_num_neighbors
 from trainers.refit import ReplayedEpochs, with_all_for_training
 from trainers.sampling import batches, num_batches
 from trainers.warm_start.transfer import EarlierModel, check_unseen, start_from
@@ -134,25 +134,25 @@ class BaseTrainer(ABC):
     # What a subclass may override
 
     def on_epoch_start(self) -> None:  # noqa: B027 (a hook may stay empty)
-        """Called when an epoch starts, ``current_epoch`` counted already. Does nothing unless overridden."""
+        """Do nothing; called when an epoch starts, after ``current_epoch`` is counted up."""
 
     def on_epoch_end(self, train_metrics: dict[str, float], eval_metrics: dict[str, float]) -> bool:
-        """Called when an epoch ends; True stops the training. Says False unless overridden."""
+        """Return False; called when an epoch ends, and True stops the training."""
         return False
 
     def extra_state(self) -> dict[str, Any]:
-        """State of a subclass for its checkpoints: tensors and plain Python values only. Nothing unless overridden."""
+        """Return a subclass's own state for checkpoints, none here: tensors and plain Python values only."""
         return {}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:  # noqa: B027
-        """Take back what ``extra_state`` gave, in a run that is resumed. Does nothing unless overridden."""
+        """Restore what ``extra_state`` returned, in a run that is resumed; nothing here."""
 
     def prepare(self, graph: HeteroData) -> HeteroData:
-        """The training graph that a run works on, from what ``train`` was given: the same unless overridden."""
+        """Return the graph that a run works on, made from the graph that ``train`` got: the same graph here."""
         return graph
 
     def find_earlier(self, graph: HeteroData) -> EarlierModel | None:
-        """The model whose weights the training starts from: the one that ``warm_start`` names, unless overridden.
+        """Return the model whose weights the training starts from: here the one that ``warm_start`` names.
 
         Raises:
             InputError: it cannot be read, or has seen what the graph holds out.
@@ -163,9 +163,9 @@ class BaseTrainer(ABC):
         return EarlierModel.read(Path(self.config.warm_start))
 
     def learned_graph(self, graph: HeteroData) -> HeteroData:
-        """What the model learns from and scores by: all train edges of a graph, unless a subclass keeps some out.
+        """Return what the model learns from and scores by: all train edges of a graph; a subclass may leave some out.
 
-        Metrics are of ``graph`` all the same: what is ranked, hidden and counted as found does not change.
+        Metrics do not depend on it: they rank, hide and count by the masks of ``graph``.
         """
         return message_graph(graph)
 
@@ -174,29 +174,29 @@ class BaseTrainer(ABC):
         return {"model": self.model}
 
     def create_optimizer(self) -> Optimizer:
-        """Adam over all parameters with the config's learning rate."""
+        """Return Adam over all parameters with the config's learning rate."""
         return torch.optim.Adam(self.model.parameters(), lr=self.config.lr)
 
     def create_scheduler(self) -> ReduceLROnPlateau | None:
-        """What lowers the learning rate when the watched metric stays where it is: nothing unless overridden."""
+        """Return what lowers the learning rate when the watched metric no longer rises: None here."""
         return None
 
     def watched_metric(self) -> str | None:
-        """Metric that decides which epoch is the best, greater is better; None watches nothing."""
+        """Return the name of the metric that decides which epoch is the best, greater is better; None for no metric."""
         return self.config.monitor
 
     def out_of_patience(self) -> bool:
-        """Whether the watched metric has stood still for too long: never unless overridden."""
+        """Return whether the watched metric has not risen for too long: never here."""
         return False
 
     def test(self, graph: HeteroData) -> dict[str, float]:
-        """Metrics of the finished model on what was held out for the end: none unless overridden."""
+        """Return metrics of the finished model on what was held out for the end: none here."""
         return {}
 
     # What a subclass uses
 
     def step(self, loss: Tensor) -> float:
-        """One optimizer step down the gradient of ``loss``; returns its value.
+        """Take one optimizer step down the gradient of ``loss``, and return the value of the loss.
 
         Raises:
             InputError: when the loss is not a finite number.
@@ -211,7 +211,7 @@ class BaseTrainer(ABC):
         return value
 
     def train_on_pairs(self, graph: HeteroData, pairs: Tensor) -> dict[str, float]:
-        """An epoch of steps over user-song pairs (2, P) in random order; returns the mean loss of a pair."""
+        """Take the steps of an epoch over user-song pairs (2, P) in random order; return the mean loss of a pair."""
         self.model.train()
         total = 0.0
         given = batches(pairs, self.config.batch_size, self.sampling)
@@ -221,25 +221,23 @@ class BaseTrainer(ABC):
         return {"loss": total / pairs.shape[1]}
 
     def ranking_metrics(self, graph: HeteroData, part: Literal["train", "val", "test"]) -> dict[str, float]:
-        """Recall, NDCG, precision, MRR, MAP and hit rate at ``eval_k`` of a part, for the run's sample of users."""
+        """Return recall, NDCG, precision, MRR, MAP and hit rate at ``eval_k`` of a part, for the sampled users."""
         config = self.config
         return evaluate(self.score(graph), graph, part, config.eval_k, config.num_eval_users, config.seed).mean()
 
     def score(self, graph: HeteroData) -> Score:
-        """The model's score function as it is now, from train edges only."""
+        """Return the model's score function as it is now, from train edges only."""
         return VectorScores(*self.embeddings(graph), self.local_scores(graph))
 
     def local_scores(self, graph: HeteroData) -> LocalScorer | None:
-        """The local channel of the model as it is now; None where it has none."""
-        return (
-            self.model.local.scorer(listened_songs(self._message_graph_of(graph)))
-            if self.model.local is not None
-            else None
-        )
+        """Return the local channel of the model as it is now; None if it has none."""
+        if self.model.local is None:
+            return None
+        return self.model.local.scorer(listened_songs(self._message_graph_of(graph)))
 
     @torch.no_grad()
     def embeddings(self, graph: HeteroData) -> Embeddings:
-        """The model's vectors as they are now, from train edges only, on the CPU; later training leaves them alone."""
+        """Return a copy of the model's vectors as they are now, on the CPU; they are made from train edges only."""
         self.model.eval()
         user, song = self.model.encode(self._message_graph_of(graph))
         return Embeddings(*(rows.detach().cpu().clone() for rows in (user, song)))  # of `mf` they are the table itself
@@ -247,11 +245,11 @@ class BaseTrainer(ABC):
     # The loop
 
     def train(self, graph: HeteroData, num_epochs: int) -> TrainingResults:
-        """Train until epoch ``num_epochs``, or until a hook or the trainer's patience says stop.
+        """Train until epoch ``num_epochs``, or until a hook or the trainer's patience stops the training.
 
-        A run that was cut short goes on from its last checkpoint by itself (unless ``resume`` is false), and ends
-        with the same weights as one that was not. A finished run is continued by a greater ``num_epochs`` and begins
-        anew with the same.
+        A run that was cut off goes on from its last checkpoint (unless ``resume`` is false), and ends with the same
+        weights as a run that was not. A finished run goes on with a greater ``num_epochs``, and starts again with the
+        same number.
 
         Args:
             graph: a ``HeteroData`` as ``data.graph`` describes it.
@@ -265,11 +263,11 @@ class BaseTrainer(ABC):
     def refit(self, graph: HeteroData, history: Sequence[EpochRecord]) -> TrainingResults:
         """Train once more on all listens, epoch by epoch as the first training went up to its chosen epoch.
 
-        The number of epochs is the length of ``history``, and each has the learning rate of its record in place of a
-        scheduler and of what ``on_epoch_start`` sets. Nothing is held out, so nothing is measured: ``evaluate`` and
+        There are as many epochs as records in ``history``, and each epoch has the learning rate of its record, whatever
+        a scheduler or ``on_epoch_start`` would set. Nothing is held out, so nothing is measured: ``evaluate`` and
         ``test`` are not called, no epoch is the best, nothing stops early, and the last weights stay. Both hooks are
         called; ``on_epoch_end`` gets the first training's evaluation metrics of that epoch, and cannot stop the refit.
-        A refit that was cut short goes on by itself, as ``train`` does.
+        A refit that was cut off goes on from its last checkpoint, as ``train`` does.
 
         Args:
             graph: the whole graph, without masks.
@@ -374,7 +372,7 @@ class BaseTrainer(ABC):
         if num_epochs < 1:
             raise InputError(f"num_epochs is {num_epochs}; give at least 1.")
         self.model.check_graph(graph)
-        check_fan_out(self.config.fan_out, self.model)
+        check_num_neighbors(self.config.num_neighbors, self.model)
         check_k(self.config.eval_k, int(graph["song"].num_nodes))
 
     def _start(self, graph: HeteroData, checkpoint: CheckpointFile, num_epochs: int) -> None:
@@ -470,7 +468,7 @@ class BaseTrainer(ABC):
         return self.message_graph if graph is self.eval_graph else self.learned_graph(graph).to(self.device)
 
     def _headline(self) -> dict[str, float]:
-        """Of the last epoch's metrics, those worth a line: the loss and the watched one first."""
+        """Return the last epoch's metrics, the loss and the watched one first."""
         last = {name: value for name, value in self.history[-1].items() if name not in ("epoch", "lr")}
         first = [name for name in ("loss", self.watched_metric()) if name in last]
         return {name: last[name] for name in [*first, *(name for name in last if name not in first)]}
@@ -484,7 +482,7 @@ class BaseTrainer(ABC):
 
 
 def choose_device(name: str) -> torch.device:
-    """The device that ``auto``, ``cpu`` or ``cuda`` means here; raises InputError for cuda without a GPU."""
+    """Return the device that ``auto``, ``cpu`` or ``cuda`` means here; raises InputError for cuda without a GPU."""
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise InputError("device is 'cuda', but torch finds no GPU; set it to 'auto' or 'cpu'.")
@@ -492,5 +490,5 @@ def choose_device(name: str) -> torch.device:
 
 
 def _as_floats(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """A subclass may return one-element tensors; history and checkpoints hold numbers."""
+    """Return metrics as numbers, which history and checkpoints hold: a subclass may return one-element tensors."""
     return {name: float(value) for name, value in metrics.items()}

@@ -16,18 +16,18 @@ from models.item_paths.local_channel import LocalChannel
 from trainers.sampling import KnownPairs, known_columns, sample_songs, train_pairs
 
 LEAST_PAIRS, MOST_PAIRS, SHARE = 256, 4096, 8
-"""Calibration pairs a step: an eighth of the batch, within bounds, so that channels cost no more than vectors."""
+"""Calibration pairs in a step: an eighth of the batch, within bounds, so that channels cost no more than vectors."""
 
 MOST_SONGS = 1024
-"""Songs that they compete with."""
+"""Songs that the calibration pairs compete with, at most."""
 
 
 class Calibration:
-    """The train pairs that the vectors do not learn from.
+    """Chooses the train pairs that the vectors do not learn from.
 
-    Vectors remember the pairs that they were trained on, so on those their scores look far better than on new ones,
-    and a model that learned there how much to trust them would trust nothing else. The channels' weights are learned
-    on a few pairs that are no positives of the vectors' loss and carry no messages.
+    Vectors remember the pairs that they were trained on: their scores of these are far better than of new pairs. A
+    model that learned from these pairs how much to trust its vectors would trust nothing else. So the channels' weights
+    are learned from a few pairs that are no positives of the vectors' loss and carry no messages.
 
     Args:
         ratio: their share of the train pairs.

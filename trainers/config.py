@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -12,6 +13,8 @@ from data.search import Choices, Range
 
 class TrainingConfig(Config):
     """Common keys; the class attribute ``Config`` of a trainer names the class with all of its keys."""
+
+    renamed_keys: ClassVar[Mapping[str, str]] = {"fan_out": "num_neighbors"}
 
     lr: Annotated[PositiveFloat, Range(1e-3, 0.05, log=True)] = 0.01
     """Learning rate of Adam, the first one where a scheduler lowers it."""
@@ -54,9 +57,9 @@ class TrainingConfig(Config):
     """Share of the train pairs that vectors do not learn from, where a model with a local channel learns how much to
     trust each channel."""
 
-    fan_out: list[PositiveInt] | None = Field(None, min_length=1)
-    """Neighbours that a step samples of each node, one number a layer and the nearest layer first, so that memory does
-    not grow with the graph; null means all neighbours of all nodes."""
+    num_neighbors: list[PositiveInt] | None = Field(None, min_length=1)
+    """Neighbours that a step samples of each node, one number for each layer, the layer nearest to the result first;
+    null means all neighbours of all nodes. With samples the memory of a step does not grow with the graph."""
 
     monitor: str | None = Field(None, min_length=1)
     """Metric to watch, greater is better; absent means the trainer's own, ``recall@{eval_k}`` where it has one."""

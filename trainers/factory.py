@@ -70,17 +70,13 @@ def trains_on_everything(name: str) -> bool:
 
 
 def _refuse_keys_of_others(trainer: type[BaseTrainer], training_config: Mapping[str, Any]) -> None:
-    """Raise InputError for a key that another trainer has, and name that trainer."""
+    """Raise InputError for a key that another trainer of the table defines, and name that trainer."""
     for key in training_config:
-        owners = [] if key in trainer.Config.model_fields else _trainers_with_key(key)
-        if owners:
+        if key in trainer.Config.model_fields:
+            continue
+        if owners := [name for name in TRAINERS if key in trainer_class(name).Config.__annotations__]:
             named = " and ".join(f"'{name}'" for name in owners)
             raise InputError(
                 f"training_config has the key '{key}', which belongs to {named} and which this trainer does "
                 f"not know; remove it or choose another trainer."
             )
-
-
-def _trainers_with_key(key: str) -> list[str]:
-    """Return short names of the trainers that brought ``key``, without those that inherit it; imports all of them."""
-    return [name for name in TRAINERS if key in trainer_class(name).Config.__annotations__]

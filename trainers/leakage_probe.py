@@ -1,4 +1,4 @@
-"""The training that an audit watches: a few steps of any trainer, told by digests."""
+"""A few training steps of any trainer for the leakage audit, recorded as digests."""
 
 from __future__ import annotations
 
@@ -22,18 +22,17 @@ from trainers.factory import parse_training_config, trainer_class, trains_on_eve
 from trainers.sampling import KnownPairs, train_pairs
 
 EPOCHS = 2
-"""What an evaluation or a hook of the first epoch leaves behind shows in the second."""
+"""Two: the second epoch shows what an evaluation or a hook of the first one has changed."""
 BATCH_SIZE = 512
 EVAL_USERS = 10
 
 
 class TrainerProbe(Probe):
-    """Trains with a run's own trainer, model and seed, on the CPU, with less to do in a step.
+    """Trains with a run's own trainer, model and seed, on the CPU, with small batches.
 
-    Digests: ``messages`` (the graph that ``train_epoch`` was given), ``training pairs`` (those that
-    ``train_on_pairs`` was given) and ``known pairs`` (what ``KnownPairs`` makes of the graph given, which negatives
-    avoid) where the trainer asks for them, ``embeddings`` (what evaluation ranks by, vectors and local channel,
-    messages at that time included) and ``weights`` after each epoch and at the end.
+    Digests: ``messages`` (the graph that ``train_epoch`` gets), ``training pairs`` (those that ``train_on_pairs`` gets)
+    and ``known pairs`` (those of the same graph, which negatives avoid) if the trainer calls it, ``embeddings`` (the
+    vectors and the local channel that evaluation ranks by), and ``weights`` after each epoch and at the end.
 
     Args: see ``evaluation.audit.planting.Probe``.
     """
@@ -49,18 +48,18 @@ class TrainerProbe(Probe):
     def __call__(self, graph: HeteroData) -> Digests:
         """Train ``EPOCHS`` epochs on a graph of a few thousand pairs; see ``Probe.__call__``."""
         counts = {f"num_{kind}s": int(graph[kind].num_nodes) for kind in ("user", "song", "artist")}
-        watched: Any = type("Watched", (_Watched, trainer_class(self.trainer)), {"__module__": __name__})
+        recording: Any = type("Recording", (_Recording, trainer_class(self.trainer)), {"__module__": __name__})
         with TemporaryDirectory() as folder, _quiet():
-            trainer = watched(
+            trainer = recording(
                 model_config={**self.model_config, **counts},
                 training_config=self._less_work(counts["num_songs"]),
                 output_dir=folder,
             )
             trainer.train(graph, num_epochs=EPOCHS)
-        return trainer.witness.digests(trainer)
+        return trainer.record.digests(trainer)
 
     def _less_work(self, num_songs: int) -> dict[str, Any]:
-        """The run's training_config on a small graph: fewer pairs a step and users to evaluate, on the CPU."""
+        """Return the run's training_config for a small graph: small batches, few users to evaluate, on the CPU."""
         given = parse_training_config(self.trainer, self.training_config)
         less: dict[str, Any] = {"batch_size": min(given.batch_size, BATCH_SIZE), "num_eval_users": EVAL_USERS}
         less |= {"device": "cpu", "resume": False, "histograms": False}
@@ -69,56 +68,55 @@ class TrainerProbe(Probe):
         return {**self.training_config, **less}
 
 
-class _Witness:
-    """Digests, by name, of everything that a training showed."""
+class _DigestRecord:
+    """Collects digests of what a training reads and makes, by name."""
 
     def __init__(self) -> None:
-        self._seen: dict[str, list[str]] = defaultdict(list)
+        self._digests: dict[str, list[str]] = defaultdict(list)
 
-    def saw(self, name: str, digest: str) -> None:
-        self._seen[name].append(digest)
+    def add(self, name: str, digest: str) -> None:
+        self._digests[name].append(digest)
 
     def digests(self, trainer: BaseTrainer) -> dict[str, str]:
-        """One digest a name; final weights that are those of an epoch add nothing.
+        """Return one digest a name. Final weights that are those of an epoch add nothing.
 
-        Which epoch is the best is for validation to choose.
+        Validation may choose which epoch is the best, so that choice is no leak.
         """
         final = _weights(trainer)
-        if final not in self._seen["weights"]:
-            self.saw("weights", final)
-        return {name: hashlib.sha256("".join(found).encode()).hexdigest() for name, found in self._seen.items()}
+        if final not in self._digests["weights"]:
+            self.add("weights", final)
+        return {name: hashlib.sha256("".join(found).encode()).hexdigest() for name, found in self._digests.items()}
 
 
-class _Watched(BaseTrainer):
-    """Stands before the trainer's own class, and tells a witness what passes by. It never stops early."""
+class _Recording(BaseTrainer):
+    """Comes before the trainer's own class, records what it reads and makes, and never stops early."""
 
-    def __init__(self, **arguments: Any) -> None:  # by name, since a trainer of somebody's may take nothing else
+    def __init__(self, **arguments: Any) -> None:  # by name: a custom trainer may take nothing else
         super().__init__(**arguments)
-        self.witness = _Witness()
+        self.record = _DigestRecord()
 
     def train_epoch(self, graph: HeteroData) -> dict[str, float]:
-        self.witness.saw("messages", graph_digest(graph))
+        self.record.add("messages", graph_digest(graph))
         metrics: dict[str, float] = super().train_epoch(graph)  # type: ignore[safe-super]  # the trainer's own
-        self.witness.saw("weights", _weights(self))
+        self.record.add("weights", _weights(self))
         return metrics
 
     def train_on_pairs(self, graph: HeteroData, pairs: Tensor) -> dict[str, float]:
-        self.witness.saw("training pairs", _digest(pairs))
-        self.witness.saw("known pairs", _digest(KnownPairs(train_pairs(graph), int(graph["song"].num_nodes)).keys))
+        self.record.add("training pairs", _digest(pairs))
+        self.record.add("known pairs", _digest(KnownPairs(train_pairs(graph), int(graph["song"].num_nodes)).keys))
         return super().train_on_pairs(graph, pairs)
 
     def evaluate(self, graph: HeteroData) -> dict[str, float]:
         metrics: dict[str, float] = super().evaluate(graph)  # type: ignore[safe-super]
-        self.witness.saw("embeddings", _digest(*self.embeddings(graph), *self._local_arrays(graph)))
-        return metrics
-
-    def _local_arrays(self, graph: HeteroData) -> list[Tensor]:
         local = self.local_scores(graph)
-        return [torch.from_numpy(array.copy()) for _, array in sorted(local.arrays().items())] if local else []
+        arrays = sorted(local.arrays().items()) if local else []
+        tensors = [torch.from_numpy(array.copy()) for _, array in arrays]
+        self.record.add("embeddings", _digest(*self.embeddings(graph), *tensors))
+        return metrics
 
     def on_epoch_end(self, train_metrics: dict[str, float], eval_metrics: dict[str, float]) -> bool:
         super().on_epoch_end(train_metrics, eval_metrics)
-        self.witness.saw("weights", _weights(self))
+        self.record.add("weights", _weights(self))
         return False
 
     def out_of_patience(self) -> bool:
@@ -139,7 +137,7 @@ def _digest(*tensors: Tensor) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars and no line an epoch: three short trainings would look like the one that was asked for."""
+    """Show no progress bars and log no epochs, since these short trainings are not the run's own."""
     trainers = logging.getLogger("trainers")
     level = trainers.level
     trainers.setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""Losses over pairs of vectors: sampled softmax and BPR, and the L2 term that goes with either."""
+"""Losses over pairs of vectors: sampled softmax and BPR."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ MAX_LOGITS = 1 << 23
 
 
 LEAST, TINY = -1e30, 1e-30
-"""Stand in for the logarithm of nothing and for nothing, where a user knows every candidate."""
+"""Stand in for log 0 and for 0, if a user knows every candidate."""
 
 
 class Candidates(NamedTuple):
     """Songs that positives compete with.
 
     Shapes: vectors (C, D), the songs' vectors; known (2, M), the row of a user and the column of a candidate that the
-    user already knows. population: how many songs the candidates stand for; C itself if they are all of them.
+    user already knows. population is the number of songs that the candidates were sampled from.
     """
 
     vectors: Tensor
@@ -53,7 +53,7 @@ def sampled_softmax(users: Tensor, songs: Tensor, rows: Tensor, candidates: Cand
 
 
 class _SampledSoftmax(torch.autograd.Function):
-    """The loss is a scalar, so its gradients are known, up to a factor, as soon as a block's scores are."""
+    """Computes loss and gradients in one pass: the loss is a scalar, so its gradients are known up to a factor."""
 
     @staticmethod
     def forward(
@@ -96,7 +96,7 @@ def _block(
     hidden: Tensor,
     grads: tuple[Tensor, Tensor, Tensor],
 ) -> Tensor:
-    """Summed loss of some users' pairs; their gradients, times temperature and number of pairs, go into ``grads``."""
+    """Return the summed loss of some users' pairs; write their gradients, times temperature and P, to ``grads``."""
     of, row, positive = users[block], rows[own] - block.start, songs[own]
     scaled = of / temperature
     logits = scaled @ candidates.vectors.T  # (b, C)
@@ -118,7 +118,7 @@ def _block(
 
 
 def bpr(users: Tensor, songs: Tensor, negatives: Tensor, temperature: float) -> Tensor:
-    """Pairwise loss: -log sigmoid((z_u . z_i - z_u . z_j) / temperature), averaged over the batch.
+    """Return the pairwise loss -log sigmoid((z_u . z_i - z_u . z_j) / temperature), averaged over the batch.
 
     Source: Rendle et al., "BPR: Bayesian Personalized Ranking from Implicit Feedback", UAI 2009.
 

@@ -35,13 +35,13 @@ class Step(NamedTuple):
 
     @property
     def users(self) -> Tensor:
-        """Users whose vectors are read, in any order and perhaps twice."""
+        """Users whose vectors the step reads, in any order and possibly twice."""
         others = () if self.calibration is None else (self.calibration.users,)
         return _joined(self.pairs[0], *others)
 
     @property
     def songs(self) -> Tensor:
-        """Songs whose vectors are read, in any order and perhaps twice."""
+        """Songs whose vectors the step reads, in any order and possibly twice."""
         others = () if self.calibration is None else (self.calibration.songs, self.calibration.negatives)
         return _joined(self.pairs[1], self.negatives, *others)
 
@@ -54,7 +54,7 @@ class PairObjective:
     vectors do not learn from; see ``trainers.calibration``.
 
     Args:
-        config: ``loss``, ``temperature``, ``num_negatives``, ``l2``, ``calibration_ratio`` and ``fan_out`` are
+        config: ``loss``, ``temperature``, ``num_negatives``, ``l2``, ``calibration_ratio`` and ``num_neighbors`` are
             read.
     """
 
@@ -109,7 +109,7 @@ class PairObjective:
         return known
 
     def _draw(self, model: RecommenderModel, graph: HeteroData, pairs: Tensor, generator: Generator) -> Step:
-        """Draw what competes with the pairs, and the calibration pairs of the step."""
+        """Draw the negatives of the pairs, and the calibration pairs of the step."""
         num_songs, count = int(graph["song"].num_nodes), self.config.num_negatives
         calibration, negatives = None, pairs[1, :0]
         if model.local is not None:
@@ -128,15 +128,14 @@ class PairObjective:
         silent = [KnownPairs(step.pairs, int(graph["song"].num_nodes))]
         if self.keeps_pairs_back(model):
             silent.append(self.calibration.known(graph))
-        if self.config.fan_out is None:
+        if self.config.num_neighbors is None:
             return model.encode_without(graph, torch.cat([known.pairs for known in silent], 1))
 
         def without(users: Tensor, songs: Tensor) -> Tensor:
             return torch.stack([known.contains(users, songs) for known in silent if known.pairs.shape[1]]).any(0)
 
-        return model.encode_some(
-            graph, step.users, step.songs, NeighborSampler(self.config.fan_out, generator, without)
-        )
+        sampler = NeighborSampler(self.config.num_neighbors, generator, without)
+        return model.encode_some(graph, step.users, step.songs, sampler)
 
     def vector_loss(
         self, model: RecommenderModel, graph: HeteroData, embeddings: Embeddings | SomeEmbeddings, step: Step
@@ -164,19 +163,19 @@ class PairObjective:
         return sampled_softmax(embeddings.of_users(users), songs, rows, candidates, temperature)
 
 
-def check_fan_out(fan_out: Sequence[int] | None, model: RecommenderModel) -> None:
-    """Raise InputError unless the model can take so many fan-outs."""
-    if fan_out is None:
+def check_num_neighbors(num_neighbors: Sequence[int] | None, model: RecommenderModel) -> None:
+    """Raise InputError unless the model has as many layers as there are numbers, and samples neighbours at all."""
+    if num_neighbors is None:
         return
     if model.num_hops == 0:
         raise InputError(
-            f"training_config.fan_out is {list(fan_out)}, but {type(model).__name__} takes no sampled neighbourhoods; "
-            f"remove fan_out or choose an architecture that does, for example gat or lightgcn."
+            f"training_config.num_neighbors is {list(num_neighbors)}, but {type(model).__name__} takes no sampled "
+            f"neighbourhoods; remove num_neighbors or choose an architecture that does, for example gat or lightgcn."
         )
-    if len(fan_out) != model.num_hops:
+    if len(num_neighbors) != model.num_hops:
         raise InputError(
-            f"training_config.fan_out is {list(fan_out)}, but the model has {model.num_hops} layers; give one number a "
-            f"layer, the layer nearest to the result first, or change num_layers."
+            f"training_config.num_neighbors is {list(num_neighbors)}, but the model has {model.num_hops} layers; give "
+            f"one number a layer, the layer nearest to the result first, or change num_layers."
         )
 
 

@@ -1,9 +1,8 @@
-"""Tonight's listens alone, and some old ones against forgetting: the trainer that goes on instead of beginning anew."""
+"""Online updates: goes on from an earlier model with new listens, and replays some old ones against forgetting."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -39,26 +38,26 @@ class OnlineConfig(AdvancedConfig):
     """Learning rate of an update; ``lr`` is that of a full training."""
 
     replay_ratio: NonNegativeFloat = 1.0
-    """Old train pairs that an epoch of an update goes over for each new one, drawn anew in each epoch."""
+    """Old train pairs in an epoch of an update for each new one; each epoch draws them again."""
 
     max_updates: NonNegativeInt = 6
-    """Updates in a row; the training after them is a full one. With one a night, a week."""
+    """Updates in a row; the training after them is a full one. With one update a night that is once a week."""
 
     max_new_share: float = Field(0.25, gt=0, le=1)
-    """Share of the train pairs that may be new; beyond it the log has drifted, and the training is a full one."""
+    """Share of the train pairs that may be new; with more the log has drifted, and the training is a full one."""
 
 
 class OnlineTrainer(AdvancedTrainer):
     """Goes on from an earlier model with the pairs that it has not learned from, in a fraction of a full training.
 
-    Users, songs and artists keep their vectors by their ids, new ones start between their neighbours, and those that
-    are gone lose theirs (``trainers.warm_start.transfer``). An epoch goes over the new pairs and as many old ones as
-    ``replay_ratio`` says, drawn from all that are still in the log; messages pass over all train pairs, so everything
-    that a model computes from the graph itself is of tonight. Patience, scheduler and the best epoch's weights are
-    those of ``AdvancedTrainer``.
+    Users, songs and artists keep their vectors by their ids, new ones start at the mean of their neighbours, and those
+    that are gone lose their vectors (``trainers.warm_start.transfer``). An epoch goes over the new pairs and, by
+    ``replay_ratio``, some old ones, drawn from all that are still in the log. Messages pass over all train pairs, so
+    everything that a model computes from the graph itself is up to date. Patience, scheduler and the best epoch's
+    weights are those of ``AdvancedTrainer``.
 
-    Without an earlier model, after ``max_updates`` updates, or where more than ``max_new_share`` of the pairs are new,
-    it trains as ``AdvancedTrainer`` does, from random weights on everything.
+    Without an earlier model, after ``max_updates`` updates, or if more than ``max_new_share`` of the pairs are new, it
+    trains as ``AdvancedTrainer`` does, from random weights on everything.
 
     Source of replay: Ratcliff, "Connectionist models of recognition memory", Psychological Review 1990; for
     recommenders: Diaz-Aviles et al., "Real-time top-n recommendation in social streams", RecSys 2012.
@@ -73,17 +72,17 @@ class OnlineTrainer(AdvancedTrainer):
     """Updates since the last full training."""
     _is_new: Tensor | None = None
     """(P,) the train pairs that an update learns; None in a full training."""
-    _in_memory: _Known | None = None
-    """What ``update`` goes on from."""
+    _predecessor: _Predecessor | None = None
+    """The model that ``update`` goes on from."""
 
     def update(self, graph: HeteroData, new_events: pa.Table | None = None, num_epochs: int = 10) -> TrainingResults:
-        """Go on from this trainer's own model, on tonight's graph.
+        """Go on from this trainer's own model, on a newer graph.
 
         Args:
-            graph: tonight's, of all listens that the model is to know; its nodes may be others, in another order.
-            new_events: tonight's log, with the columns ``user_id`` and ``track_id``: what to learn, as far as the graph
-                has it as train edges. None means all train pairs that the model has not learned from.
-            num_epochs: at most.
+            graph: the newer graph, of all listens that the model shall know; its nodes may be others, in another order.
+            new_events: the new part of the log, with the columns ``user_id`` and ``track_id``. Its train edges are
+                learned. None means all train pairs that the model has not learned from.
+            num_epochs: epochs at most.
 
         Raises:
             InputError: nothing was trained yet, the model has seen what the graph holds out, or ``train`` would refuse.
@@ -92,17 +91,21 @@ class OnlineTrainer(AdvancedTrainer):
             raise InputError("There is no model to update: call train(graph, num_epochs) before update.")
         graph, seen = self.prepare(graph), SeenPairs.of(self.eval_graph)
         require_unseen(check_seen_pairs(graph, seen))
-        self._in_memory = _Known(EarlierModel.of(self.model, self.eval_graph), seen, self.num_updates, new_events)
+        self._predecessor = _Predecessor(
+            EarlierModel.of(self.model, self.eval_graph), seen, self.num_updates, new_events
+        )
         try:
-            self._take_model(node_counts(graph))
+            config = {**self.model.config.model_dump(), **node_counts(graph)}
+            self.model = create_model(config, stream_seed(self.config.seed, "init")).to(self.device)
+            self._initial_weights = None
             return self.train(graph, num_epochs)
         finally:
-            self._in_memory = None
+            self._predecessor = None
 
     def find_earlier(self, graph: HeteroData) -> EarlierModel | None:
-        """The model to go on from; None where the training has to be a full one, which is logged with its reason."""
+        """Return the model to go on from; None if the training has to be a full one, and the log says why."""
         self._is_new, self.num_updates = None, 0
-        known = self._in_memory or self._read_known(graph)
+        known = self._predecessor or self._read_predecessor(graph)
         if known is None:
             logger.info("A full training: there is no earlier model to go on from.")
             return None
@@ -116,12 +119,12 @@ class OnlineTrainer(AdvancedTrainer):
         return known.model
 
     def create_optimizer(self) -> Optimizer:
-        """Adam, at ``update_lr`` in an update."""
+        """Return Adam, with ``update_lr`` in an update."""
         rate = self.config.lr if self._is_new is None else self.config.update_lr
         return torch.optim.Adam(self.model.parameters(), lr=rate)
 
     def train_epoch(self, graph: HeteroData) -> dict[str, float]:
-        """In an update one pass over new and replayed pairs: ``{"loss", "new_pairs", "replayed_pairs"}``."""
+        """Make one pass, in an update over new and replayed pairs: ``{"loss", "new_pairs", "replayed_pairs"}``."""
         if self._is_new is None:
             return super().train_epoch(graph)
         pairs = train_pairs(graph)
@@ -130,13 +133,13 @@ class OnlineTrainer(AdvancedTrainer):
         return {**metrics, "new_pairs": new.shape[1], "replayed_pairs": old.shape[1]}
 
     def _replayed(self, old: Tensor) -> Tensor:
-        """Some old pairs in random order: at least a batch, as far as there are as many, so that no epoch is empty."""
+        """Draw some old pairs; if no pair is new, a batch of them, so that no epoch is empty."""
         new = int(self._is_new.sum()) if self._is_new is not None else 0
         count = round(self.config.replay_ratio * new) if new else self.config.batch_size
         return old[:, torch.randperm(old.shape[1], generator=self.sampling)[:count].to(old.device)]
 
     def _why_full(self, num_updates: int, is_new: Tensor) -> str:
-        """Why an update is not enough; empty where it is. A refit repeats what the first training did."""
+        """Return why an update is not enough, or nothing if it is. A refit repeats what the first training did."""
         if self.control.replayed:
             return "" if "new_pairs" in self.control.replayed[0] else "the model that it repeats had one"
         if num_updates >= self.config.max_updates:
@@ -146,33 +149,27 @@ class OnlineTrainer(AdvancedTrainer):
             return f"{share:.0%} of the train pairs are new, more than {self.config.max_new_share:.0%} (max_new_share)"
         return ""
 
-    def _read_known(self, graph: HeteroData) -> _Known | None:
+    def _read_predecessor(self, graph: HeteroData) -> _Predecessor | None:
         if self.config.warm_start is None:
             return None
         folder = Path(self.config.warm_start)
         seen = SeenPairs.read(folder)
         require_unseen(check_seen_pairs(graph, seen))
-        return _Known(EarlierModel.read(folder), seen, num_ancestors(folder))
-
-    def _take_model(self, counts: Mapping[str, int]) -> None:
-        """A model of other counts in place of this trainer's."""
-        config = {**self.model.config.model_dump(), **counts}
-        self.model = create_model(config, stream_seed(self.config.seed, "init")).to(self.device)
-        self._initial_weights = None
+        return _Predecessor(EarlierModel.read(folder), seen, num_ancestors(folder))
 
 
 @dataclass(frozen=True)
-class _Known:
-    """An earlier model, what it has learned from, and how often it was updated since its last full training."""
+class _Predecessor:
+    """An earlier model, the pairs it has seen, and the number of its updates since the last full training."""
 
     model: EarlierModel
     seen: SeenPairs
     num_updates: int
     events: pa.Table | None = None
-    """What to learn; None means what was not learned yet."""
+    """Events to learn; None means all pairs that were not learned yet."""
 
     def is_new(self, graph: HeteroData) -> Tensor:
-        """(P,) which train pairs of a graph with masks are to be learned, in the order of its edges."""
+        """Return which train pairs of a graph with masks are to be learned, in the order of its edges: (P,) bool."""
         pairs = GraphPairs(graph)
         train = pairs.keys[pairs.in_train]
         if self.events is not None:
@@ -181,7 +178,7 @@ class _Known:
 
 
 def _of_events(events: pa.Table) -> SeenPairs:
-    """The pairs of a log."""
+    """Return the pairs of a log."""
     absent = [name for name in ("user_id", "track_id") if name not in events.column_names]
     if absent:
         raise InputError(

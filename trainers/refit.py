@@ -21,7 +21,7 @@ from trainers.loop.training_results import EpochRecord
 
 
 class ReplayedEpochs(EpochControl):
-    """Repeats the epochs of a first training: their number and their learning rates. Measures nothing, never stops.
+    """Repeats the number of epochs and the learning rates of a first training; measures nothing and never stops.
 
     Args:
         history: the records of the first training up to the chosen epoch, at least one.

@@ -95,15 +95,15 @@ class KnownPairs:
 
     @cached_property
     def _start(self) -> Tensor:
-        """Where the keys of each user begin, up to the last who has any, and where they end: (U + 1,)."""
+        """The place where the keys of each user start, up to the last user with keys, and their end: (U + 1,)."""
         count = (self.keys // self.num_songs).bincount()
         return torch.cat([count.new_zeros(1), count.cumsum(0)])
 
     @cached_property
     def _unknown(self) -> Tensor:
-        """The keys with each song replaced by how many the user does not know before it: (E,), ascending.
+        """The keys with each song replaced by the number of unknown songs before it: (E,), ascending.
 
-        The unknown song of rank r comes after as many known ones as have at most r unknown before them.
+        The unknown song of rank r comes after all known songs that have at most r unknown ones before them.
         """
         place = torch.arange(len(self.keys), device=self.keys.device)
         return self.keys - (place - self._start[self.keys // self.num_songs])

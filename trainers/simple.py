@@ -1,4 +1,4 @@
-"""The trainer to try something with: all edges, one learning rate, nothing held out."""
+"""The trainer for a quick try: all edges, one learning rate, nothing held out."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ logger = logging.getLogger(__name__)
 class SimpleTrainer(BaseTrainer):
     """Trains on every edge with a fixed learning rate, for a quick look at a model.
 
-    Nothing is held out, so its metrics are named ``in_sample_*``: they say how well the model repeats what it has
-    read, and nothing about songs to come. The masks of a graph that was split are ignored, which is logged.
+    Nothing is held out, so it evaluates on its training data, and its metrics are named ``in_sample_*``: they measure
+    how well the model repeats what it has learned, not how well it predicts. The masks of a graph that was split are
+    ignored, which is logged.
 
     Args: see ``BaseTrainer``.
     """
@@ -26,7 +27,7 @@ class SimpleTrainer(BaseTrainer):
     trains_on_everything: ClassVar[bool] = True
 
     def prepare(self, graph: HeteroData) -> HeteroData:
-        """The graph without masks."""
+        """Return the graph without masks."""
         if not has_masks(graph):
             return graph
         logger.warning("The simple trainer ignores the split of this graph and trains on all of its edges.")
@@ -36,13 +37,13 @@ class SimpleTrainer(BaseTrainer):
         return whole
 
     def watched_metric(self) -> str:
-        """``in_sample_recall@{eval_k}`` unless the config names another."""
+        """Return the config's ``monitor``, or else ``in_sample_recall@{eval_k}``."""
         return self.config.monitor or f"in_sample_recall@{self.config.eval_k}"
 
     def train_epoch(self, graph: HeteroData) -> dict[str, float]:
-        """One pass over all pairs: ``{"loss": ...}``."""
+        """Make one pass over all pairs: ``{"loss": ...}``."""
         return self.train_on_pairs(graph, train_pairs(graph))
 
     def evaluate(self, graph: HeteroData) -> dict[str, float]:
-        """In-sample metrics."""
+        """Return in-sample metrics."""
         return self.ranking_metrics(graph, "train")

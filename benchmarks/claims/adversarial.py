@@ -26,7 +26,7 @@ from evaluation.vector_scores import VectorScores
 from models.base import Embeddings
 from tasks.run_config import RunConfig, load_run_config
 from trainers.adversarial.adversarial_config import AdversarialConfig
-from trainers.adversarial.fake_users import distrust
+from trainers.adversarial.fake_users import find_fake_users
 from trainers.adversarial.perturbation import gradient, moved, root_mean_square, with_unit_rows
 from trainers.base import BaseTrainer
 from trainers.factory import create_trainer
@@ -266,7 +266,7 @@ class Caught:
         self.fake = self.fakes = self.honest = self.honests = 0
 
     def add(self, trained: Trained, honest: int) -> None:
-        users: Tensor = trained.trainer.distrust.users
+        users: Tensor = trained.trainer.fake_users.users
         self.fake += int((users >= honest).sum())
         self.honest += int((users < honest).sum())
         self.fakes += int(trained.graph["user"].num_nodes) - honest
@@ -283,7 +283,7 @@ def quiet(worlds: Sequence[int], folder: Path) -> Claim:
         for name, size in (("small", {}), ("sparse", SPARSE)):
             run = load_run_config("configs/synthetic.toml", {"synthetic": {**size, "seed": world + 1}})
             seen = message_graph(graph_of(run, folder / f"{name}-{world + 1}"))
-            suspects = distrust(seen, keys.max_distrusted, keys.suspicion)
+            suspects = find_fake_users(seen, keys.max_distrusted, keys.suspicion)
             counts += len(suspects.users), int(seen["user"].num_nodes)
     return Claim(
         "adversarial",

@@ -17,15 +17,15 @@ from torch_geometric.data import HeteroData
 
 from claims.claim import Claim
 from claims.made_up import made_up, usual_run
+from claims.update_leak import leak
 from data.graph import LISTENS, message_graph, node_counts
 from data.synthetic.log import SyntheticConfig
 from evaluation.evaluation import Evaluation, evaluate
 from evaluation.seed_comparison import AcrossSeeds, across_seeds, difference
 from trainers.base import BaseTrainer
 from trainers.factory import create_trainer
-from trainers.federated.client import CATALOGUE, Client, graph_of, groups_of_users, split_parameters
+from trainers.federated.client import CATALOGUE, Client, client_graph, groups_of_users, split_parameters
 from trainers.federated.federated_config import FederatedConfig
-from trainers.federated.update_leak import leak
 
 K = 10
 METRIC = f"recall@{K}"
@@ -159,11 +159,14 @@ def leaked(
 
 
 def leak_of(graph: HeteroData, model: Mapping[str, Any], given: Mapping[str, Any], trained: Trained) -> float:
-    """What the next update of client 0 tells."""
+    """Return how well the next update of client 0 tells which songs it heard."""
     config = FederatedConfig.parse({**given, "seed": trained.trainer.config.seed}, "training_config")
     seen = message_graph(graph)
     group = groups_of_users(int(seen["user"].num_nodes), config.num_clients, config.seed)[0]
-    client, (users, shared) = Client(0, model, config, graph_of(seen, group)), split_parameters(trained.trainer.model)
+    client, (users, shared) = (
+        Client(0, model, config, client_graph(seen, group)),
+        split_parameters(trained.trainer.model),
+    )
     client.users, songs = users[group].clone(), int(seen["song"].num_nodes)
     sent = client.train(shared, config.lr, ROUNDS + 1).shared[CATALOGUE]
     heard = torch.zeros(songs, dtype=torch.bool)

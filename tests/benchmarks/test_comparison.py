@@ -294,7 +294,7 @@ def test_results_say_where_they_are_from_and_nothing_private(path: Path, standin
 @pytest.mark.slow
 def test_a_run_leaves_table_page_and_picture_and_a_broken_row_stops_no_other(tmp_path: Path) -> None:
     config = tmp_path / "small.toml"
-    config.write_text('num_epochs = 1\n[synthetic]\npreset = "tiny"\n[training]\nfan_out = [5]\n')
+    config.write_text('num_epochs = 1\n[synthetic]\npreset = "tiny"\n[training]\nnum_neighbors = [5]\n')
     command = [sys.executable, "benchmarks/comparison.py", "--config", str(config), "--results", str(tmp_path / "out")]
     ended = subprocess.run(
         [*command, "--rows", "gat", "mf", "popularity", "item-knn-bm25"],
@@ -303,7 +303,7 @@ def test_a_run_leaves_table_page_and_picture_and_a_broken_row_stops_no_other(tmp
     assert ended.returncode == 0, ended.stderr
     found = json.loads((tmp_path / "out" / "small.json").read_text())
     rows = {row["name"]: row for row in found["rows"]}
-    assert "fan_out" in rows["gat"]["failed"]
+    assert "num_neighbors" in rows["gat"]["failed"]
     assert rows["mf"]["runs"][0]["curve"]
     assert rows["popularity"]["test"]["ndcg@10"]["low"] < rows["item-knn-bm25"]["test"]["ndcg@10"]["high"]
     assert str(tmp_path) not in json.dumps(found)

@@ -50,6 +50,16 @@ def test_a_class_anywhere_can_be_named():
     assert trainer_class("trainers.advanced:AdvancedTrainer") is AdvancedTrainer
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["trainers.adversarial:AdversarialTrainer", "trainers.meta:MetaTrainer", "trainers.multitask:MultiTaskTrainer"],
+)
+def test_a_trainer_of_a_package_can_be_named_by_the_package(path, model_config, training_config, tmp_path):
+    trainer = create_trainer(path, model_config, training_config, tmp_path)
+    assert type(trainer).__name__ == path.partition(":")[2]
+    assert trainer_name(type(trainer)) in TRAINERS
+
+
 def test_naming_a_trainer_imports_no_torch():
     code = (
         "import sys; from trainers.names import trainer_path; trainer_path('advanced'); print('torch' in sys.modules)"
@@ -114,7 +124,7 @@ def test_defaults_are_the_guides():
         "num_negatives": 1024,
         "l2": 1e-5,
         "calibration_ratio": 0.05,
-        "fan_out": None,
+        "num_neighbors": None,
         "monitor": None,
         "patience": 5,
         "val_ratio": 0.15,

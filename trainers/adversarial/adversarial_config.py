@@ -22,7 +22,7 @@ class AdversarialConfig(AdvancedConfig):
     length 1, and are scaled back to it."""
 
     max_distrusted: float = Field(0.02, ge=0, lt=0.5)
-    """Share of the users that may be distrusted at most, however suspicious more of them are; 0 switches trust off."""
+    """Greatest share of the users that may be distrusted, however suspicious more of them are; 0 distrusts nobody."""
 
     suspicion: PositiveFloat = 5.0
     """Standard deviations above the usual from which on the agreement among a song's listeners is suspicious."""

@@ -1,4 +1,4 @@
-"""For models that must hold under attack: on the log that they learn from, and on their vectors."""
+"""Trains models that withstand attacks: on the log that they learn from, and on their vectors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch_geometric.data import HeteroData
 from data.graph import message_graph
 from trainers.advanced import AdvancedTrainer
 from trainers.adversarial.adversarial_config import AdversarialConfig
-from trainers.adversarial.fake_users import NOBODY, Distrust, distrust, without_listens_of
+from trainers.adversarial.fake_users import NONE_FOUND, FakeUsers, find_fake_users, without_listens_of
 from trainers.adversarial.perturbation import AdversarialObjective
 from trainers.config import TrainingConfig
 from trainers.loop.best_epoch import Best
@@ -22,21 +22,20 @@ logger = logging.getLogger(__name__)
 class AdversarialTrainer(AdvancedTrainer):
     """``AdvancedTrainer`` without the listens of fake users and, if asked, with vectors trained against perturbation.
 
-    The first looks for users who push a song together, see ``trainers.adversarial.fake_users``; their listens are
-    neither learned from
-    nor read when songs are scored. The listens that metrics are of stay the same, those of distrusted users included,
-    so numbers can be compared with those of other trainers. How many users are distrusted is logged, and is a metric
-    of every epoch.
+    The first defence looks for users who push a song together, see ``trainers.adversarial.fake_users``. Their listens
+    are not learned from, and not read when songs are scored. The metrics still count their held-out listens, so numbers
+    can be compared with those of other trainers. The number of distrusted users is logged, and is a metric of every
+    epoch.
 
     The second is adversarial personalised ranking, see ``trainers.adversarial.perturbation``. It begins after some
-    epochs of
-    ordinary training, as He et al. begin with a trained model: vectors that are still shorter than a perturbation have
-    nothing to defend, and training against it would leave them so. Of the epochs before, none is the best.
+    epochs of ordinary training, as He et al. begin with a trained model: vectors that are still shorter than a
+    perturbation have nothing to defend, and training against it would leave them short. No epoch before that is the
+    best one.
 
     Args: see ``BaseTrainer``; ``training_config`` takes the keys of ``AdversarialConfig`` too.
 
     Attributes:
-        distrust: whom the last ``train`` distrusted, and for which songs; nobody before the first one.
+        fake_users: the users that the last ``train`` distrusted, and their songs; none before the first training.
     """
 
     Config: ClassVar[type[TrainingConfig]] = AdversarialConfig
@@ -46,15 +45,15 @@ class AdversarialTrainer(AdvancedTrainer):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.objective = AdversarialObjective(self.config)
-        self.distrust: Distrust = NOBODY
+        self.fake_users: FakeUsers = NONE_FOUND
 
     @property
     def ordinary_epochs(self) -> int:
-        """Epochs before adversarial ranking begins; 0 where it never does."""
+        """Epochs before adversarial ranking begins; 0 if it never does."""
         return self.config.adversarial_start if self.config.adversarial_weight else 0
 
     def train(self, graph: HeteroData, num_epochs: int) -> TrainingResults:
-        """As ``BaseTrainer.train``; says so where the training ends before adversarial ranking begins."""
+        """See ``BaseTrainer.train``; logs it if the training ends before adversarial ranking begins."""
         if 0 < num_epochs <= self.ordinary_epochs:
             logger.info(  # no warning: the short trainings of an audit would give one each time
                 "adversarial_start is %d and there are %d epochs, so nothing is trained against perturbation; "
@@ -65,33 +64,34 @@ class AdversarialTrainer(AdvancedTrainer):
         return super().train(graph, num_epochs)
 
     def on_epoch_start(self) -> None:
-        """Adds the loss at perturbed vectors, and forgets the best epoch so far, once ordinary training is over."""
+        """Add the loss at perturbed vectors, and forget the best epoch so far, once ordinary training is over."""
         ordinary = self.ordinary_epochs
         self.objective.weight = self.config.adversarial_weight if self.current_epoch > ordinary else 0.0
         if self.current_epoch == ordinary + 1:
             self.best = Best()
 
     def out_of_patience(self) -> bool:
-        """As ``AdvancedTrainer``, but counted after ordinary training only."""
+        """See ``AdvancedTrainer.out_of_patience``; epochs count after ordinary training only."""
         return self.current_epoch > self.ordinary_epochs and super().out_of_patience()
 
     def prepare(self, graph: HeteroData) -> HeteroData:
-        """The graph with masks; decides whom to distrust, from its train edges alone."""
+        """Return the graph with masks; finds the fake users in its train edges alone."""
         graph = super().prepare(graph)
-        self.distrust = distrust(message_graph(graph), self.config.max_distrusted, self.config.suspicion)
+        found = find_fake_users(message_graph(graph), self.config.max_distrusted, self.config.suspicion)
+        self.fake_users = found
         if self.config.max_distrusted:
             logger.info(
                 "%d of %d users are distrusted, for %d song(s): their listens are not learned from.",
-                len(self.distrust.users),
+                len(self.fake_users.users),
                 int(graph["user"].num_nodes),
-                len(self.distrust.songs),
+                len(self.fake_users.songs),
             )
         return graph
 
     def learned_graph(self, graph: HeteroData) -> HeteroData:
-        """The train edges of the trusted users."""
-        return without_listens_of(self.distrust.users, graph)
+        """Return the train edges of all other users."""
+        return without_listens_of(self.fake_users.users, graph)
 
     def train_epoch(self, graph: HeteroData) -> dict[str, float]:
-        """One pass over the trusted train pairs: ``{"loss": ..., "distrusted_users": ...}``."""
-        return {**super().train_epoch(graph), "distrusted_users": len(self.distrust.users)}
+        """Make one pass over the train pairs of all other users: ``{"loss": ..., "distrusted_users": ...}``."""
+        return {**super().train_epoch(graph), "distrusted_users": len(self.fake_users.users)}

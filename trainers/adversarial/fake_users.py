@@ -1,4 +1,4 @@
-"""Which users may be fake: those who agree with a song's other listeners as no audience of such a song does.
+"""Finds users who may be fake, by how much they agree with the other listeners of a song.
 
 One fake profile looks like an odd listener. A group of them gives itself away: all listen to the pushed song, and for
 it to be recommended they also have to agree on what leads to it. The more they agree, the more they push.
@@ -18,33 +18,33 @@ from torch_geometric.data import HeteroData
 from data.graph import LISTENS, REV_LISTENS, message_graph
 
 FEWEST_LISTENERS = 8
-"""Songs of fewer listeners are not looked at: so few cannot push a song far, and honest ones may agree by chance."""
+"""Songs with fewer listeners are skipped: so few cannot push a song far, and honest ones may agree by chance."""
 
 COMPARED = 200
-"""Songs of about as many listeners that say what is usual."""
+"""Songs of about as many listeners that a song is compared with."""
 
 ONE_DEVIATION = 0.8413
-"""Share of a normal distribution below one standard deviation above its middle."""
+"""Share of a normal distribution that lies below its middle plus one standard deviation."""
 
 ENTRIES_AT_ONCE = 2**23
-"""Song-to-song counts that are held at once: some 100 MB."""
+"""Song-to-song counts in memory at once: some 100 MB."""
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 
-class Distrust(NamedTuple):
-    """Users who are not trusted, the most suspicious first, and the songs that they seem to push; both int64."""
+class FakeUsers(NamedTuple):
+    """Users who may be fake, the most suspicious first, and the songs that they seem to push; both int64."""
 
     users: Tensor
     songs: Tensor
 
 
-NOBODY = Distrust(torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64))
+NONE_FOUND = FakeUsers(torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64))
 
 
-def distrust(graph: HeteroData, most: float, deviations: float) -> Distrust:
-    """Users who push a song together, at most a share ``most`` of all users.
+def find_fake_users(graph: HeteroData, most: float, deviations: float) -> FakeUsers:
+    """Find users who push a song together, at most a share ``most`` of all users.
 
     The agreement of a song's listeners L is how many other songs their pairs share, against how many they would if
     everyone had drawn as many songs by popularity: with c_j of them listening to another song j, n_u the songs of user
@@ -60,8 +60,8 @@ def distrust(graph: HeteroData, most: float, deviations: float) -> Distrust:
 
     Written for this project, from two observations. Fake users resemble each other more than honest ones do: Mehta
     and Nejdl, "Unsupervised strategies for shilling detection and robust collaborative filtering", User Modeling and
-    User-Adapted Interaction 2009, whose own method needs to be told how many there are. And they are found by the song
-    that they share: Zhou et al., "Shilling attacks detection in recommender systems based on target item analysis",
+    User-Adapted Interaction 2009, whose own method needs to know how many there are. And the song that they share
+    gives them away: Zhou et al., "Shilling attacks detection in recommender systems based on target item analysis",
     PLOS ONE 2015.
 
     Args:
@@ -71,7 +71,7 @@ def distrust(graph: HeteroData, most: float, deviations: float) -> Distrust:
     found = _Audiences(heard)
     allowed = int(most * heard.shape[0])
     if not allowed or not len(found.songs):
-        return NOBODY
+        return NONE_FOUND
     bound, excess = found.bounds(deviations)
     order = np.argsort(-excess, kind="stable")
     suspicious = order[excess[order] > deviations]
@@ -80,7 +80,7 @@ def distrust(graph: HeteroData, most: float, deviations: float) -> Distrust:
 
 
 def without_listens_of(users: Tensor, graph: HeteroData) -> HeteroData:
-    """What a model may see of a graph without the listens of some users; the users stay, as if they were new."""
+    """Return what a model may see of a graph without the listens of some users, who stay as if they were new."""
     seen = message_graph(graph)
     if not len(users):
         return seen
@@ -101,13 +101,13 @@ class _Audiences:
     def __init__(self, heard: csr_array) -> None:
         self.heard, self.of_song = heard, csc_array(heard)
         listeners = heard.sum(0)
-        self.others = np.maximum(heard.sum(1) - 1, 0)  # (U,) songs of each user beside one
+        self.others = np.maximum(heard.sum(1) - 1, 0)  # (U,) songs of each user apart from one
         self.chance = float(((listeners / max(1, listeners.sum())) ** 2).sum())
         enough = np.flatnonzero(listeners >= FEWEST_LISTENERS)
         self.songs: Ints = enough[np.argsort(listeners[enough], kind="stable")]
 
     def bounds(self, deviations: float) -> tuple[Floats, Floats]:
-        """Agreement above which each song (N,) is suspicious, and by how many deviations each is above the usual."""
+        """Return the agreement above which each song (N,) is suspicious, and its deviations above the usual one."""
         logs = np.log(np.maximum(self._agreement(), np.finfo(np.float64).tiny))
         blocks = np.array_split(logs, max(1, len(logs) // COMPARED))
         usual = np.concatenate([np.full(len(block), np.median(block)) for block in blocks])
@@ -116,7 +116,7 @@ class _Audiences:
         return np.exp(usual + deviations * deviation), (logs - usual) / deviation
 
     def agreeing(self, place: int, bound: float) -> Ints:
-        """Listeners of a song whose agreement with its others is above ``bound``, the greatest first."""
+        """Return the listeners of a song who agree with its others by more than ``bound``, the greatest first."""
         song = self.songs[place]
         users = self.of_song.indices[self.of_song.indptr[song] : self.of_song.indptr[song + 1]]
         rows, others = self.heard[users], self.others[users]
@@ -137,14 +137,14 @@ class _Audiences:
         return agreement
 
     def _parts(self) -> list[Ints]:
-        """The songs, in their order, cut so that the counts of a part fit into memory."""
+        """Cut the songs, in their order, into parts whose counts fit into memory."""
         work = self.of_song[:, self.songs].T @ (self.others + 1)
         rows = np.minimum(work, self.heard.shape[1]).cumsum()
         cuts = np.flatnonzero(np.diff(rows // ENTRIES_AT_ONCE)) + 1
         return np.split(self.songs, cuts)
 
     def _shared(self, songs: Ints) -> Floats:
-        """(n,) ordered pairs of a song's listeners, times the other songs that each two share."""
+        """Return (n,) the sum, over ordered pairs of a song's listeners, of the other songs that they share."""
         together = (self.of_song[:, songs].T @ self.heard).tocsr()
         together.data *= together.data - 1
         own = self.of_song[:, songs].sum(0)
@@ -158,8 +158,8 @@ def _matrix(graph: HeteroData) -> csr_array:
     return csr_array((np.ones(len(user)), (user, song)), shape=size)
 
 
-def _most_suspicious(groups: list[Ints], songs: Ints, allowed: int) -> Distrust:
-    """As many users as are allowed, those of the first groups first, and the songs of these groups."""
+def _most_suspicious(groups: list[Ints], songs: Ints, allowed: int) -> FakeUsers:
+    """Return as many users as are allowed, those of the first groups first, and the songs of these groups."""
     chosen: dict[int, None] = {}
     reached = 0
     for group in groups:
@@ -167,4 +167,4 @@ def _most_suspicious(groups: list[Ints], songs: Ints, allowed: int) -> Distrust:
             break
         reached += 1
         chosen.update(dict.fromkeys(group.tolist()))
-    return Distrust(torch.tensor(list(chosen)[:allowed], dtype=torch.int64), torch.from_numpy(songs[:reached].copy()))
+    return FakeUsers(torch.tensor(list(chosen)[:allowed], dtype=torch.int64), torch.from_numpy(songs[:reached].copy()))

@@ -1,4 +1,4 @@
-"""Adversarial personalised ranking: the loss once more at vectors that were moved to where it is greater."""
+"""Adversarial personalised ranking: adds the loss at vectors that were moved to where it is greater."""
 
 from __future__ import annotations
 
@@ -13,20 +13,18 @@ from trainers.objective import PairObjective, Step
 
 
 class AdversarialObjective(PairObjective):
-    """Adds the loss at perturbed vectors to that at the vectors themselves.
+    """Adds the loss at perturbed vectors to the loss at the vectors themselves.
 
     With Z the vectors of all users and songs of a step, l their ranking loss and g the gradient of l at Z, constant,
 
         loss = l(Z) + adversarial_weight l(Z + delta),    delta = epsilon sqrt(N) g / |g|,
 
-    where N vectors have a gradient. So a vector is moved by epsilon in the root mean square, and most where the loss is
-    most sensitive. With ``loss = "bpr"`` each of them is moved by epsilon, as by He et al.: the rows of g are scaled to
-    one length first. To do so where all songs compete is another thing: songs that hardly matter would all come near
-    at once.
+    where N vectors have a gradient. So vectors move by epsilon in the root mean square, and those that matter most to
+    the loss move most. With ``loss = "bpr"`` each of them moves by epsilon, as in He et al.: the rows of g are scaled
+    to one length first. With softmax this would bring all songs near at once that hardly matter to the loss.
 
-    What is moved are the encoded vectors and not the weights behind them, so any model can be trained like this, and a
-    step costs one more loss but not one more encoding. The loss of a local channel is left as it is: it takes the
-    vectors for constants.
+    The encoded vectors are moved, not the weights behind them. So any model can be trained like this, and a step costs
+    one more loss but not one more encoding. The loss of a local channel does not change: vectors are constants in it.
 
     Source: He et al., "Adversarial Personalized Ranking for Recommendation", SIGIR 2018, where the model is a matrix
     factorisation, whose vectors are its weights.
@@ -35,7 +33,7 @@ class AdversarialObjective(PairObjective):
         config: also ``epsilon`` and ``adversarial_weight`` are read.
 
     Attributes:
-        weight: of the second term, for the steps to come; without one nothing is perturbed.
+        weight: of the second term, for the next steps; with 0 nothing is perturbed.
     """
 
     def __init__(self, config: AdversarialConfig) -> None:
@@ -57,13 +55,13 @@ class AdversarialObjective(PairObjective):
 
 
 def gradient(loss: Tensor, embeddings: Embeddings | SomeEmbeddings, retain_graph: bool = False) -> Embeddings:
-    """Gradient of a loss at the vectors it is of, in the shapes of their user and song."""
+    """Return the gradient of a loss with respect to its vectors, in their shapes."""
     return Embeddings(*torch.autograd.grad(loss, _vectors(embeddings), retain_graph=retain_graph))
 
 
 def with_unit_rows(direction: Embeddings) -> Embeddings:
-    """The direction with each row scaled to length 1; a row of zeros stays."""
-    # first by their greatest entry: the square of what a gradient may be is less than a float can tell from 0
+    """Return the direction with each row scaled to length 1; a row of zeros stays."""
+    # by the greatest entry first: the squares of a tiny gradient would be 0 in float32
     largest = (rows.abs().amax(1, keepdim=True).clamp(min=torch.finfo(rows.dtype).tiny) for rows in direction)
     return Embeddings(*(F.normalize(rows / most, dim=1) for rows, most in zip(direction, largest, strict=True)))
 
@@ -71,7 +69,7 @@ def with_unit_rows(direction: Embeddings) -> Embeddings:
 def moved(
     embeddings: Embeddings | SomeEmbeddings, direction: Embeddings, length: float, on_sphere: bool
 ) -> Embeddings | SomeEmbeddings:
-    """The vectors moved along a direction, by ``length`` in the root mean square over those that it moves.
+    """Move the vectors along a direction, by ``length`` in the root mean square over the vectors that it moves.
 
     Args:
         direction: in the shapes of the vectors' user and song; only where it points counts.
@@ -85,7 +83,7 @@ def moved(
 
 
 def root_mean_square(rows: Embeddings) -> Tensor:
-    """Of the lengths of the rows, without those that are zero: users who are not in a batch do not count."""
+    """Return the root mean square length of the rows that are not zero: users outside of a batch do not count."""
     squares = torch.cat(tuple(rows)).square().sum(1)
     return (squares.sum() / squares.count_nonzero().clamp(min=1)).sqrt()
 

@@ -1,7 +1,7 @@
-"""One client of a federated training: its users' listens and vectors, and what it makes of the shared parameters.
+"""One client of a federated training: its users' listens and vectors, and its update of the shared parameters.
 
-A client is a group of users and the machine that they trust. Nothing here knows Flower: it hands over what ``train``
-is given and takes away what it returns.
+A client is a group of users and the machine that they trust. Nothing here knows Flower, which passes on the arguments
+of ``Client.train`` and its result.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from trainers.loop.random_streams import own_global_stream, stream, stream_seed
 from trainers.objective import PairObjective
 
 TABLE, CATALOGUE = "table", "songs_and_artists"
-"""The model's parameter with a row a node, and what its rows of songs and artists are called on their own."""
+"""The model's parameter with a row for each node, and the name of its rows of songs and artists alone."""
 
 
 def split_parameters(model: RecommenderModel) -> tuple[Tensor, dict[str, Tensor]]:
-    """The rows of the model's users (U, D), and all other parameters by name: what is private and what is shared."""
+    """Return the rows of the model's users (U, D), which are private, and all other parameters, which are shared."""
     shared = {name: values.clone() for name, values in model.state_dict().items()}
     table = shared.pop(TABLE)
     users = model.config.num_users
@@ -43,13 +43,13 @@ def load_parameters(model: RecommenderModel, users: Tensor, shared: Parameters) 
 
 
 def groups_of_users(num_users: int, num_clients: int, seed: int) -> list[Tensor]:
-    """Which users, ascending, belong to each client: drawn once, group sizes differ by one at most."""
+    """Draw the users of each client, ascending; group sizes differ by one at most."""
     order = torch.randperm(num_users, generator=stream(seed, "clients"))
     return [group.sort().values for group in order.tensor_split(num_clients)]
 
 
-def graph_of(graph: HeteroData, users: Tensor) -> HeteroData:
-    """What some users, ascending, have on their own: their listens, users counted anew, and the catalogue."""
+def client_graph(graph: HeteroData, users: Tensor) -> HeteroData:
+    """Return what some users, ascending, have on their own: their listens, with users renumbered, and the catalogue."""
     place = torch.searchsorted(users, graph[LISTENS].edge_index[0]).clamp(max=len(users) - 1)
     own = users[place] == graph[LISTENS].edge_index[0]
     part = HeteroData()
@@ -62,7 +62,7 @@ def graph_of(graph: HeteroData, users: Tensor) -> HeteroData:
 
 
 class UndividedObjective(PairObjective):
-    """For models that pass no messages: a step that leaves out all edges of one user leaves out nothing."""
+    """Takes a batch in one step, for models that pass no messages: no edge has to be left for the others."""
 
     def loss(
         self, model: RecommenderModel, graph: HeteroData, users: Tensor, songs: Tensor, generator: Generator
@@ -72,9 +72,9 @@ class UndividedObjective(PairObjective):
 
 
 class LocalTrainer(BaseTrainer):
-    """The steps of the one loop on the listens of one client, or of one user.
+    """Takes the steps of an epoch on the listens of one client, or of one user.
 
-    It starts anew in each round, from parameters that it is given; it evaluates nothing and keeps no checkpoint.
+    It starts again in each round, from the parameters of that round; it evaluates nothing and keeps no checkpoint.
 
     Source of the proximal term: Li et al., "Federated Optimization in Heterogeneous Networks", MLSys 2020.
 
@@ -90,25 +90,25 @@ class LocalTrainer(BaseTrainer):
             self.objective = UndividedObjective(self.config)
 
     def create_optimizer(self) -> Optimizer:
-        """What ``local_optimizer`` names."""
+        """Return the optimizer that ``local_optimizer`` names."""
         if self.config.local_optimizer == "sgd":
             return SGD(self.model.parameters(), lr=self.config.lr)
         return super().create_optimizer()
 
     def train_epoch(self, graph: HeteroData) -> dict[str, float]:
-        """One pass over the pairs: ``{"loss": ...}``."""
+        """Make one pass over the pairs: ``{"loss": ...}``."""
         return self.train_on_pairs(graph, graph[LISTENS].edge_index)
 
     def evaluate(self, graph: HeteroData) -> dict[str, float]:
-        """Nothing: a client holds nothing out."""
+        """Return no metrics: a client holds nothing out."""
         return {}
 
     def step(self, loss: Tensor) -> float:
-        """See ``BaseTrainer.step``; with the proximal term, where there is one."""
+        """See ``BaseTrainer.step``; adds the proximal term if there is one."""
         return super().step(loss + self._distance() if self.config.proximal_mu else loss)
 
     def start_from(self, users: Tensor, shared: Parameters, lr: float) -> None:
-        """Take parameters, and a new optimizer."""
+        """Load parameters, and make a new optimizer."""
         load_parameters(self.model, users, shared)
         self._anchor = shared
         self.optimizer = self.create_optimizer()
@@ -122,21 +122,21 @@ class LocalTrainer(BaseTrainer):
         return self.config.proximal_mu / 2 * torch.stack(gaps).sum()
 
 
-class Sent(NamedTuple):
-    """All that leaves a client: new shared parameters, and their weight in the average."""
+class ClientUpdate(NamedTuple):
+    """All that leaves a client in a round: new shared parameters, and their weight in the average."""
 
     shared: dict[str, Tensor]
     weight: int
 
 
 class Client:
-    """A group of users, for as long as a training takes.
+    """A group of users in a training.
 
     Args:
         number: which client it is, for its random streams.
         model_config: of the whole model; the number of users is replaced.
         config: of the federated training.
-        graph: the users' own listens and the catalogue, see ``graph_of``.
+        graph: the users' own listens and the catalogue, see ``client_graph``.
 
     Attributes:
         users: (G, D) vectors of its users, which stay here.
@@ -156,53 +156,51 @@ class Client:
         self._graphs: list[HeteroData] = []
         self._stream = ""
 
-    def train(self, shared: Parameters, lr: float, round_number: int) -> Sent:
-        """One round, from the shared parameters; ``users`` and ``loss`` are new afterwards.
+    def train(self, shared: Parameters, lr: float, round_number: int) -> ClientUpdate:
+        """Train one round from the shared parameters; ``users`` and ``loss`` are new afterwards.
 
         Raises:
             InputError: when the loss stops being a number.
         """
         self.trainer.current_epoch, self.trainer.current_batch = round_number, 0
         self._stream = f"client {self.number} round {round_number}"
-        if self.config.clipping_norm is None:
-            return self._train_together(shared, lr)
-        return self._train_apart(shared, lr, self.config.clipping_norm)
-
-    def _train_together(self, shared: Parameters, lr: float) -> Sent:
+        if self.config.clipping_norm is not None:
+            return self._train_user_by_user(shared, lr, self.config.clipping_norm)
         if not self.num_pairs:
-            return Sent(dict(shared), 1)
+            return ClientUpdate(dict(shared), 1)
         self.users, shared, self.loss = self._trained(self.graph, self.users, shared, lr, "all")
-        return Sent(shared, self.num_pairs)
+        return ClientUpdate(shared, self.num_pairs)
 
-    def _train_apart(self, shared: Parameters, lr: float, norm: float) -> Sent:
-        """Each drawn user alone: what one user's listens change of the sum is at most ``norm`` long."""
+    def _train_user_by_user(self, shared: Parameters, lr: float, norm: float) -> ClientUpdate:
+        """Train each drawn user alone, so that one user's listens change the sum by at most ``norm``."""
         total = {name: torch.zeros_like(values) for name, values in shared.items()}
         losses = []
         for user in self._drawn_users():
             own, trained, loss = self._trained(self._graph_of(user), self.users[[user]], shared, lr, f"user {user}")
             self.users[user] = own[0]
             losses.append(loss)
-            for name, values in clipped(_less(trained, shared), norm).items():
+            update = {name: values - shared[name] for name, values in trained.items()}
+            for name, values in clipped(update, norm).items():
                 total[name] += values
         self.loss = sum(losses) / max(1, len(losses))
         if self.config.noise_multiplier:
             total = noisy(total, self.config.noise_multiplier * norm, self._random("noise"))
         expected = self.config.user_rate * self.size
-        return Sent({name: values + total[name] / expected for name, values in shared.items()}, self.size)
+        return ClientUpdate({name: values + total[name] / expected for name, values in shared.items()}, self.size)
 
     def _drawn_users(self) -> list[int]:
-        """Users who take part in the round and have something to learn from."""
+        """Draw the users who take part in the round, and leave out those without listens."""
         drawn = torch.rand(self.size, generator=self._random("coins")) < self.config.user_rate
-        heard = self.graph[LISTENS].edge_index[0].bincount(minlength=self.size) > 0
-        drawn_users: list[int] = (drawn & heard).nonzero().flatten().tolist()
-        return drawn_users
+        has_listens = self.graph[LISTENS].edge_index[0].bincount(minlength=self.size) > 0
+        users: list[int] = (drawn & has_listens).nonzero().flatten().tolist()
+        return users
 
     def _trained(
         self, graph: HeteroData, users: Tensor, shared: Parameters, lr: float, whose: str
     ) -> tuple[Tensor, dict[str, Tensor], float]:
-        """Users and shared parameters after the passes over a graph, and the mean loss.
+        """Return users and shared parameters after the passes over a graph, and the mean loss.
 
-        Random streams are of the user: were they shared, one user's listens would change the draws of the next.
+        Each user has random streams of its own: if they were shared, one user's listens would change the next user's.
         """
         self.trainer.start_from(users, shared, lr)
         self.trainer.sampling = self._random(whose)
@@ -216,9 +214,5 @@ class Client:
 
     def _graph_of(self, user: int) -> HeteroData:
         if not self._graphs:
-            self._graphs = [graph_of(self.graph, torch.tensor([number])) for number in range(self.size)]
+            self._graphs = [client_graph(self.graph, torch.tensor([number])) for number in range(self.size)]
         return self._graphs[user]
-
-
-def _less(ours: Parameters, theirs: Parameters) -> dict[str, Tensor]:
-    return {name: values - theirs[name] for name, values in ours.items()}

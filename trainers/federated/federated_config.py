@@ -1,4 +1,4 @@
-"""Keys of ``federated``, apart from the trainer because Flower's environment reads them too."""
+"""Keys of ``federated``; Flower's environment reads them too."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ class FederatedConfig(AdvancedConfig):
     """Rounds of Flower between two evaluations."""
 
     local_epochs: PositiveInt = 1
-    """Passes over its listens that a client, or a user where updates are clipped, trains for in a round."""
+    """Passes over its listens that a client makes in a round, or a user if updates are clipped."""
 
     strategy: Literal["fedavg", "fedprox"] = "fedavg"
-    """Flower's strategy; fedprox also holds each client near the parameters that the round started from."""
+    """Flower's strategy; fedprox also keeps each client near the parameters that the round started from."""
 
     proximal_mu: NonNegativeFloat = 0.0
     """Weight of fedprox's squared distance to the round's start, halved."""
 
     server_lr: PositiveFloat = 1.0
-    """What fedavg multiplies the averaged update by; clipped updates are small and cancel out, and want more."""
+    """Factor of fedavg for the averaged update; clipped updates are small and cancel out, and need a greater one."""
 
     local_optimizer: Literal["adam", "sgd"] = "adam"
-    """What takes a client's steps, new in each round; sgd keeps how much each song matters, which clipping needs."""
+    """A client's optimizer, new in each round; sgd keeps how much each song matters, which clipping needs."""
 
     offline_rate: float = Field(0.0, ge=0, lt=1)
-    """Share of the clients that drop out of a round and answer nothing, drawn anew in each round."""
+    """Share of the clients that drop out of a round and do not answer; each round draws them again."""
 
     clipping_norm: PositiveFloat | None = None
-    """Greatest length of a user's update of all shared parameters together; null trains a client's users at once."""
+    """Greatest length of a user's update of all shared parameters; null trains a client's users together."""
 
     noise_multiplier: NonNegativeFloat = 0.0
     """Standard deviation of the noise that each client adds to each number it sends, in units of clipping_norm."""
 
     user_rate: float = Field(1.0, gt=0, le=1)
-    """Chance of each user to take part in a round of its client, where updates are clipped."""
+    """Chance of each user to take part in a round of its client, if updates are clipped."""
 
     delta: float = Field(1e-5, gt=0, lt=1)
     """The delta at which epsilon is reported; should be far below one over the number of users."""
 
     runtime: Literal["in_process", "ray"] = "in_process"
-    """Where Flower runs the clients: one after another in its process, or side by side on its Ray simulation."""
+    """Where Flower runs the clients: one after another in its process, or in parallel on its Ray simulation."""
 
     @model_validator(mode="after")
     def _keys_fit_together(self) -> Self:

@@ -1,4 +1,4 @@
-"""Starts Flower in an environment of its own, and ends it, whatever happens to the training."""
+"""Starts Flower in its own environment, and ends it however the training ends."""
 
 from __future__ import annotations
 
@@ -11,29 +11,25 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from data.errors import InputError
 from data.project import checkout, project_root
-from trainers.federated.shared_folder import Answer, Ask, Exchange, Job, as_line
-
-if TYPE_CHECKING:
-    import trainers.federated.flower_server  # noqa: F401  (what the process runs: so it counts as part of a run's code)
+from trainers.federated import flower_main
+from trainers.federated.shared_folder import EpochRequest, EpochResponse, FederationSpec, SharedFolder
 
 ENVIRONMENT = ".venv-federated"
-RUN = "from trainers.federated.flower_server import main; main()"
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "PYTHONUNBUFFERED": "1"}
-"""Nothing is told to anybody outside, and a log that is read after a crash holds its last line."""
+"""No usage statistics are sent, and a log that is read after a crash holds its last line."""
 
 POLL, PATIENCE = 0.005, 20.0
-"""Seconds between two looks for an answer; seconds that Flower has to end by itself."""
+"""Seconds between two looks for a response; seconds that Flower has to end by itself."""
 
 
 def flower_python() -> Path:
-    """The Python of Flower's environment.
+    """Return the Python of Flower's environment.
 
     Raises:
         InputError: when there is none.
@@ -48,43 +44,43 @@ def flower_python() -> Path:
 
 
 class FlowerProcess:
-    """A federation in a process group of its own, with a folder of its own that is deleted at the end.
+    """Flower in its own process group, with its own folder, which is deleted at the end.
 
     Args:
-        job: what to train.
+        spec: what to train.
         clients: each client's graph and its users' vectors (G, D).
         keep_log_in: where Flower's log goes if it fails.
 
     Attributes:
-        disks: the clients' disks.
+        clients: the clients' folders.
     """
 
-    def __init__(self, job: Job, clients: Sequence[tuple[HeteroData, Tensor]], keep_log_in: Path) -> None:
+    def __init__(self, spec: FederationSpec, clients: Sequence[tuple[HeteroData, Tensor]], keep_log_in: Path) -> None:
         python, self.keep_log_in = flower_python(), keep_log_in
         folder = Path(mkdtemp(prefix="songgraph-"))
         try:
-            self.exchange = Exchange.start(folder, job, clients)
-            self.process = _started(python, self.exchange)
+            self.shared_folder = SharedFolder.create(folder, spec, clients)
+            self.process = _started(python, self.shared_folder)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        self.disks = self.exchange.disks(len(clients))
+        self.clients = self.shared_folder.clients(len(clients))
 
-    def ask(self, ask: Ask, shared: dict[str, Tensor]) -> tuple[Answer, dict[str, Tensor]]:
-        """Run an epoch and wait for it: what it came to, and the shared parameters after it.
+    def run_epoch(self, request: EpochRequest, shared: dict[str, Tensor]) -> tuple[EpochResponse, dict[str, Tensor]]:
+        """Run an epoch and wait for it; return what it came to, and the shared parameters after it.
 
         Raises:
             InputError: with the reason, when Flower or a client cannot go on.
         """
-        self.exchange.write_asked(shared)
+        self.shared_folder.write_request(shared)
         with suppress(BrokenPipeError):  # it has ended, which is seen below
             assert self.process.stdin is not None
-            self.process.stdin.write(as_line(ask).encode())
+            self.process.stdin.write(request.model_dump_json().encode() + b"\n")
             self.process.stdin.flush()
-        while (answer := self.exchange.answer()) is None:
+        while (response := self.shared_folder.read_response()) is None:
             self._require_alive()
             time.sleep(POLL)
-        return answer
+        return response
 
     def close(self) -> None:
         """End Flower, at once if it does not end by itself, and delete the folder."""
@@ -95,27 +91,25 @@ class FlowerProcess:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
-            shutil.rmtree(self.exchange.folder, ignore_errors=True)
+            shutil.rmtree(self.shared_folder.folder, ignore_errors=True)
 
     def _require_alive(self) -> None:
-        if self.exchange.failed.exists():
-            reason = self.exchange.failed.read_text(encoding="utf-8")
-        elif self.process.poll() is not None and self.exchange.answer() is None:
+        if self.shared_folder.failed.exists():
+            reason = self.shared_folder.failed.read_text(encoding="utf-8")
+        elif self.process.poll() is not None and self.shared_folder.read_response() is None:
             reason = f"Flower's process ended with code {self.process.returncode}"
         else:
             return
-        raise InputError(f"{reason.rstrip('.')}; Flower's log is kept in {self._kept_log()}.")
-
-    def _kept_log(self) -> Path:
         self.keep_log_in.mkdir(parents=True, exist_ok=True)
-        return Path(shutil.copy(self.exchange.log, self.keep_log_in / "flower.log"))
+        log = shutil.copy(self.shared_folder.log, self.keep_log_in / "flower.log")
+        raise InputError(f"{reason.rstrip('.')}; Flower's log is kept in {log}.")
 
 
-def _started(python: Path, exchange: Exchange) -> subprocess.Popen[bytes]:
+def _started(python: Path, shared_folder: SharedFolder) -> subprocess.Popen[bytes]:
     path = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
-    with exchange.log.open("wb") as log:
+    with shared_folder.log.open("wb") as log:
         return subprocess.Popen(
-            [str(python), "-c", RUN, str(exchange.folder)],
+            [str(python), "-m", flower_main.__name__, str(shared_folder.folder)],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,

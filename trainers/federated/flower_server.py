@@ -1,16 +1,15 @@
-"""Flower's side of a federated training; it runs in Flower's own environment and is imported nowhere else.
+"""Flower's side of a federated training: the apps of the server and of the clients.
 
-The training starts it with ``python -c "from trainers.federated.flower_server import main; main()" FOLDER`` and
-writes one
-line of JSON for each epoch to its standard input; the end of the input is the end of the federation, however the
-training ended. Everything between server and clients is a Flower message: shared parameters and their weight.
+It runs in Flower's own environment (``trainers.federated.flower_main``). The training writes one line of JSON for each
+epoch to the standard input; the end of the input is the end of the federation, however the training ended. Everything
+between server and clients is a Flower message: shared parameters and their weight.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,39 +26,34 @@ from data.machine import cores
 from trainers.federated.client import Client
 from trainers.federated.federated_config import FederatedConfig
 from trainers.federated.privacy import epsilons
-from trainers.federated.shared_folder import Answer, Ask, ClientDisk, Exchange, Job, Kept
+from trainers.federated.shared_folder import (
+    ClientFolder,
+    ClientState,
+    EpochRequest,
+    EpochResponse,
+    FederationSpec,
+    SharedFolder,
+)
 from trainers.loop.random_streams import stream
 
 OFFLINE, REFUSED = 900, 901
-"""Codes of the errors that a client answers with, beside Flower's own: it dropped out; it cannot train."""
+"""Codes of a client's errors that are not Flower's own: it dropped out; it cannot train."""
 
 SERVER = 1
-"""The server's node; clients are the nodes after it, where there is no other numbering."""
+"""The server's node; in this process the clients are the nodes after it."""
 
 
-def main() -> None:
-    """Run the federation that lies in the folder named on the command line."""
-    exchange = Exchange(Path(sys.argv[1]))
-    torch.set_num_threads(1)  # a client's work is small, and Ray gives each one a core
-    try:
-        run(exchange, Job.read(exchange.job))
-    except Exception as error:
-        sentence = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-        exchange.failed.write_text(sentence, encoding="utf-8")
-        raise
-
-
-def run(exchange: Exchange, job: Job) -> None:
+def run(folder: SharedFolder, spec: FederationSpec) -> None:
     """Start Flower where ``runtime`` says."""
-    server, clients = server_app(exchange, job), client_app(exchange.folder, job.config())
-    if job.config().runtime == "ray":
+    server, clients = server_app(folder, spec), client_app(folder.folder, spec.config())
+    if spec.config().runtime == "ray":
         from flwr.simulation import run_simulation  # slow to import
 
-        own_files = {"num_cpus": cores(), "_temp_dir": str(exchange.folder / "ray")}
+        own_files = {"num_cpus": cores(), "_temp_dir": str(folder.folder / "ray")}
         resources = {"client_resources": {"num_cpus": 1, "num_gpus": 0}, "init_args": own_files}
-        run_simulation(server, clients, job.num_clients, backend_config=resources)
+        run_simulation(server, clients, spec.num_clients, backend_config=resources)
     else:
-        grid = InProcessGrid(clients, job.num_clients)
+        grid = InProcessGrid(clients, spec.num_clients)
         server(grid, Context(0, SERVER, {}, RecordDict(), {}))
 
 
@@ -67,12 +61,12 @@ def run(exchange: Exchange, job: Job) -> None:
 
 
 def client_app(folder: Path, config: FederatedConfig) -> ClientApp:
-    """The app that runs at each client."""
+    """Return the app that runs at each client."""
 
     def drop_out(message: Message, context: Context, answer: Any) -> Message:
-        """A Flower mod: some clients answer nothing in a round, as if switched off."""
-        draw = stream(config.seed, f"offline {_number(context)} round {_round(message)}")
-        if float(torch.rand((), generator=draw)) < config.offline_rate:
+        """Let some clients not answer in a round, as if switched off; this is a Flower mod."""
+        generator = stream(config.seed, f"offline {_number(context)} round {_round(message)}")
+        if float(torch.rand((), generator=generator)) < config.offline_rate:
             return Message(Error(OFFLINE, "offline"), reply_to=message)
         return answer(message, context)
 
@@ -89,21 +83,21 @@ def client_app(folder: Path, config: FederatedConfig) -> ClientApp:
 
 
 def _trained(folder: Path, number: int, message: Message) -> RecordDict:
-    """One round at one client; the content of the answer is all that leaves it."""
-    disk, client = ClientDisk(folder, number), _client(folder, number)
-    client.users = disk.kept().users
+    """Train one round at one client; the content that is returned is all that leaves it."""
+    files, client = ClientFolder(folder, number), _client(folder, number)
+    client.users = files.read_state().users
     shared = message.content["arrays"].to_torch_state_dict()
-    sent = client.train(shared, float(message.content["config"]["lr"]), _round(message))
-    disk.keep(Kept(client.users, client.loss, _round(message)))
-    weight = MetricRecord({"num-examples": sent.weight, "client": number})
-    return RecordDict({"arrays": ArrayRecord(sent.shared), "metrics": weight})
+    update = client.train(shared, float(message.content["config"]["lr"]), _round(message))
+    files.write_state(ClientState(client.users, client.loss, _round(message)))
+    weight = MetricRecord({"num-examples": update.weight, "client": number})
+    return RecordDict({"arrays": ArrayRecord(update.shared), "metrics": weight})
 
 
 @cache
 def _client(folder: Path, number: int) -> Client:
-    """A client with its graph, read once a process; its vectors are on its disk, since Ray moves clients about."""
-    job = Job.read(Exchange(folder).job)
-    return Client(number, job.model_config_of_all, job.config(), ClientDisk(folder, number).graph())
+    """Return a client with its graph, read once a process; its vectors are in a file, since Ray moves clients."""
+    spec = FederationSpec.read(SharedFolder(folder).spec)
+    return Client(number, spec.model_config_of_all, spec.config(), ClientFolder(folder, number).graph())
 
 
 def _number(context: Context) -> int:
@@ -111,7 +105,7 @@ def _number(context: Context) -> int:
 
 
 def _round(message: Message) -> int:
-    """The round, counted over the whole training; Flower counts within an epoch."""
+    """Return the round's number in the whole training; Flower counts within an epoch."""
     config = message.content["config"]
     return int(config["rounds-before"]) + int(config["server-round"])
 
@@ -119,38 +113,35 @@ def _round(message: Message) -> int:
 # The server
 
 
-def server_app(exchange: Exchange, job: Job) -> ServerApp:
-    """The app that runs at the server: one run of Flower's strategy for each epoch that is asked for."""
-    app, config = ServerApp(), job.config()
+def server_app(folder: SharedFolder, spec: FederationSpec) -> ServerApp:
+    """Return the app that runs at the server: one run of Flower's strategy for each requested epoch."""
+    app, config = ServerApp(), spec.config()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        for ask in _asks():
-            strategy = create_strategy(config, job.num_clients)
-            start, given = exchange.asked(), ConfigRecord({"lr": ask.lr, "rounds-before": ask.rounds_before})
+        for line in sys.stdin:
+            request = EpochRequest.model_validate_json(line)
+            strategy = create_strategy(config, spec.num_clients)
+            start = folder.read_request()
+            given = ConfigRecord({"lr": request.lr, "rounds-before": request.rounds_before})
             result = strategy.start(grid, ArrayRecord(start), config.rounds_per_epoch, train_config=given)
-            privacy = epsilons(config, [*ask.answered_before, *strategy.answered])
+            privacy = epsilons(config, [*request.answered_before, *strategy.answered])
             shared = result.arrays.to_torch_state_dict() if any(strategy.answered) else start
-            exchange.write_answer(Answer(answered=strategy.answered, privacy=privacy), shared)
+            folder.write_response(EpochResponse(answered=strategy.answered, privacy=privacy), shared)
 
     return app
 
 
-def _asks() -> Iterator[Ask]:
-    for line in sys.stdin:
-        yield Ask.model_validate_json(line)
-
-
 def create_strategy(config: FederatedConfig, num_clients: int) -> Any:
-    """Flower's FedAvg (with a server learning rate) or FedProx, over all clients in each round."""
+    """Return Flower's FedAvg (with a server learning rate) or FedProx, over all clients in each round."""
     sizes = {"min_train_nodes": num_clients, "min_available_nodes": num_clients, "fraction_evaluate": 0.0}
     if config.strategy == "fedprox":
         return OrderedFedProx(**sizes, proximal_mu=config.proximal_mu)
     return OrderedFedAvg(**sizes, server_learning_rate=config.server_lr)
 
 
-class InOrder(FedAvg):
-    """Averages in the order of the clients, since a sum of floats depends on it, and counts who answered.
+class OrderedAggregation(FedAvg):
+    """Averages in the order of the clients, since a sum of floats depends on it, and counts the answers.
 
     Attributes:
         answered: how many clients answered in each round.
@@ -168,27 +159,24 @@ class InOrder(FedAvg):
         for reply in replies:
             if reply.has_error() and reply.error.code != OFFLINE:
                 raise InputError(str(reply.error.reason))
-        heard = [reply for reply in replies if not reply.has_error()]
-        self.answered.append(len(heard))
-        return super().aggregate_train(server_round, sorted(heard, key=_sender))
+        answers = [reply for reply in replies if not reply.has_error()]
+        self.answered.append(len(answers))
+        by_client = sorted(answers, key=lambda answer: int(answer.content["metrics"]["client"]))
+        return super().aggregate_train(server_round, by_client)
 
 
-class OrderedFedAvg(InOrder, FedAvgM):
+class OrderedFedAvg(OrderedAggregation, FedAvgM):
     """Flower's FedAvg with a server learning rate and no momentum."""
 
 
-class OrderedFedProx(InOrder, FedProx):
+class OrderedFedProx(OrderedAggregation, FedProx):
     """Flower's FedProx."""
 
 
-def _sender(reply: Message) -> int:
-    return int(reply.content["metrics"]["client"])
-
-
 class InProcessGrid(Grid):
-    """Carries Flower's messages to clients in the same process, one after another: nothing to start or to wait for.
+    """Carries Flower's messages to clients in the same process, one after another.
 
-    For simulations that are small beside the half minute in which Ray starts.
+    Nothing has to be started: Ray takes half a minute to start, which is long for a small simulation.
     """
 
     def __init__(self, clients: ClientApp, count: int) -> None:
@@ -207,15 +195,15 @@ class InProcessGrid(Grid):
         raise NotImplementedError
 
     def create_message(self, *arguments: Any, **options: Any) -> Message:
-        """As Flower does it; deprecated there."""
+        """Return a message; deprecated by Flower."""
         return Message(*arguments, **options)
 
     def get_node_ids(self) -> Iterable[int]:
-        """The clients."""
+        """Return the clients."""
         return list(self.contexts)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Deliver messages, and keep the answers."""
+        """Deliver messages, and yield a key for each answer."""
         started = time.time_ns()
         for place, message in enumerate(messages):
             key = f"{started}-{place}"
@@ -223,9 +211,9 @@ class InProcessGrid(Grid):
             yield key
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """The answers."""
+        """Return the answers."""
         return [self._replies.pop(key) for key in message_ids]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Both; nothing is ever late."""
+        """Push messages and pull the answers; nothing is ever late."""
         return self.pull_messages(self.push_messages(messages))

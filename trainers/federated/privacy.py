@@ -1,4 +1,4 @@
-"""What a federated client does to an update before it sends it, and what that costs in privacy.
+"""Clips and adds noise to a client's update before it is sent, and accounts for the privacy that is left.
 
 The unit is one user: two logs are neighbours if they differ in all listens of one user. Who the users are and which
 client they belong to is public; a user without listens sends zeros. In each round each client draws its users with a
@@ -22,28 +22,28 @@ from torch import Generator, Tensor
 from trainers.federated.federated_config import FederatedConfig
 
 ORDERS = [*range(2, 65), 128, 256, 512, 1024]
-"""Whole orders of the Renyi divergence: with fractions the account of a sampled Gaussian often fails to converge."""
+"""Whole orders of the Renyi divergence: for fractions the account of a sampled Gaussian often does not converge."""
 
 Parameters = Mapping[str, Tensor]
 """Parameters by name, or an update of them."""
 
 
 def clipped(update: Parameters, norm: float) -> dict[str, Tensor]:
-    """The update, made shorter where all of its tensors together are longer than ``norm``."""
+    """Return the update, scaled down if all of its tensors together are longer than ``norm``."""
     length = math.sqrt(sum(float(values.double().square().sum()) for values in update.values()))
     scale = min(1.0, norm / length) if length else 1.0
     return {name: values * scale for name, values in update.items()}
 
 
 def noisy(update: Parameters, deviation: float, generator: Generator) -> dict[str, Tensor]:
-    """The update with Gaussian noise on every number of it, so that no row is sent as it was."""
+    """Return the update with Gaussian noise on every number, so that no row is sent as it was."""
     return {
         name: values + deviation * torch.randn(values.shape, generator=generator) for name, values in update.items()
     }
 
 
 def epsilon(config: FederatedConfig, releases: Iterable[float]) -> float:
-    """Epsilon of one user at ``config.delta`` after releases that each saw the user with chance ``user_rate``.
+    """Return epsilon of one user at ``config.delta`` after releases that each included the user by ``user_rate``.
 
     The account is Google's ``dp-accounting``, Flower's own choice (``flwr[dp]``); it is in Flower's environment only.
 
@@ -61,19 +61,19 @@ def epsilon(config: FederatedConfig, releases: Iterable[float]) -> float:
 
 
 def epsilons(config: FederatedConfig, answers: list[int]) -> dict[str, float]:
-    """What a run has cost each user; nothing without noise, which bounds nothing.
+    """Return what a run has cost each user; nothing for a run without noise, which bounds nothing.
 
-    ``epsilon`` is against whoever sees every message of the user's client, the server first of all, as if the client
-    had answered each round. ``epsilon_of_averages`` is against those who see only the rounds' averages, in which the
-    noise of all clients that answered adds up.
+    ``epsilon`` is against an attacker who sees every message of the user's client, such as the server, as if the client
+    had answered each round. ``epsilon_of_averages`` is against an attacker who sees only the rounds' averages, in which
+    the noise of all clients that answered adds up.
 
     Args:
         answers: how many clients answered in each round.
     """
     if not config.noise_multiplier:
         return {}
-    each, heard = config.noise_multiplier, [count for count in answers if count]
+    each, rounds = config.noise_multiplier, [count for count in answers if count]
     return {
-        "epsilon": epsilon(config, [each] * len(heard)),
-        "epsilon_of_averages": epsilon(config, [each * math.sqrt(count) for count in heard]),
+        "epsilon": epsilon(config, [each] * len(rounds)),
+        "epsilon_of_averages": epsilon(config, [each * math.sqrt(count) for count in rounds]),
     }

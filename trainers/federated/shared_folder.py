@@ -1,20 +1,19 @@
-"""The folder in which a simulated federation lies: the clients' own disks, and what training and Flower say.
+"""The folder in which a simulated federation lies: the clients' own files, and what training and Flower exchange.
 
-    job.json                     configs and the number of clients
-    catalogue.safetensors        which songs are by whom, known to all
-    clients/3/own.safetensors    a client's disk: its listens (written once), and below
-    clients/3/users.safetensors  its users' vectors, the loss of its last round, and that round's number
-    asked.safetensors            shared parameters that an epoch starts from
-    answer.json, .safetensors    what the epoch came to, and shared parameters after it
-    failed.txt                   why Flower cannot go on, in one sentence
+    spec.json                      configs and the number of clients
+    catalogue.safetensors          which songs are by which artists, known to all
+    clients/3/listens.safetensors  a client's listens, written once
+    clients/3/state.safetensors    its users' vectors, the loss of its last round, and that round's number
+    request.safetensors            shared parameters that an epoch starts from
+    response.json, .safetensors    what the epoch came to, and shared parameters after it
+    failed.txt                     why Flower cannot go on, in one sentence
 
-In a deployment each disk is in another house. Here the training reads the user vectors and losses from the disks to
-evaluate, which is what makes this a simulation; no message between clients and server carries them.
+In a deployment each client's files are on another machine. Here the training reads the user vectors and losses from
+them to evaluate, which is what makes this a simulation; no message between clients and server carries them.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -29,8 +28,8 @@ from data.graph import BY, LISTENS, set_by, set_listens
 from trainers.federated.federated_config import FederatedConfig
 
 
-class Job(JsonRecord):
-    """What Flower's process is told once."""
+class FederationSpec(JsonRecord):
+    """What Flower's process has to know from the start."""
 
     model_config_of_all: dict[str, Any]
     """The model's config, node counts included."""
@@ -40,23 +39,23 @@ class Job(JsonRecord):
     """Clients, at most as many as users."""
 
     def config(self) -> FederatedConfig:
-        """The validated keys."""
+        """Return the validated keys."""
         return FederatedConfig.parse(self.training_config, "training_config")
 
 
-class Ask(JsonRecord):
-    """An epoch that the training asks for; the parameters are in ``asked.safetensors``."""
+class EpochRequest(JsonRecord):
+    """An epoch to run; its parameters are in ``request.safetensors``."""
 
     lr: float
     """Learning rate at the clients."""
     rounds_before: int
     """Rounds that were run before this epoch."""
     answered_before: list[int]
-    """How many clients answered in each of them: the account goes on from there."""
+    """How many clients answered in each of those rounds: the privacy account goes on from there."""
 
 
-class Answer(JsonRecord):
-    """What an epoch came to; the parameters are in ``answer.safetensors``."""
+class EpochResponse(JsonRecord):
+    """What an epoch came to; its parameters are in ``response.safetensors``."""
 
     answered: list[int]
     """How many clients answered in each round."""
@@ -64,16 +63,16 @@ class Answer(JsonRecord):
     """See ``trainers.federated.privacy.epsilons``."""
 
 
-class Kept(NamedTuple):
-    """What a client keeps of its last round: user vectors (G, D), mean loss, and which round it was; 0 is none."""
+class ClientState(NamedTuple):
+    """What a client keeps between rounds: user vectors (G, D), mean loss, and number of its last round; 0 is none."""
 
     users: Tensor
     loss: float
     last_round: int
 
 
-class ClientDisk:
-    """What lies at one client, and never leaves it but for measuring."""
+class ClientFolder:
+    """The files of one client, which stay there and are read by others only to measure."""
 
     def __init__(self, folder: Path, number: int) -> None:
         self.number, self.home = number, folder / "clients" / str(number)
@@ -84,77 +83,72 @@ class ClientDisk:
         self.home.mkdir(parents=True)
         counts = torch.tensor([own[kind].num_nodes for kind in ("user", "song", "artist")])
         listens = {"pairs": own[LISTENS].edge_index.contiguous(), "weight": own[LISTENS].weight, "counts": counts}
-        save_file(listens, self.home / "own.safetensors")
+        save_file(listens, self.home / "listens.safetensors")
 
     def graph(self) -> HeteroData:
-        """The client's graph: its users' listens and the catalogue."""
-        own, graph = load_file(self.home / "own.safetensors"), HeteroData()
+        """Return the client's graph: its users' listens and the catalogue."""
+        own, graph = load_file(self.home / "listens.safetensors"), HeteroData()
         for kind, count in zip(("user", "song", "artist"), own["counts"].tolist(), strict=True):
             graph[kind].num_nodes = count
         set_listens(graph, own["pairs"], {"weight": own["weight"]}, 0.0)
         set_by(graph, load_file(self.catalogue)["by"])
         return graph
 
-    def keep(self, kept: Kept) -> None:
-        """Replace what is kept of the last round."""
-        last = {"loss": torch.tensor(kept.loss), "last_round": torch.tensor(kept.last_round)}
-        _replace({"users": kept.users.contiguous(), **last}, self.home / "users.safetensors")
+    def write_state(self, state: ClientState) -> None:
+        """Replace the client's state."""
+        last = {"loss": torch.tensor(state.loss), "last_round": torch.tensor(state.last_round)}
+        _replace({"users": state.users.contiguous(), **last}, self.home / "state.safetensors")
 
-    def kept(self) -> Kept:
-        """What ``keep`` wrote last."""
-        found = load_file(self.home / "users.safetensors")
-        return Kept(found["users"], float(found["loss"]), int(found["last_round"]))
+    def read_state(self) -> ClientState:
+        """Return the state that was written last."""
+        found = load_file(self.home / "state.safetensors")
+        return ClientState(found["users"], float(found["loss"]), int(found["last_round"]))
 
 
-class Exchange:
+class SharedFolder:
     """The folder as both processes see it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.job, self.failed, self.log = folder / "job.json", folder / "failed.txt", folder / "log.txt"
-        self._answer = folder / "answer.json"
+        self.spec, self.failed, self.log = folder / "spec.json", folder / "failed.txt", folder / "log.txt"
+        self._response = folder / "response.json"
 
     @classmethod
-    def start(cls, folder: Path, job: Job, clients: Sequence[tuple[HeteroData, Tensor]]) -> Self:
-        """Lay out an empty folder: the job, and each client's disk with its graph and its users' vectors (G, D)."""
+    def create(cls, folder: Path, spec: FederationSpec, clients: Sequence[tuple[HeteroData, Tensor]]) -> Self:
+        """Fill an empty folder: the spec, and each client's files with its graph and its users' vectors (G, D)."""
         made = cls(folder)
-        job.write(made.job)
+        spec.write(made.spec)
         save_file({"by": clients[0][0][BY].edge_index.contiguous()}, folder / "catalogue.safetensors")
-        for disk, (graph, users) in zip(made.disks(len(clients)), clients, strict=True):
-            disk.write_listens(graph)
-            disk.keep(Kept(users, 0.0, 0))
+        for client, (graph, users) in zip(made.clients(len(clients)), clients, strict=True):
+            client.write_listens(graph)
+            client.write_state(ClientState(users, 0.0, 0))
         return made
 
-    def disks(self, count: int) -> list[ClientDisk]:
-        """The clients' disks."""
-        return [ClientDisk(self.folder, number) for number in range(count)]
+    def clients(self, count: int) -> list[ClientFolder]:
+        """Return the clients' folders."""
+        return [ClientFolder(self.folder, number) for number in range(count)]
 
-    def write_asked(self, shared: Mapping[str, Tensor]) -> None:
-        """Shared parameters that an epoch starts from; an earlier answer is deleted."""
-        self._answer.unlink(missing_ok=True)
-        _replace(shared, self.folder / "asked.safetensors")
+    def write_request(self, shared: Mapping[str, Tensor]) -> None:
+        """Write the shared parameters that an epoch starts from; an earlier response is deleted."""
+        self._response.unlink(missing_ok=True)
+        _replace(shared, self.folder / "request.safetensors")
 
-    def asked(self) -> dict[str, Tensor]:
-        """What ``write_asked`` wrote."""
-        return load_file(self.folder / "asked.safetensors")
+    def read_request(self) -> dict[str, Tensor]:
+        """Return the shared parameters that the epoch starts from."""
+        return load_file(self.folder / "request.safetensors")
 
-    def write_answer(self, answer: Answer, shared: Mapping[str, Tensor]) -> None:
-        """The end of an epoch; the training looks for ``answer.json``, which is written last, in one move."""
-        _replace(shared, self.folder / "answer.safetensors")
-        temporary = self._answer.with_suffix(".tmp")
-        answer.write(temporary)
-        temporary.replace(self._answer)
+    def write_response(self, response: EpochResponse, shared: Mapping[str, Tensor]) -> None:
+        """Write the result of an epoch. ``response.json`` comes last, in one move, since the training waits for it."""
+        _replace(shared, self.folder / "response.safetensors")
+        temporary = self._response.with_suffix(".tmp")
+        response.write(temporary)
+        temporary.replace(self._response)
 
-    def answer(self) -> tuple[Answer, dict[str, Tensor]] | None:
-        """What ``write_answer`` wrote; None while it is not there."""
-        if not self._answer.exists():
+    def read_response(self) -> tuple[EpochResponse, dict[str, Tensor]] | None:
+        """Return the result of the epoch, or None while there is none."""
+        if not self._response.exists():
             return None
-        return Answer.read(self._answer), load_file(self.folder / "answer.safetensors")
-
-
-def as_line(ask: Ask) -> str:
-    """One line of JSON."""
-    return json.dumps(ask.model_dump()) + "\n"
+        return EpochResponse.read(self._response), load_file(self.folder / "response.safetensors")
 
 
 def _replace(tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints that survive a kill: one file a run, replaced at each epoch, named by what the run computes."""
+"""Checkpoints that survive a kill: one file for each run, replaced at each epoch, named by what the run computes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DAMAGE = (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.Unpickli
 def fingerprint(config: Mapping[str, Any], graph: str, classes: Iterable[type]) -> str:
     """Return 16 hex digits over all that decides the weights: the config, the graph, and the code.
 
-    The number of epochs does not count, so that a run can be continued with more of them.
+    The number of epochs does not count, so that a run can go on with more of them.
 
     Args:
         config: plain values.
@@ -43,13 +43,13 @@ def fingerprint(config: Mapping[str, Any], graph: str, classes: Iterable[type]) 
 
 
 class CheckpointFile:
-    """The checkpoint of one run inside a folder that other runs may share.
+    """Writes and reads the checkpoint of one run, in a folder that other runs may share.
 
     While a run is unfinished its file is ``checkpoint-<fingerprint>.pt``; a finished one is renamed to
     ``finished-<fingerprint>.pt``. Both hold the same keys.
 
     Args:
-        folder: where; it is created at the first ``save``.
+        folder: is created at the first ``save``.
         run: the run's fingerprint.
     """
 
@@ -81,10 +81,10 @@ class CheckpointFile:
             temporary.unlink(missing_ok=True)
 
     def load(self, num_epochs: int) -> dict[str, Any] | None:
-        """The checkpoint from which a run to ``num_epochs`` goes on.
+        """Return the checkpoint from which a run to ``num_epochs`` goes on.
 
-        None where there is none, where it is damaged (which is logged), and where the run has to begin anew: a
-        finished run with no more epochs than it had, an unfinished one that is past ``num_epochs`` already.
+        None if there is no checkpoint, if it is damaged (which is logged), or if the run has to start again: a finished
+        run that asks for no more epochs than it had, or an unfinished run that is past ``num_epochs``.
         """
         path = self.unfinished if self.unfinished.exists() else self.finished
         state = _load(path) if path.exists() else None
@@ -99,7 +99,7 @@ class CheckpointFile:
             self.unfinished.replace(self.finished)
 
     def others(self) -> list[str]:
-        """Names of unfinished checkpoints of other runs in the folder."""
+        """Return the names of unfinished checkpoints of other runs in the folder."""
         return sorted(path.name for path in self.folder.glob("checkpoint-*.pt") if path != self.unfinished)
 
 
@@ -109,13 +109,13 @@ def _load(path: Path) -> dict[str, Any] | None:
         state: dict[str, Any] = torch.load(path, map_location="cpu")
         _ = state["epoch"], state["num_epochs"]
     except DAMAGE as error:
-        logger.warning("The checkpoint %s is damaged (%s); starting anew.", path, error)
+        logger.warning("The checkpoint %s is damaged (%s); the training starts again.", path, error)
         return None
     return state
 
 
 def _check_sums(path: Path) -> None:
-    """Raise for content that changed on the disk; torch writes checksums and does not look at them when it reads."""
+    """Raise for content that changed on the disk; torch writes checksums but does not check them when it reads."""
     with zipfile.ZipFile(path) as archive:
         if damaged := archive.testzip():
             raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")

@@ -15,7 +15,7 @@ Metrics = dict[str, float]
 
 
 class EpochControl:
-    """Lets a training go on as its own measurements say: the control of every first training.
+    """Lets the measurements of a training decide how it goes on: the control of every first training.
 
     In a refit, which measures nothing, ``trainers.refit.ReplayedEpochs`` takes its place.
     """
@@ -23,7 +23,7 @@ class EpochControl:
     replayed: tuple[EpochRecord, ...] = ()
     """The epochs that are repeated; none in a first training."""
     facts: Mapping[str, Any] = {}
-    """Entries of the saved model's ``config.json`` that say how it was trained."""
+    """Entries of the saved model's ``config.json`` about the kind of training."""
 
     def create_scheduler(self, create: Callable[[], ReduceLROnPlateau | None]) -> ReduceLROnPlateau | None:
         """Return the trainer's own scheduler, made by ``create``."""

@@ -1,4 +1,4 @@
-"""A trained model on disk: written so that the same run gives the same bytes, read by those who only score."""
+"""Writes a trained model, the same bytes for the same run, and reads what scoring needs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from trainers.loop.training_results import EpochRecord
 
 WEIGHTS, EMBEDDINGS, CONFIG, HISTORY = "model.safetensors", "embeddings.safetensors", "config.json", "history.json"
 LOCAL = "local.safetensors"
-"""What the local channel needs; only of a model that has one."""
+"""The local channel, if the model has one."""
 HEADS = "heads.safetensors"
-"""What predicts more than the ranking; only of a model that was trained with heads."""
+"""The heads of a model that was trained by ``multitask``."""
 
 
 def write_model(
@@ -33,7 +33,7 @@ def write_model(
     """Write a model and all that its score needs into ``folder``; see ``BaseTrainer.save_model``."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in (LOCAL, HEADS):
-        (folder / name).unlink(missing_ok=True)  # what another model left would count
+        (folder / name).unlink(missing_ok=True)  # a file of another model would count as this one's
     if local is not None:
         local.save(folder / LOCAL)
     save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, folder / WEIGHTS)
@@ -45,13 +45,13 @@ def write_model(
 
 
 def load_embeddings(folder: Path) -> Embeddings:
-    """User (U, D) and song (S, D) vectors of a saved model; their dot product is the similarity, see ``load_score``."""
+    """Return user (U, D) and song (S, D) vectors of a saved model; their dot product is the similarity."""
     vectors = load_file(folder / EMBEDDINGS)
     return Embeddings(vectors["user"], vectors["song"])
 
 
 def load_score(folder: Path) -> Score:
-    """The score function of a saved model: the similarity, or what its local channel makes of it."""
+    """Return the score function of a saved model: the similarity, or what its local channel makes of it."""
     local = LocalScorer.load(folder / LOCAL) if (folder / LOCAL).is_file() else None
     return VectorScores(*load_embeddings(folder), local)
 

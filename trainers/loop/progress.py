@@ -1,4 +1,4 @@
-"""Progress of a training run: bars with loss, metric and time left on a terminal, one log line an epoch elsewhere."""
+"""Shows the progress of a training: bars with loss, metric and time left on a terminal, else one log line an epoch."""
 
 from __future__ import annotations
 
@@ -16,23 +16,25 @@ T = TypeVar("T")
 
 LOGGED_METRICS = 4
 SHOWN_METRICS = 2
-"""Beside the bars there is room for the loss and the watched metric in 80 columns."""
+"""80 columns have room for the bars, the loss and the watched metric."""
 
 
 class TrainingProgress:
-    """Tells a person how far a training run is; says nothing to the trainer.
+    """Shows a person how far a training is.
 
     Args:
         num_epochs: the last epoch.
         first_epoch: the epoch to begin with, more than 1 in a resumed run.
-        console: where bars go; standard error unless given.
+        console: for the bars; standard error by default.
     """
 
     def __init__(self, num_epochs: int, first_epoch: int = 1, console: Console | None = None) -> None:
         self.num_epochs = num_epochs
         console = console or Console(stderr=True)
-        self.bars = _bars(console) if console.is_terminal else None
-        if self.bars:
+        self.bars: Progress | None = None
+        if console.is_terminal:
+            left = TextColumn("{task.description}"), BarColumn(bar_width=18), MofNCompleteColumn()
+            self.bars = Progress(*left, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=console)
             self.epochs = self.bars.add_task("epochs", total=num_epochs, completed=first_epoch - 1, note="")
             self.batches = self.bars.add_task("batches", total=None, note="", visible=False)
         self.started = time.monotonic()
@@ -47,7 +49,7 @@ class TrainingProgress:
             self.bars.stop()
 
     def track(self, batches: Iterable[T], total: int) -> Iterator[T]:
-        """Pass ``batches`` on, and count them."""
+        """Yield ``batches``, and count them."""
         if self.bars:
             self.bars.reset(self.batches, total=total, visible=True)
         for batch in batches:
@@ -71,8 +73,3 @@ class TrainingProgress:
 
 def _note(metrics: Mapping[str, float], count: int) -> str:
     return "  ".join(f"{name} {value:.4f}" for name, value in list(metrics.items())[:count])
-
-
-def _bars(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=18), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, TextColumn("{task.fields[note]}"), console=console)

@@ -1,11 +1,10 @@
-"""Song vectors by name in TensorBoard's embedding projector."""
+"""Shows song vectors by name in TensorBoard's embedding projector."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from data.display_names import artists_by_song, names_of
@@ -14,7 +13,7 @@ from models.base import Embeddings
 from trainers.sampling import train_pairs
 
 MOST_SHOWN = 5000
-"""Songs in the projector: about what a browser turns round smoothly, in a few MB of text."""
+"""Songs in the projector: a browser can turn about as many smoothly, and they are a few MB of text."""
 
 
 def project_songs(folder: Path, embeddings: Embeddings, graph: HeteroData, vocabularies: Path) -> None:
@@ -34,7 +33,8 @@ def project_songs(folder: Path, embeddings: Embeddings, graph: HeteroData, vocab
     shown = listeners.argsort(descending=True, stable=True)[:MOST_SHOWN]
     songs = shown.tolist()
     titles = names_of(vocabularies / "songs.parquet", "track", songs)
-    artists = _artists(graph, vocabularies, shown)
+    song, artist = graph[BY].edge_index[:, torch.isin(graph[BY].edge_index[0], shown)].tolist()
+    artists = artists_by_song(song, names_of(vocabularies / "artists.parquet", "artist", artist))
     labels = [
         [_one_line(title), _one_line(artists.get(song, "")), count]
         for song, title, count in zip(songs, titles, listeners[shown].tolist(), strict=True)
@@ -44,12 +44,6 @@ def project_songs(folder: Path, embeddings: Embeddings, graph: HeteroData, vocab
         writer.add_embedding(embeddings.song[shown], labels, tag="songs", metadata_header=header)
 
 
-def _artists(graph: HeteroData, vocabularies: Path, songs: Tensor) -> dict[int, str]:
-    by = graph[BY].edge_index
-    song, artist = by[:, torch.isin(by[0], songs)].tolist()
-    return artists_by_song(song, names_of(vocabularies / "artists.parquet", "artist", artist))
-
-
 def _one_line(text: str) -> str:
-    """A label is a field of a line between tabs."""
+    """Return the text without tabs and line breaks, which separate labels."""
     return " ".join(text.split())

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a training: curves, histograms on request, and hyper-parameters beside the result."""
+"""Writes a training for TensorBoard: curves, histograms on request, and hyper-parameters with the result."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from data.config import flat
 from data.errors import InputError
 from trainers.loop.training_results import EpochRecord, TrainingResults
 
+PLAIN = (bool, int, float, str)
+
 
 class TensorBoard:
     """Writes event files and closes them at the end; does nothing without a folder.
 
     Args:
-        folder: where event files go, or None.
-        last_epoch: epoch that a resumed run goes on from; curves that a killed run drew beyond it are taken back.
+        folder: of the event files, or None.
+        last_epoch: epoch that a resumed run goes on from; points of a killed run after it are removed.
 
     Raises:
         InputError: the folder cannot be written.
@@ -50,7 +52,7 @@ class TensorBoard:
                 self.writer.add_scalar(name, value, record["epoch"])
 
     def histograms(self, epoch: int, model: nn.Module) -> None:
-        """Add the values of each parameter and of its last gradient, where it has one."""
+        """Add the values of each parameter, and of its last gradient if it has one."""
         if self.writer:
             for name, parameter in model.named_parameters():
                 shown = {"weights": parameter.detach(), "gradients": parameter.grad}
@@ -59,17 +61,18 @@ class TensorBoard:
                         self.writer.add_histogram(f"{kind}/{name}", finite, epoch)
 
     def result(self, config: Mapping[str, Any], results: TrainingResults) -> None:
-        """Add a line to the table of hyper-parameters: the config, and the numbers it led to.
+        """Add a line to the table of hyper-parameters: the config, and the numbers that came of it.
 
-        Those are ``best/…``, the metrics of the best epoch (of the last one where no metric is watched), and
-        ``test/…``. Runs below one folder are compared in the tab HPARAMS.
+        These are ``best/…``, the metrics of the best epoch (of the last one if no metric is watched), and ``test/…``.
+        The tab HPARAMS compares the runs below one folder.
         """
         if self.writer is None:
             return
         best = results["best_epoch"] or results["epochs_run"]
         numbers = {f"best/{name}": value for name, value in _metrics(results["history"][best - 1]).items()}
         numbers |= {f"test/{name}": value for name, value in results["test"].items()}
-        plain = {name: _plain(value) for name, value in flat(config).items()}
+        # TensorBoard takes numbers, truth values and text
+        plain = {name: value if isinstance(value, PLAIN) else str(value) for name, value in flat(config).items()}
         self.writer.add_hparams(plain, numbers, run_name=".", global_step=best)  # in this run, not in one below it
 
 
@@ -78,11 +81,6 @@ def _metrics(record: EpochRecord) -> dict[str, float]:
 
 
 def _finite(values: Tensor | None) -> Tensor | None:
-    """The finite ones of some values, on the CPU, since TensorBoard refuses a histogram of others; None for none."""
+    """Return the finite values, on the CPU, since TensorBoard refuses a histogram of others; None if there are none."""
     kept = values[torch.isfinite(values)].cpu() if values is not None else None
     return kept if kept is not None and kept.numel() else None
-
-
-def _plain(value: Any) -> bool | int | float | str:
-    """TensorBoard takes numbers, truth values and text."""
-    return value if isinstance(value, bool | int | float | str) else str(value)

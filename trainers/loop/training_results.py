@@ -1,4 +1,4 @@
-"""The form of what ``train`` returns."""
+"""Types of what ``train`` returns."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ EpochCallback = Callable[[Sequence[EpochRecord]], bool]
 
 
 class TrainingResults(TypedDict):
-    """What a training run came to."""
+    """The result of a training."""
 
     history: list[EpochRecord]
     """One record an epoch, also those before a resume."""
 
     best_epoch: int | None
-    """Epoch with the greatest watched metric; None where nothing is watched."""
+    """Epoch with the greatest watched metric; None if no metric is watched."""
 
     best_metric: float | None
     """The watched metric in that epoch."""
@@ -28,10 +28,10 @@ class TrainingResults(TypedDict):
     """The last epoch."""
 
     stopped_early: bool
-    """Whether a hook or the trainer's patience ended the run before its last epoch."""
+    """True if a hook or the trainer's patience ended the run before its last epoch."""
 
     test: dict[str, float]
-    """Metrics on the held-out test edges, for example ``recall@10``; empty where the trainer has none."""
+    """Metrics on the held-out test edges, for example ``recall@10``; empty if the trainer has none."""
 
     checkpoint: str
     """Path of the last epoch's checkpoint."""

@@ -1,4 +1,4 @@
-"""Episodes: train users taken for new ones, some of their train songs known and the others to be found."""
+"""Episodes: train users as if they were new. Some of their train songs are known, the others are to be found."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from models.item_paths.paths import Neighbors
 
 
 class Episode(NamedTuple):
-    """B users at once.
+    """An episode of B users.
 
-    ``users`` (B,), ascending; ``known`` of each; the songs to be found as pairs: ``rows`` (Q,), each pair's place
-    among the users, rising, and ``songs`` (Q,).
+    ``users`` (B,), ascending; ``known``, the known songs of each. The songs to be found are Q pairs: ``rows`` (Q,),
+    rising, the place of each pair's user among the users, and ``songs`` (Q,).
     """
 
     users: Tensor
@@ -42,14 +42,14 @@ class Episode(NamedTuple):
 
 
 def known_songs(listens: Neighbors, users: Tensor, most_known: int, generator: Generator) -> KnownSongs:
-    """1 to ``most_known`` songs of each of users (B,), at random, as many as there are; each user has one."""
+    """Draw 1 to ``most_known`` of the songs of each of users (B,), or all if there are fewer; each user has one."""
     shuffled, counts = _shuffled_rows(listens, users, generator)
     drawn = torch.randint(1, most_known + 1, (len(users),), generator=generator)
     return _known(shuffled, torch.minimum(drawn, counts))
 
 
-def fold_of_users(degree: Tensor, users: Tensor, share: float, generator: Generator) -> Tensor:
-    """Some of the users (B,) at random, ascending, whose train songs are at most a share of all; at least one user.
+def user_subset(degree: Tensor, users: Tensor, share: float, generator: Generator) -> Tensor:
+    """Draw some of the users (B,), ascending, who have at most a share of all train songs; at least one user.
 
     Args:
         degree: (U,) number of train songs of each user of the graph.
@@ -60,14 +60,14 @@ def fold_of_users(degree: Tensor, users: Tensor, share: float, generator: Genera
 
 
 def _known(shuffled: Tensor, counts: Tensor) -> KnownSongs:
-    """The first of each row (B, L), ``counts`` (B,) of them."""
+    """Return the first ``counts`` (B,) of each row (B, L)."""
     songs = shuffled[:, : int(counts.max())]
     given = torch.arange(songs.shape[1]) < counts[:, None]
     return KnownSongs(songs.masked_fill(~given, 0), given)
 
 
 def _shuffled_rows(listens: Neighbors, users: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Songs of each user in random order, padded (B, L), and how many there are (B,)."""
+    """Return the songs of each user in random order, padded (B, L), and their number (B,)."""
     rows = listens.rows(users.numpy())
     counts = torch.from_numpy(rows.degree)
     given = torch.arange(int(counts.max())) < counts[:, None]  # (B, L)

@@ -1,4 +1,4 @@
-"""Learns, beside a model, how to make the vector of a new user from few songs."""
+"""Trains a model, and a module that makes the vector of a new user from few songs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from trainers.advanced import AdvancedConfig, AdvancedTrainer
 from trainers.config import TrainingConfig
 from trainers.loop.random_streams import stream
 from trainers.losses import Candidates, sampled_softmax
-from trainers.meta.episodes import Episode, fold_of_users, known_songs
+from trainers.meta.episodes import Episode, known_songs, user_subset
 from trainers.objective import MOST_LEFT_OUT
 from trainers.sampling import known_columns, sample_songs, train_pairs
 from trainers.warm_start.transfer import EarlierModel
@@ -33,10 +33,10 @@ class MetaConfig(AdvancedConfig):
     """Keys of ``meta``."""
 
     max_known_songs: PositiveInt = 10
-    """Songs that are known of an episode's user at most; how many is drawn from 1 on."""
+    """Most songs that are known of an episode's user; their number is drawn, from 1 on."""
 
     inner_steps: NonNegativeInt = 3
-    """Gradient steps from the learned start to a user's vector; 0 leaves the start."""
+    """Gradient steps from the learned start to a user's vector; with 0 the start is the vector."""
 
     episode_temperature: PositiveFloat = 0.5
     """Scores are divided by it in the inner steps and in the loss of the episodes; the greater, the less the known
@@ -50,13 +50,13 @@ class MetaConfig(AdvancedConfig):
 
 
 class MetaTrainer(AdvancedTrainer):
-    """Trains as ``AdvancedTrainer`` does, and learns to serve users who come later with a few songs and no row.
+    """Trains as ``AdvancedTrainer`` does, and learns to serve new users, who have a few songs but no row in the model.
 
     After each epoch of the model's own steps come ``episode_steps`` steps of ``models.few_shot.FewShot``. An episode
-    takes train users for new ones: 1 to ``max_known_songs`` of their train songs are known, and the loss is that of
-    their other train songs under the vector that ``FewShot`` makes. The songs' vectors are taken as they are, computed
-    while the listens of all users of the epoch's episodes carry no message: a new user's do not either. So the
-    model's own weights are, to the bit, those that ``AdvancedTrainer`` gives with the same keys and seed.
+    treats train users as new: 1 to ``max_known_songs`` of their train songs are known, and the loss is that of their
+    other train songs under the vector that ``FewShot`` makes. The songs' vectors are constants, computed while the
+    listens of all users of the epoch's episodes carry no message, as those of a new user do not. So the model's own
+    weights are, to the bit, those that ``AdvancedTrainer`` gives with the same keys and seed.
 
     The module is a part of the model under the name ``few_shot``: checkpoints, the best epoch's weights, refits and
     ``model.safetensors`` hold it like any other weight, and ``evaluation.new_users.NewUsers`` reads it from there.
@@ -66,7 +66,7 @@ class MetaTrainer(AdvancedTrainer):
     Args: see ``BaseTrainer``; ``training_config`` takes the keys of ``MetaConfig`` too.
 
     Attributes:
-        few_shot: what makes a user's vector from songs.
+        few_shot: the module that makes a user's vector from songs.
     """
 
     Config: ClassVar[type[TrainingConfig]] = MetaConfig
@@ -85,7 +85,7 @@ class MetaTrainer(AdvancedTrainer):
         return FewShot(model.embedding_dim, config.inner_steps, config.episode_temperature, unit_length)
 
     def find_earlier(self, graph: HeteroData) -> EarlierModel | None:
-        """See ``BaseTrainer.find_earlier``. What makes vectors from songs always begins anew: few models have it."""
+        """See ``BaseTrainer.find_earlier``. ``few_shot`` always starts fresh, since few models have it."""
         earlier = super().find_earlier(graph)
         if earlier is None:
             return None
@@ -95,30 +95,30 @@ class MetaTrainer(AdvancedTrainer):
     # Training
 
     def train_epoch(self, graph: HeteroData) -> dict[str, float]:
-        """One pass over the train pairs, then the episodes: ``{"loss": ..., "few_shot_loss": ...}``."""
+        """Make one pass over the train pairs, then the episodes: ``{"loss": ..., "few_shot_loss": ...}``."""
         metrics = super().train_epoch(graph)
         return {**metrics, **self._train_on_episodes(graph)}
 
     def _train_on_episodes(self, graph: HeteroData) -> dict[str, float]:
-        # a stream of its own, and anew in each epoch: the model's sampling goes on as without episodes
+        # its own stream, a new one in each epoch, so that the model's sampling is as without episodes
         generator = stream(self.config.seed, f"episodes of epoch {self.current_epoch}")
         degree = torch.from_numpy(self._train_songs(graph).degree)
         able = (degree >= 2).nonzero().squeeze(1)
         if not len(able):
             return {}
-        fold = fold_of_users(degree, able, MOST_LEFT_OUT, generator)
-        songs = self._songs_without(graph, fold)
-        losses = [self._episode_step(graph, fold, songs, generator) for _ in range(self.config.episode_steps)]
+        users = user_subset(degree, able, MOST_LEFT_OUT, generator)
+        songs = self._songs_without(graph, users)
+        losses = [self._episode_step(graph, users, songs, generator) for _ in range(self.config.episode_steps)]
         return {"few_shot_loss": sum(losses) / len(losses)}
 
-    def _episode_step(self, graph: HeteroData, fold: Tensor, songs: Tensor, generator: torch.Generator) -> float:
-        chosen = fold[torch.randperm(len(fold), generator=generator)[: self.config.episode_users]]
+    def _episode_step(self, graph: HeteroData, users: Tensor, songs: Tensor, generator: torch.Generator) -> float:
+        chosen = users[torch.randperm(len(users), generator=generator)[: self.config.episode_users]]
         episode = Episode.draw(self._train_songs(graph), chosen, self.config.max_known_songs, generator)
         competing = sample_songs(len(songs), self.config.num_negatives, generator)
         return self.step(self._episode_loss(graph, episode, songs, competing))
 
     def _episode_loss(self, graph: HeteroData, episode: Episode, songs: Tensor, competing: Tensor) -> Tensor:
-        """Softmax loss of the songs to be found; as in training, those of the same user do not compete."""
+        """Return the softmax loss of the songs to be found; songs of the same user do not compete, as in training."""
         users = self.few_shot(episode.known.to(songs.device), songs, competing.to(songs.device))
         rows, positives = episode.rows.to(songs.device), songs[episode.songs.to(songs.device)]
         known = known_columns(self._train_songs(graph), episode.users, competing, len(songs)).to(songs.device)
@@ -127,7 +127,7 @@ class MetaTrainer(AdvancedTrainer):
 
     @torch.no_grad()
     def _songs_without(self, graph: HeteroData, users: Tensor) -> Tensor:
-        """Vectors (S, D) of all songs while these users' listens carry no message."""
+        """Return the vectors (S, D) of all songs while these users' listens carry no message."""
         self.model.eval()
         pairs = train_pairs(graph)
         left_out = pairs[:, torch.isin(pairs[0], users.to(pairs.device))]
@@ -143,26 +143,26 @@ class MetaTrainer(AdvancedTrainer):
     # Evaluation
 
     def evaluate(self, graph: HeteroData) -> dict[str, float]:
-        """Metrics on the validation edges: those of ``AdvancedTrainer``, and of ``few_shot_metrics``."""
+        """Return metrics on the validation edges: those of ``AdvancedTrainer``, and of ``few_shot_metrics``."""
         return {**super().evaluate(graph), **self.few_shot_metrics(graph, "val")}
 
     def test(self, graph: HeteroData) -> dict[str, float]:
-        """The same on the test edges; none if there are no such edges."""
+        """Return the same metrics on the test edges; none if there are no such edges."""
         metrics = super().test(graph)
         return {**metrics, **self.few_shot_metrics(graph, "test")} if metrics else {}
 
     @torch.no_grad()
     def few_shot_metrics(self, graph: HeteroData, part: Literal["val", "test"]) -> dict[str, float]:
-        """Recall at ``eval_k`` of users who are taken for new ones, by adapted vectors and by the mean of their songs.
+        """Return recall at ``eval_k`` of train users as if they were new, by adapted vectors and by mean song vectors.
 
-        Of each user 1 to ``max_known_songs`` train songs are known, none of the user's listens carries a message, the
-        train songs are hidden and the part's songs are relevant. Scores are similarities of vectors alone: the local
-        channel's paths lead through these users themselves. The songs' vectors have learned from these users, so the
-        numbers compare epochs; how well users are served who were held out whole is for a benchmark to say.
+        Each user has 1 to ``max_known_songs`` known train songs, and none of the user's listens carries a message. The
+        train songs are hidden and the part's songs are relevant. Scores are similarities of vectors alone, since the
+        local channel's paths lead through these users themselves. The songs' vectors have learned from these users, so
+        the numbers compare epochs; a benchmark measures users who were held out completely.
 
         Returns:
             ``few_shot_recall@k`` and ``mean_of_songs_recall@k``, of at most ``num_eval_users`` users, the same in each
-            call; nothing where no user has both train songs and songs of the part.
+            call; nothing if no user has both train songs and songs of the part.
         """
         seen, relevant = self._message_graph_of(graph), part_edges(graph, part)
         generator, listens = stream(self.config.seed, "few-shot users"), self._train_songs(seen)
@@ -175,18 +175,18 @@ class MetaTrainer(AdvancedTrainer):
         return few_shot_recall(few_shot, songs, known, hidden, wanted, self.config.eval_k)
 
     def _pretended_users(self, users: Tensor, degree: Tensor, generator: torch.Generator) -> Tensor:
-        """Some of the users (B,) who have train songs, few enough that the others' messages remain."""
+        """Draw some of the users (B,) who have train songs, few enough that the others' messages remain."""
         able = users[degree[users] > 0]
         if not len(able):
             return able
         return sample_users(
-            fold_of_users(degree, able, MOST_LEFT_OUT, generator), self.config.num_eval_users, self.config.seed
+            user_subset(degree, able, MOST_LEFT_OUT, generator), self.config.num_eval_users, self.config.seed
         )
 
     # Use
 
     def new_users(self) -> NewUsers:
-        """What scores new users by the model as it is now, from the train edges of the graph that was trained on.
+        """Return what scores new users by the model as it is now, from the train edges of the trained graph.
 
         Raises:
             InputError: when nothing was trained yet.
@@ -197,13 +197,13 @@ class MetaTrainer(AdvancedTrainer):
         return NewUsers(self.embeddings(graph).song, self._few_shot_on_cpu(), self.local_scores(graph))
 
     def adapt(self, songs: Tensor) -> Tensor:
-        """The vector (D,) of a new user of whom songs (k,) are known; see ``adapt_users``."""
+        """Return the vector (D,) of a new user from known songs (k,); see ``adapt_users``."""
         return self.adapt_users([songs])[0]
 
     def adapt_users(self, lists: Sequence[Tensor]) -> Tensor:
-        """Vectors (N, D) of new users, from one tensor of song indices each.
+        """Return the vectors (N, D) of new users, from one tensor of song indices for each.
 
-        All songs' vectors are computed first: for many calls keep ``new_users()``.
+        Each call computes all songs' vectors first: for many calls keep ``new_users()``.
 
         Raises:
             InputError: when nothing was trained yet, a user has no song, or an index is that of no song.
@@ -212,7 +212,7 @@ class MetaTrainer(AdvancedTrainer):
         return users.vectors(users.known(lists))
 
     def recommend(self, lists: Sequence[Tensor], k: int = 10) -> Ranked:
-        """The best k songs for each new user beyond the known ones; see ``NewUsers.recommend``."""
+        """Return the best k songs for each new user, without the known ones; see ``NewUsers.recommend``."""
         return self.new_users().recommend(lists, k)
 
     def _few_shot_on_cpu(self) -> FewShot:

@@ -1,4 +1,4 @@
-"""Ranking learned together with what else the log says of a listen."""
+"""Learns the ranking together with other facts of a listen in the log."""
 
 import lazy_loader
 

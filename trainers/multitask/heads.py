@@ -22,22 +22,22 @@ Floats = npt.NDArray[np.float64]
 Vectors = Embeddings | SomeEmbeddings
 
 PRIOR_SD = 0.3
-"""How far from zero a bias or a weight is expected to be, in logits: the standard deviation of its normal prior."""
+"""Standard deviation of the normal prior of a bias or a weight, in logits."""
 STEP = 0.1
-"""Effect of a parameter per unit: one that is learned from a listen or two must not follow each of them."""
+"""Effect of a parameter per unit: small, so that a parameter of one or two listens does not follow each of them."""
 UNCORRECTED = (0.0, 1.0, 0.0, 0.0, 0.0)
 """The correction that changes nothing, see ``Head``."""
 CERTAIN = 0.01
-"""A head starts at the mean of its targets, but no nearer than this to 0 or 1."""
+"""A head starts at the mean of its targets, but not nearer than this to 0 or 1."""
 
 
 class Head(nn.Module, ABC):
-    """Logit of one task for users and items; the sigmoid of it is the prediction.
+    """Computes the logit of one task for users and items; its sigmoid is the prediction.
 
-    The base is learned together with the vectors, and is right about the pairs that it has seen only: to the vectors a
-    pair that they were trained on looks like a favourite. What its logit is worth on new pairs is therefore fitted on
-    pairs of which neither vectors nor head have learned (Platt, "Probabilistic outputs for support vector machines",
-    1999), with two further hints:
+    The base is learned together with the vectors, and is right only about the pairs that it has seen: for the vectors a
+    pair that they were trained on looks like a favourite. A correction for new pairs is therefore fitted on pairs that
+    neither vectors nor head have learned from (Platt, "Probabilistic outputs for support vector machines", 1999), with
+    two further inputs:
 
         logit = t_0 + t_1 base + t_2 similarity + t_3 log(1 + n_u) + t_4 log(1 + n_i)
 
@@ -60,26 +60,26 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def base(self, vectors: Vectors, users: Tensor, items: Tensor) -> Tensor:
-        """Logits (P,) of users (P,) and items (P,) before the correction."""
+        """Return logits (P,) of users (P,) and items (P,) before the correction."""
 
     @abstractmethod
     def similarity(self, vectors: Vectors, users: Tensor, items: Tensor) -> Tensor:
-        """How close users (P,) are to items (P,) in the space of the vectors: (P,)."""
+        """Return how close users (P,) are to items (P,) in the space of the vectors: (P,)."""
 
     @abstractmethod
     def shrunk(self) -> Tensor:
-        """What has a prior, in logits: (N,)."""
+        """Return the parameters that have a prior, in logits: (N,)."""
 
     @torch.no_grad()
     def begin(self, learned: Examples) -> None:
-        """Start at the mean of the examples that the base will learn from, and count them by user and item."""
+        """Start at the mean of the examples that the base learns from, and count them by user and item."""
         if len(learned.targets):
             self.offset.copy_(learned.targets.mean().logit(eps=CERTAIN))
             self.log_user.copy_(_centred_log_counts(learned.users, len(self.log_user)))
             self.log_item.copy_(_centred_log_counts(learned.items, len(self.log_item)))
 
     def loss(self, vectors: Vectors, examples: Examples, num_learned: int) -> Tensor:
-        """Mean cross-entropy of the base, and the prior's share of one among ``num_learned`` examples; a scalar."""
+        """Return the mean cross-entropy of the base, and the prior divided by ``num_learned`` examples: a scalar."""
         if not len(examples.targets):
             return self.offset * 0
         logits = self.base(vectors, examples.users, examples.items)
@@ -87,12 +87,12 @@ class Head(nn.Module, ABC):
         return F.binary_cross_entropy_with_logits(logits, examples.targets) + prior
 
     def forward(self, vectors: Vectors, users: Tensor, items: Tensor) -> Tensor:
-        """Corrected logits (P,) of users (P,) and items (P,)."""
+        """Return corrected logits (P,) of users (P,) and items (P,)."""
         return self._inputs(vectors, users, items) @ self.trust
 
     @torch.no_grad()
     def predicted(self, vectors: Vectors, users: Tensor, items: Tensor) -> Tensor:
-        """Predictions (P,) in [0, 1]."""
+        """Return predictions (P,) in [0, 1]."""
         return self(vectors, users, items).sigmoid()
 
     @torch.no_grad()
@@ -146,7 +146,7 @@ class ArtistHead(Head):
     Args:
         num_users, num_items: users and artists of the graph.
         dim: length of the vectors.
-        generator: draws the artists' vectors where training starts.
+        generator: draws the artists' first vectors.
     """
 
     INITIAL_SCALE = 0.1
@@ -171,7 +171,7 @@ class ArtistHead(Head):
 
 
 HEADS: dict[str, type[SongHead] | type[ArtistHead]] = {"song": SongHead, "artist": ArtistHead}
-"""By what a task is about."""
+"""By the kind of item that a task is about."""
 
 
 class TaskHeads(nn.Module):
@@ -181,7 +181,7 @@ class TaskHeads(nn.Module):
         tasks: names in ``TASKS``.
         num_nodes: of each node type.
         dim: length of the model's vectors.
-        generator: draws where training starts.
+        generator: draws the first weights.
     """
 
     def __init__(self, tasks: Sequence[str], num_nodes: Mapping[str, int], dim: int, generator: Generator) -> None:
@@ -191,18 +191,18 @@ class TaskHeads(nn.Module):
             self.add_module(name, HEADS[item](num_nodes["user"], num_nodes[item], dim, generator))
 
     def items(self) -> Iterator[tuple[str, Head]]:
-        """Each task and its head."""
+        """Yield each task and its head."""
         for name, head in self.named_children():
             assert isinstance(head, Head)
             yield name, head
 
     def copied(self) -> TaskHeads:
-        """The same on the CPU, so that what is learned later does not change it."""
+        """Return a copy on the CPU, which later training does not change."""
         return copy.deepcopy(self).cpu()
 
 
 def logistic_fit(inputs: Floats, targets: Floats, start: Floats) -> Floats:
-    """Weights (F,) of a logistic regression with a normal prior of variance 1 around ``start``.
+    """Return the weights (F,) of a logistic regression with a normal prior of variance 1 around ``start``.
 
     Args:
         inputs: (P, F). targets: (P,) in [0, 1].
@@ -218,6 +218,6 @@ def logistic_fit(inputs: Floats, targets: Floats, start: Floats) -> Floats:
 
 
 def _centred_log_counts(nodes: Tensor, count: int) -> Tensor:
-    """log(1 + how often each node is there) around its mean: (count,)."""
+    """Return log(1 + number of occurrences) of each node, minus the mean: (count,)."""
     logs = torch.bincount(nodes, minlength=count).float().log1p()
     return logs - logs.mean()

@@ -1,4 +1,4 @@
-"""How well a task is predicted on pairs that nothing has learned from."""
+"""Metrics of a task's predictions, on pairs that nothing has learned from."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Ints = npt.NDArray[np.int64]
 
 BINS = 10
 STRENGTHS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0)
-"""Candidates for the number of listeners that the overall mean counts for."""
+"""Values that are tried for c, the number of listeners that the overall mean counts for."""
 
 
 class Labelled(NamedTuple):
-    """Pairs and what is known of them: users (P,), items (P,) songs or artists, targets (P,) in [0, 1]."""
+    """Pairs with targets: users (P,), items (P,), which are songs or artists, and targets (P,) in [0, 1]."""
 
     users: Ints
     items: Ints
@@ -25,10 +25,10 @@ class Labelled(NamedTuple):
 
 
 def auc(predicted: Floats, target: Floats) -> float | None:
-    """Area under the ROC curve of telling targets (P,) above 1/2 from the others; ties count half.
+    """Return the area under the ROC curve for targets (P,) above 1/2 against the others; ties count half.
 
-    The Mann-Whitney statistic divided by the number of its comparisons (Hanley and McNeil, Radiology 1982). None where
-    all targets are on one side.
+    The Mann-Whitney statistic divided by the number of its comparisons (Hanley and McNeil, Radiology 1982). None if all
+    targets are on one side.
     """
     positive = target > 0.5
     ones, zeros = int(positive.sum()), int((~positive).sum())
@@ -39,7 +39,7 @@ def auc(predicted: Floats, target: Floats) -> float | None:
 
 
 def calibration_error(predicted: Floats, target: Floats) -> float:
-    """Expected calibration error: how far predictions (P,) in [0, 1] are from the targets (P,) on average.
+    """Return the expected calibration error of predictions (P,) in [0, 1] for targets (P,).
 
     Predictions are put into 10 bins of equal width; each bin counts the absolute difference between its mean prediction
     and its mean target, weighted by its share of the pairs (Naeini, Cooper and Hauskrecht, AAAI 2015). With few pairs
@@ -51,18 +51,18 @@ def calibration_error(predicted: Floats, target: Floats) -> float:
 
 
 def explained(predicted: Floats, target: Floats, reference: Floats) -> float | None:
-    """1 - squared error of the predictions / squared error of a reference: R2, but against more than a constant.
+    """Return 1 - squared error of the predictions / squared error of a reference: R2 against that reference.
 
-    All (P,). Above zero is better than the reference. None where the reference makes no error.
+    All are (P,). A result above zero is better than the reference. None if the reference makes no error.
     """
     error = float(np.square(reference - target).sum())
     return 1 - float(np.square(predicted - target).sum()) / error if error else None
 
 
 def task_metrics(predicted: Floats, labelled: Labelled, reference: ItemMeans | None) -> dict[str, float]:
-    """``auc``, ``ece`` (see ``calibration_error``) and, where there is a reference, ``r2`` against it.
+    """Return ``auc``, ``ece`` (see ``calibration_error``) and, if there is a reference, ``r2`` against it.
 
-    What the pairs do not define is left out.
+    A metric that the pairs do not define is left out.
 
     Args:
         predicted: (P,) in [0, 1], for the pairs of ``labelled``.
@@ -74,16 +74,16 @@ def task_metrics(predicted: Floats, labelled: Labelled, reference: ItemMeans | N
 
 
 class ItemMeans:
-    """The mean target of each item, drawn towards the mean of all by as much as helps: the baseline of a task.
+    """Predicts the mean target of each item, shrunk towards the mean of all: the baseline of a task.
 
         m_i = (sum of the targets of i + c mean) / (n_i + c)
 
-    c is the one of ``STRENGTHS`` with the least squared error where each pair is predicted from the others. With c = 0
-    an item of one listener is predicted by that listener, which is often worse than the mean of all.
+    c is the one of ``STRENGTHS`` with the least squared error if each pair is predicted from the others. With c = 0 an
+    item of one listener is predicted by that listener alone, which is often worse than the mean of all.
 
     Args:
         known: pairs to learn from; at least one.
-        num_items: items there are.
+        num_items: number of items.
     """
 
     def __init__(self, known: Labelled, num_items: int) -> None:
@@ -93,7 +93,7 @@ class ItemMeans:
         self.strength = min(STRENGTHS, key=lambda strength: self._error_without_own(known, strength))
 
     def __call__(self, items: Ints) -> Floats:
-        """Means of items (P,): (P,)."""
+        """Return the means of items (P,): (P,)."""
         return self._means(self.total[items], self.count[items], self.strength)
 
     def _error_without_own(self, known: Labelled, strength: float) -> float:

@@ -1,4 +1,4 @@
-"""What can be learned of a listen beside that it happened: a table of tasks and where their labels are."""
+"""The tasks that can be learned from listens, and where their labels come from."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Examples(NamedTuple):
     targets: Tensor
 
     def arrays(self) -> Labelled:
-        """The same for numpy."""
+        """Return the same as numpy arrays."""
         return Labelled(*(values.cpu().numpy() for values in (self.users, self.items, self.targets.double())))
 
 
@@ -33,12 +33,12 @@ class Labels(Protocol):
     """Makes the examples of a task from listens."""
 
     def of(self, pairs: Tensor) -> Examples:
-        """Examples from user-song pairs (2, P), all of them train pairs of the graph."""
+        """Return the examples of user-song pairs (2, P), all of them train pairs of the graph."""
         ...
 
 
 class ListenLabels:
-    """One example a listen, its target an attribute of the train edge.
+    """Makes one example from each listen; its target is an attribute of the train edge.
 
     Args:
         graph: a training graph.
@@ -60,10 +60,11 @@ class ListenLabels:
 
 
 class ArtistLabels:
-    """A song's artist, which the user listens to, against the artist of another listen, which the user does not.
+    """Makes a positive example of a song's artist, and a negative one of an artist that the user does not listen to.
 
-    The other artist is that of the next pair, so that popular artists are as often wrong as right. Where the user
-    listens to it too, the comparison is left out; so are songs without artist. Of several artists the first counts.
+    The negative artist is that of the next pair, so that popular artists are as often wrong as right. If the user
+    listens to it too, the negative example is left out; so are songs without artist. Of several artists the first
+    counts.
     """
 
     def __init__(self, graph: HeteroData, device: torch.device) -> None:
@@ -86,31 +87,31 @@ class ArtistLabels:
 
 
 def train_targets(graph: HeteroData, target: Callable[[EdgeStorage], Tensor]) -> Tensor:
-    """Targets (E,) of the train edges, in their order; the edges that are held out carry none."""
+    """Return the targets (E,) of the train edges, in their order; held-out edges have none."""
     targets = target(graph[LISTENS]).float().clamp(0, 1)
     return targets[graph[LISTENS].train_mask] if has_masks(graph) else targets
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a head learns to predict."""
+    """A fact of a listen that a head learns to predict."""
 
     columns: Mapping[str, str]
-    """What the graph's listens have to carry (or ``artist``), and what it is made of in the log."""
+    """Columns that the graph's listens need (or ``artist``), and the columns of the log that each is made from."""
     target: Callable[[EdgeStorage], Tensor] | None = None
-    """Targets of the listens; None where the examples are about artists."""
+    """Returns the targets of the listens; None if the examples are about artists."""
 
     @property
     def item(self) -> str:
-        """What it is about beside the user: ``song`` or ``artist``."""
+        """The kind of item that the task is about: ``song`` or ``artist``."""
         return "song" if self.target else "artist"
 
     def labels(self, graph: HeteroData, device: torch.device) -> Labels:
-        """The labels of a training graph that has what the task needs."""
+        """Return the labels of a training graph that has the columns of the task."""
         return ListenLabels(graph, self.target, device) if self.target else ArtistLabels(graph, device)
 
     def lacks(self, graph: HeteroData) -> str | None:
-        """The column that the task needs and the graph lacks; None where all are there."""
+        """Return a column that the task needs and the graph lacks; None if it has all."""
         return next((column for column in self.columns if not _has(graph, column)), None)
 
 
@@ -141,12 +142,12 @@ TASKS = {
     "relisten": Task({"plays": "plays"}, _heard_again),
     "artist": Task({"artist": "artist_id"}),
 }
-"""completion: the share of the song that is heard; skip: the share of plays that are skipped; relisten: whether the
-song is played more than once; artist: whether the user listens to the artist. All are learned by cross-entropy."""
+"""completion: the share of the song that is heard. skip: the share of plays that are skipped. relisten: if the song is
+played more than once. artist: if the user listens to the artist. All are learned by cross-entropy."""
 
 
 def check_columns(tasks: Sequence[str], graph: HeteroData) -> None:
-    """Raise InputError for a task whose column the graph lacks."""
+    """Raise InputError if the graph lacks the column of a task."""
     for name in tasks:
         column = TASKS[name].lacks(graph)
         if column is not None:
@@ -157,7 +158,7 @@ def check_columns(tasks: Sequence[str], graph: HeteroData) -> None:
 
 
 def check_targets(tasks: Sequence[str], graph: HeteroData) -> None:
-    """Raise InputError for a task whose targets are the same on all train listens of a training graph."""
+    """Raise InputError if the targets of a task are the same on all train listens of a training graph."""
     for name in tasks:
         target = TASKS[name].target
         targets = torch.zeros(0) if target is None else train_targets(graph, target)

@@ -1,4 +1,4 @@
-"""The ranking's loss and those of the tasks, from the same vectors."""
+"""Adds the losses of the tasks to the loss of the ranking, from the same vectors."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from trainers.objective import PairObjective, Step
 
 
 class TaskWeights(nn.Module):
-    """What each task's loss adds to that of the ranking.
+    """Weights the loss of each task.
 
     Learned weights follow Kendall, Gal and Cipolla, "Multi-task learning using uncertainty to weigh losses", CVPR 2018:
-    a task of loss L and log variance s adds exp(-s) L + s / 2, so that one which cannot be predicted well weighs
-    less. Unlike there the ranking keeps the weight 1: it may not be traded for the others.
+    a task of loss L and log variance s adds exp(-s) L + s / 2, so that a task that cannot be predicted well weighs
+    less. Unlike there the ranking keeps the weight 1, so that the tasks cannot replace it.
 
     Args:
         fixed: weight of each task.
-        learned: whether those are only where training starts.
+        learned: learn the weights, from 1 on; ``fixed`` then only names the tasks.
     """
 
     def __init__(self, fixed: Mapping[str, float], learned: bool) -> None:
@@ -34,7 +34,7 @@ class TaskWeights(nn.Module):
         self.log_variance = nn.ParameterDict({name: torch.zeros(()) for name in fixed} if learned else {})
 
     def weighted(self, task: str, loss: Tensor) -> Tensor:
-        """The weighted loss of a task."""
+        """Return the weighted loss of a task."""
         if task not in self.log_variance:
             return self.fixed[task] * loss
         log_variance: Tensor = self.log_variance[task]
@@ -42,7 +42,7 @@ class TaskWeights(nn.Module):
 
 
 class CalibrationSplit(NamedTuple):
-    """The calibration pairs by use, each (2, K): to correct heads, to watch them, and to measure them at the end."""
+    """The calibration pairs by use, each (2, K): to correct heads, to measure them in each epoch, and at the end."""
 
     correct: Tensor
     watch: Tensor
@@ -50,11 +50,11 @@ class CalibrationSplit(NamedTuple):
 
 
 class TaskObjective(PairObjective):
-    """The loss of the ranking plus that of every task on the same pairs, from the same vectors.
+    """Adds to the loss of the ranking that of every task on the same pairs, from the same vectors.
 
-    The weight of a pair's edge tells of plays and completion, so the edge carries no message while the pair's labels
-    are learned; that is so in ``PairObjective`` already. The calibration pairs are kept from every model here, not only
-    from one with a local channel: no vector, no head's base and no message of a step learns of them.
+    The weight of a pair's edge depends on plays and completion, so the edge carries no message while the pair's labels
+    are learned; ``PairObjective`` sees to that. Here every model keeps the calibration pairs back, also one without a
+    local channel: no vector, no head's base and no message of a step learns from them.
     """
 
     def __init__(

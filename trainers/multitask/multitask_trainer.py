@@ -1,4 +1,4 @@
-"""Ranking together with what else the log says of a listen: how much of it was heard, skips, repetitions, artists."""
+"""Learns the ranking, and to predict completion, skips, repetitions and artists."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class MultiTaskConfig(AdvancedConfig):
     """Keys of ``multitask``."""
 
     tasks: tuple[str, ...] = Field(tuple(TASKS), min_length=1)
-    """What to predict beside the ranking: any of completion, skip, relisten and artist."""
+    """What to predict besides the ranking: any of completion, skip, relisten and artist."""
 
     task_weights: dict[str, PositiveFloat] | Literal["uncertainty"] = Field(default_factory=dict)
-    """Weight of each task's loss beside the ranking's, which is 1; 1 where none is given. uncertainty learns them."""
+    """Weight of each task's loss, 1 by default; the ranking's weight is 1. uncertainty learns the weights."""
 
     @field_validator("tasks")
     @classmethod
@@ -57,18 +57,18 @@ class MultiTaskConfig(AdvancedConfig):
         return self
 
     def weights(self) -> TaskWeights:
-        """The weights of the losses, as training starts with them."""
+        """Return the weights of the losses, as training starts with them."""
         given = self.task_weights if isinstance(self.task_weights, dict) else {}
         return TaskWeights({name: given.get(name, 1.0) for name in self.tasks}, not isinstance(self.task_weights, dict))
 
 
 class MultiTaskTrainer(AdvancedTrainer):
-    """Learns, beside the ranking, to predict what the log says of a listen, with a small head for each task.
+    """Learns the ranking, and to predict facts of a listen, with a small head for each task.
 
-    The losses of ranking and tasks are added up on the same train pairs and the same vectors, so that their gradients
-    meet in the model. Heads belong to the trainer: it optimises, keeps, resumes and saves them beside the model. Their
-    metrics stand on pairs that neither vectors nor heads have learned from, and whose edges, which tell of plays and
-    completion, carry no message: a quarter of the calibration pairs while training, another quarter at the end.
+    The losses of ranking and tasks are added up on the same train pairs and the same vectors, so that all of them train
+    the model. Heads belong to the trainer: it optimises, keeps, resumes and saves them together with the model. Their
+    metrics use pairs that neither vectors nor heads have learned from: a quarter of the calibration pairs in each
+    epoch, another quarter at the end. The edges of these pairs depend on plays and completion, and carry no message.
 
     Args: see ``BaseTrainer``; ``training_config`` takes the keys of ``MultiTaskConfig`` too.
     """
@@ -82,21 +82,21 @@ class MultiTaskTrainer(AdvancedTrainer):
     # Training
 
     def prepare(self, graph: HeteroData) -> HeteroData:
-        """The graph with masks; raises InputError for a task that the log cannot teach."""
+        """Return the graph with masks; raises InputError for a task that cannot be learned from the log."""
         check_columns(self.config.tasks, graph)
         divided = super().prepare(graph)
         check_targets(self.config.tasks, divided)
         return divided
 
     def create_optimizer(self) -> Optimizer:
-        """Adam over the model and new heads; over the model alone while there is no graph."""
+        """Return Adam over the model and new heads; over the model alone before there is a graph."""
         if self.eval_graph is None:
             return super().create_optimizer()
         learned = self._begin_tasks(self.eval_graph)
         return torch.optim.Adam([*self.model.parameters(), *learned], lr=self.config.lr)
 
     def _begin_tasks(self, graph: HeteroData) -> list[Tensor]:
-        """Make heads and their losses anew; what Adam has to learn of them."""
+        """Make new heads and their losses; return their parameters for Adam."""
         config, counts = self.config, {kind: int(graph[kind].num_nodes) for kind in NODE_TYPES}
         self.labels = {name: TASKS[name].labels(graph, self.device) for name in config.tasks}
         dim = self.model.config.embedding_dim
@@ -111,9 +111,12 @@ class MultiTaskTrainer(AdvancedTrainer):
         return [*self.heads.parameters(), *self.objective.weights.parameters()]
 
     def train_epoch(self, graph: HeteroData) -> dict[str, float]:
-        """One pass over the train pairs, and a new correction of the heads: ``{"loss": ...}`` of ranking and tasks."""
+        """Make one pass over the train pairs, and correct the heads: ``{"loss": ...}`` of ranking and tasks."""
         metrics = super().train_epoch(graph)
-        vectors, kept = self._honest_vectors(), self.objective.calibration_split(self.message_graph).correct
+        vectors, kept = (
+            self._vectors_without_calibration_edges(),
+            self.objective.calibration_split(self.message_graph).correct,
+        )
         for name, head in self.heads.items():
             head.calibrate(vectors, self.labels[name].of(kept))
         return metrics
@@ -121,7 +124,7 @@ class MultiTaskTrainer(AdvancedTrainer):
     # Measurement
 
     def evaluate(self, graph: HeteroData) -> dict[str, float]:
-        """The ranking's metrics on the validation edges, and each task's on the pairs that are watched."""
+        """Return the ranking's metrics on the validation edges, and each task's on its quarter of calibration pairs."""
         ranking = super().evaluate(graph)
         return (
             ranking
@@ -130,19 +133,19 @@ class MultiTaskTrainer(AdvancedTrainer):
         )
 
     def test(self, graph: HeteroData) -> dict[str, float]:
-        """The ranking's metrics on the test edges, and each task's on the pairs that are left for the end."""
+        """Return the ranking's metrics on the test edges, and each task's on the last quarter of calibration pairs."""
         return {
             **super().test(graph),
             **self.task_metrics(self.objective.calibration_split(self.message_graph).measure),
         }
 
     def task_metrics(self, pairs: Tensor) -> dict[str, float]:
-        """``completion_auc`` and so on, of calibration pairs (2, P), whose edges carry no message.
+        """Return ``completion_auc`` and so on, of calibration pairs (2, P), whose edges carry no message.
 
         ``trainers.multitask.label_metrics`` defines them. A metric that these pairs do not define (all skipped, say)
         is left out.
         """
-        vectors = self._honest_vectors()
+        vectors = self._vectors_without_calibration_edges()
         found: dict[str, float] = {}
         for name, head in self.heads.items():
             examples = self.labels[name].of(pairs)
@@ -153,15 +156,15 @@ class MultiTaskTrainer(AdvancedTrainer):
         return found
 
     @torch.no_grad()
-    def _honest_vectors(self) -> Embeddings:
-        """The vectors while the edges of the calibration pairs carry no message."""
+    def _vectors_without_calibration_edges(self) -> Embeddings:
+        """Return the vectors while the edges of the calibration pairs carry no message."""
         self.model.eval()
         return self.model.encode_without(self.message_graph, self.objective.calibration.pairs(self.message_graph))
 
     # Predictions
 
     def predictor(self) -> TaskPredictor:
-        """What predicts the tasks of any user and item, from the model as it is now.
+        """Return what predicts the tasks of any user and item, from the model as it is now.
 
         Raises:
             InputError: when nothing was trained yet.
@@ -171,16 +174,16 @@ class MultiTaskTrainer(AdvancedTrainer):
         return TaskPredictor(self.heads.copied(), self.embeddings(self.eval_graph))
 
     def predict(self, task: str, users: Tensor, items: Tensor) -> Tensor:
-        """Predictions (P,) in [0, 1] for users (P,) and songs (P,), or artists for the task ``artist``.
+        """Return predictions (P,) in [0, 1] for users (P,) and songs (P,), or artists for the task ``artist``.
 
-        For many calls take ``predictor()`` once: it encodes the graph.
+        Each call encodes the graph: for many calls keep ``predictor()``.
 
         Raises:
             InputError: for a task that was not learned, or when nothing was trained yet.
         """
         return self.predictor().predict(task, users, items)
 
-    # What is kept
+    # Checkpoints and files
 
     def trained_modules(self) -> dict[str, nn.Module]:
         """Return the model and the heads."""
@@ -191,13 +194,12 @@ class MultiTaskTrainer(AdvancedTrainer):
         return {"heads": self.heads.state_dict(), "weights": self.objective.weights.state_dict()}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Take back what ``extra_state`` gave."""
+        """Restore what ``extra_state`` returned."""
         self.heads.load_state_dict(state["heads"])
         self.objective.weights.load_state_dict(state["weights"])
 
     def save_model(self, folder: str | Path) -> Path:
-        """As ``BaseTrainer.save_model``, and ``heads.safetensors``; see
-        ``trainers.multitask.predictor.load_predictor``."""
+        """See ``BaseTrainer.save_model``; writes ``heads.safetensors`` too, for ``load_predictor``."""
         saved = super().save_model(folder)
         save_heads(self.heads, saved)
         return saved

@@ -1,4 +1,4 @@
-"""Predictions of the tasks by a trained model, in memory or from the folder it was saved in."""
+"""Predicts the tasks with a trained model, in memory or from the folder it was saved in."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trainers.multitask.heads import TaskHeads
 
 
 class TaskPredictor:
-    """Predicts the tasks of users and items that need not have met.
+    """Predicts the tasks for any users and items, whether or not the log has such a listen.
 
     Args:
         heads: on the CPU.
@@ -28,7 +28,7 @@ class TaskPredictor:
         self.heads, self.vectors = dict(heads.items()), vectors
 
     def predict(self, task: str, users: Tensor, items: Tensor) -> Tensor:
-        """Predictions (P,) in [0, 1] for users (P,) and songs (P,), or artists for the task ``artist``.
+        """Return predictions (P,) in [0, 1] for users (P,) and songs (P,), or artists for the task ``artist``.
 
         Raises:
             InputError: for a task that was not learned.
@@ -44,7 +44,7 @@ def save_heads(heads: TaskHeads, folder: Path) -> None:
 
 
 def load_predictor(folder: Path) -> TaskPredictor:
-    """The predictor of a model that ``MultiTaskTrainer.save_model`` wrote.
+    """Return the predictor of a model that ``MultiTaskTrainer.save_model`` wrote.
 
     Raises:
         InputError: the folder holds no heads.

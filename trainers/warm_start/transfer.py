@@ -1,7 +1,7 @@
-"""Starting from the weights of an earlier model, whose nodes had other numbers.
+"""Starts a training from the weights of an earlier model, in which the nodes had other numbers.
 
-Node numbers change from night to night; the hashes of the ids do not. So a row of a node table goes to the node of the
-same id, rows of nodes that are gone are dropped, and a node that is new starts between its neighbours.
+Node numbers change with every log; the hashes of the ids do not. So a row of a node table goes to the node of the same
+id, rows of nodes that are gone are dropped, and a new node starts at the mean of its neighbours.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from evaluation.audit.seen_pairs import check_warm_start
 from evaluation.evaluated_model import evaluated_file
 from models.base import RecommenderModel
 from trainers.loop.model_files import CONFIG, WEIGHTS
-from trainers.warm_start.new_nodes import fold_in
+from trainers.warm_start.new_nodes import initialize_new_nodes
 
 logger = logging.getLogger(__name__)
 
 FILES = (WEIGHTS, CONFIG, *(f"{kind}s.parquet" for kind in NODE_TYPES))
-"""Of a bundle, what the weights are taken from."""
+"""Files of a bundle that the weights are read from."""
 
 COUNTS = {f"num_{kind}s" for kind in NODE_TYPES}
 
@@ -72,13 +72,13 @@ class EarlierModel:
 
     @classmethod
     def of(cls, model: RecommenderModel, graph: HeteroData) -> Self:
-        """A model in memory, on the graph that it was trained on."""
+        """Return a model in memory, with the graph that it was trained on."""
         weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
         return cls(model.config.model_dump(mode="json"), weights, _id_hashes(graph))
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over all of it."""
+        """SHA-256 of config, weights and ids."""
         digest = hashlib.sha256(json.dumps(self.model_config, sort_keys=True).encode())
         for name, value in sorted({**self.weights, **self.id_hashes}.items()):
             digest.update(name.encode())
@@ -87,13 +87,13 @@ class EarlierModel:
 
 
 def check_unseen(folder: Path, graph: HeteroData) -> None:
-    """Raise InputError where the model of a bundle has seen pairs that the graph holds out."""
+    """Raise InputError if the model of a bundle has seen pairs that the graph holds out."""
     if has_masks(graph):
         require_unseen(check_warm_start(graph, folder))
 
 
 def require_unseen(found: Check) -> None:
-    """Raise InputError where such a check of the pairs that a model has seen did not pass."""
+    """Raise InputError if the check of the pairs that a model has seen did not pass."""
     if not found.passed:
         raise InputError(
             f"{found.says} Numbers of this training would be too good; start from a model of the same split "
@@ -103,10 +103,10 @@ def require_unseen(found: Check) -> None:
 
 @torch.no_grad()
 def start_from(earlier: EarlierModel, model: RecommenderModel, graph: HeteroData) -> dict[str, Tensor]:
-    """The state dict with which ``model`` goes on where the earlier one ended.
+    """Return the state dict with which ``model`` starts where the earlier one ended.
 
-    Parameters without a row a node are copied. Rows of nodes that both know are moved; a new node starts in the middle
-    of its neighbours (``trainers.warm_start.new_nodes``), and with its own random row if it has none that is known.
+    Parameters without a row for each node are copied. Rows of nodes that both models know are moved. A new node starts
+    at the mean of its neighbours (``trainers.warm_start.new_nodes``), or keeps its random row if none of them is known.
 
     Args:
         graph: of ``model``, with id hashes; only its train edges are read.
@@ -122,14 +122,16 @@ def start_from(earlier: EarlierModel, model: RecommenderModel, graph: HeteroData
     }
     for name, value in state.items():
         if name in rows:
-            parts = dict(
-                zip(rows[name], value.split([model.config.num_nodes(kind) for kind in rows[name]]), strict=True)
-            )
-            _move_rows(parts, _split_rows(earlier, name, rows[name]), places)
-            fold_in(parts, {kind: places[kind] >= 0 for kind in parts}, graph)
+            sizes = [model.config.num_nodes(kind) for kind in rows[name]]
+            parts = dict(zip(rows[name], value.split(sizes), strict=True))
+            before, known = _split_rows(earlier, name, rows[name]), {kind: places[kind] >= 0 for kind in parts}
+            for kind, part in parts.items():
+                part[known[kind]] = before[kind][places[kind][known[kind]]].to(part)
+            initialize_new_nodes(parts, known, graph)
         else:
             value.copy_(earlier.weights[name])
-    _say(places)
+    counts = (f"{int((found >= 0).sum()):,} of {len(found):,} {kind}s" for kind, found in places.items())
+    logger.info("Starting from an earlier model, which knows %s.", ", ".join(counts))
     return state
 
 
@@ -143,24 +145,18 @@ def _check_same_kind(earlier: EarlierModel, model: RecommenderModel) -> None:
         return name in earlier.weights and value.shape[first:] == earlier.weights[name].shape[first:]
 
     if "architecture" in differing or not all(fits(*named) for named in model.state_dict().items()):
-        told = ", ".join(f"{key} {theirs.get(key)!r} in place of {ours[key]!r}" for key in differing)
+        differences = ", ".join(f"{key} {theirs.get(key)!r} in place of {ours[key]!r}" for key in differing)
         raise InputError(
-            f"The model to start from has other weights than this one ({told or 'its class has changed'}); "
+            f"The model to start from has other weights than this one ({differences or 'its class has changed'}); "
             "give both the same model_config, or remove warm_start."
         )
 
 
 def _split_rows(earlier: EarlierModel, name: str, kinds: tuple[str, ...]) -> dict[str, Tensor]:
-    """The earlier rows of each kind; none of a kind of which there was no node."""
+    """Return the earlier rows of each kind of node; none if there was no node of a kind."""
     counts = [len(earlier.id_hashes[kind]) for kind in kinds]
-    wanted = earlier.weights[name][: sum(counts)]  # rows of artists may follow, where there are none any more
+    wanted = earlier.weights[name][: sum(counts)]  # rows of artists may follow, of which this model has none
     return dict(zip(kinds, wanted.split(counts), strict=True))
-
-
-def _move_rows(parts: Mapping[str, Tensor], before: Mapping[str, Tensor], places: Mapping[str, Tensor]) -> None:
-    for kind, rows in parts.items():
-        known = places[kind] >= 0
-        rows[known] = before[kind][places[kind][known]].to(rows)
 
 
 def _id_hashes(graph: HeteroData) -> dict[str, Tensor]:
@@ -171,8 +167,3 @@ def _id_hashes(graph: HeteroData) -> dict[str, Tensor]:
             "add it as int64, or remove warm_start."
         )
     return {kind: graph[kind].id_hash.cpu() for kind in NODE_TYPES}
-
-
-def _say(places: Mapping[str, Tensor]) -> None:
-    told = (f"{int((found >= 0).sum()):,} of {len(found):,} {kind}s" for kind, found in places.items())
-    logger.info("Starting from an earlier model, which knows %s.", ", ".join(told))

@@ -217,7 +217,7 @@ def test_what_a_step_holds_does_not_grow_with_the_graph(architecture):
 def numbers_made_by_a_loss(architecture: str, scale: int) -> int:
     graph = random_graph(users=scale, songs=scale, artists=scale // 10, listens=8 * scale, seed=0)
     model, generator = build(graph, architecture), torch.Generator().manual_seed(0)
-    objective = PairObjective(TrainingConfig(fan_out=[4, 3], num_negatives=64))
+    objective = PairObjective(TrainingConfig(num_neighbors=[4, 3], num_negatives=64))
     pairs = graph[LISTENS].edge_index[:, :: 8 * scale // 50]
     objective.loss(model, graph, *pairs, generator)  # what is kept with the graph
     with Allocations(model.table.shape) as made:

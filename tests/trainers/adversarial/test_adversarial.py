@@ -14,7 +14,14 @@ from data.training_graph import split_graph
 from evaluation.parts import hidden_edges, part_edges
 from models.base import Embeddings, SomeEmbeddings
 from models.factory import create_model
-from trainers.adversarial.fake_users import FEWEST_LISTENERS, NOBODY, _Audiences, _matrix, distrust, without_listens_of
+from trainers.adversarial.fake_users import (
+    FEWEST_LISTENERS,
+    NONE_FOUND,
+    _Audiences,
+    _matrix,
+    find_fake_users,
+    without_listens_of,
+)
 from trainers.adversarial.perturbation import AdversarialObjective, gradient, moved, with_unit_rows
 from trainers.factory import create_trainer
 from trainers.objective import PairObjective, Step
@@ -142,9 +149,9 @@ def test_the_loss_is_the_plain_one_and_a_greater_one_beside_it(loss, make_traine
 
 
 @pytest.mark.parametrize("architecture", ["gat", "lightgcn", "mf"])
-@pytest.mark.parametrize("training", [{}, {"loss": "bpr"}, {"fan_out": [5, 5]}])
+@pytest.mark.parametrize("training", [{}, {"loss": "bpr"}, {"num_neighbors": [5, 5]}])
 def test_trains_any_model_with_any_loss(architecture, training, model_config, training_config, tiny_graph, tmp_path):
-    if architecture == "mf" and "fan_out" in training:
+    if architecture == "mf" and "num_neighbors" in training:
         pytest.skip("mf has no neighbourhoods")
     keys = {key: value for key, value in model_config.items() if key != "heads" or architecture == "gat"}
     trained = {}
@@ -219,34 +226,34 @@ def test_agreement_equals_a_loop(clean):
 
 
 def test_finds_a_group_that_pushes_a_song_and_nobody_else(poisoned):
-    suspects = distrust(message_graph(poisoned), most=0.1, deviations=5.0)
+    suspects = find_fake_users(message_graph(poisoned), most=0.1, deviations=5.0)
     assert PUSHED in suspects.songs
     assert sorted(suspects.users.tolist()) == list(range(USERS, USERS + FAKES))
 
 
 def test_trusts_everybody_in_a_clean_log(clean):
-    suspects = distrust(message_graph(clean), most=0.1, deviations=5.0)
+    suspects = find_fake_users(message_graph(clean), most=0.1, deviations=5.0)
     assert (len(suspects.users), len(suspects.songs)) == (0, 0)
 
 
 def test_never_distrusts_more_than_allowed(poisoned):
     seen = message_graph(poisoned)
-    most = distrust(seen, most=0.02, deviations=5.0)
+    most = find_fake_users(seen, most=0.02, deviations=5.0)
     assert len(most.users) == int(0.02 * (USERS + FAKES))
-    assert len(distrust(seen, most=0.02, deviations=1e-6).users) == len(most.users)
-    assert len(distrust(seen, most=0.0, deviations=5.0).users) == 0
+    assert len(find_fake_users(seen, most=0.02, deviations=1e-6).users) == len(most.users)
+    assert len(find_fake_users(seen, most=0.0, deviations=5.0).users) == 0
 
 
 def test_a_song_of_few_listeners_is_not_looked_at(make_graph, honest_table):
     few = FEWEST_LISTENERS - 1
     alone = honest_table.filter(pa.array(honest_table["song"].to_numpy() != PUSHED))
     graph = make_graph(USERS + few, SONGS, table=with_fakes(alone, few))
-    assert PUSHED not in distrust(message_graph(graph), most=0.1, deviations=3.0).songs
+    assert PUSHED not in find_fake_users(message_graph(graph), most=0.1, deviations=3.0).songs
 
 
 def test_a_log_without_audiences_is_no_trouble(make_graph, make_listens):
     graph = make_graph(5, 8, table=make_listens(5, 8, num_rows=6))
-    assert distrust(message_graph(graph), most=0.5, deviations=1.0) == NOBODY
+    assert find_fake_users(message_graph(graph), most=0.5, deviations=1.0) == NONE_FOUND
 
 
 def test_leaves_out_all_listens_of_a_user_in_both_directions(tiny_training_graph):
@@ -264,9 +271,9 @@ def test_leaves_out_all_listens_of_a_user_in_both_directions(tiny_training_graph
 
 def test_nothing_of_distrusted_users_is_learned_or_read(train_on, poisoned):
     trainer, _ = train_on(poisoned, max_distrusted=0.1)
-    assert set(trainer.distrust.users.tolist()) <= set(range(USERS, USERS + FAKES))
-    assert len(trainer.distrust.users) > FAKES / 2
-    distrusted = trainer.distrust.users
+    assert set(trainer.fake_users.users.tolist()) <= set(range(USERS, USERS + FAKES))
+    assert len(trainer.fake_users.users) > FAKES / 2
+    distrusted = trainer.fake_users.users
     assert not torch.isin(distrusted, train_pairs(trainer.message_graph)[0]).any()
     own = trainer.local_scores(trainer.eval_graph).listens
     assert (own.degree[distrusted.numpy()] == 0).all()
@@ -285,8 +292,9 @@ def test_says_how_many_users_are_distrusted(train_on, poisoned, caplog):
     with caplog.at_level("INFO", logger="trainers.adversarial.adversarial_trainer"):
         trainer, results = train_on(poisoned, max_distrusted=0.02)
     assert [record["distrusted_users"] for record in results["history"]] == [6, 6]
+    songs = len(trainer.fake_users.songs)
     assert caplog.messages == [
-        f"6 of 320 users are distrusted, for {len(trainer.distrust.songs)} song(s): their listens are not learned from."
+        f"6 of 320 users are distrusted, for {songs} song(s): their listens are not learned from."
     ]
 
 
@@ -295,7 +303,7 @@ def test_held_out_listens_say_nothing_about_trust(train_on, poisoned):
     store = graph[LISTENS]
     of_fakes = store.edge_index[0] >= USERS
     store.val_mask, store.train_mask = store.val_mask | (of_fakes & store.train_mask), store.train_mask & ~of_fakes
-    assert len(train_on(graph, max_distrusted=0.1)[0].distrust.users) == 0
+    assert len(train_on(graph, max_distrusted=0.1)[0].fake_users.users) == 0
 
 
 def test_a_refit_distrusts_too(train_on, poisoned, training_config, tmp_path):
@@ -303,7 +311,7 @@ def test_a_refit_distrusts_too(train_on, poisoned, training_config, tmp_path):
     config = {**training_config, "batch_size": 512, "max_distrusted": 0.1}
     refit = type(trainer)(trainer.model.config.model_dump(), config, tmp_path / "refit")
     refit.refit(poisoned, trainer.chosen_history(results["history"], results))
-    assert set(refit.distrust.users.tolist()) == set(range(USERS, USERS + FAKES))
+    assert set(refit.fake_users.users.tolist()) == set(range(USERS, USERS + FAKES))
     assert not (train_pairs(refit.message_graph)[0] >= USERS).any()
 
 

@@ -24,11 +24,11 @@ OURS = sorted(set(TRAINERS) - {"federated"})  # its clients train on the CPU, wh
 CASES = [
     {"architecture": "gat"},
     {"architecture": "gat", "loss": "bpr"},
-    {"architecture": "gat", "fan_out": (3, 2)},
-    {"architecture": "gat", "fan_out": (3, 2), "loss": "bpr"},
+    {"architecture": "gat", "num_neighbors": (3, 2)},
+    {"architecture": "gat", "num_neighbors": (3, 2), "loss": "bpr"},
     {"architecture": "gat", "local": False},
     {"architecture": "lightgcn"},
-    {"architecture": "lightgcn", "loss": "bpr", "fan_out": (3, 2)},
+    {"architecture": "lightgcn", "loss": "bpr", "num_neighbors": (3, 2)},
     {"architecture": "mf"},
     {"architecture": "mf", "loss": "bpr", "l2": 0.01},
 ]

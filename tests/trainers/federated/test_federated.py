@@ -19,11 +19,11 @@ from data.graph import BY, LISTENS, message_graph, node_counts
 from evaluation.audit.planting import run_canary
 from models.factory import create_model
 from trainers.factory import create_trainer, trainer_class
-from trainers.federated import flower_process as federated_process
+from trainers.federated import flower_process
 from trainers.federated.client import (
     CATALOGUE,
     Client,
-    graph_of,
+    client_graph,
     groups_of_users,
     load_parameters,
     split_parameters,
@@ -31,7 +31,6 @@ from trainers.federated.client import (
 from trainers.federated.federated_config import FederatedConfig
 from trainers.federated.flower_process import flower_python
 from trainers.federated.privacy import clipped, noisy
-from trainers.federated.update_leak import leak
 from trainers.leakage_probe import TrainerProbe
 from trainers.loop.random_streams import stream
 from trainers.multitask.label_metrics import auc
@@ -57,7 +56,7 @@ def test_groups_hold_every_user_once_and_are_of_about_one_size():
 
 def test_a_client_has_its_own_users_listens_and_the_whole_catalogue(tiny_training_graph):
     seen, users = message_graph(tiny_training_graph), torch.tensor([2, 7, 30])
-    part = graph_of(seen, users)
+    part = client_graph(seen, users)
     own = torch.isin(seen[LISTENS].edge_index[0], users)
     assert torch.equal(users[part[LISTENS].edge_index[0]], seen[LISTENS].edge_index[0, own])
     assert torch.equal(part[LISTENS].edge_index[1], seen[LISTENS].edge_index[1, own])
@@ -90,7 +89,7 @@ def make_client(tiny_graph):
         users, shared = split_parameters(create_model({**model_config, "dropout": 0.0}, 0))
         given = {"batch_size": 64, "num_clients": 4, **training}
         config = FederatedConfig.parse(given, "training_config")
-        own = graph_of(message_graph(tiny_graph), torch.arange(10)) if graph is None else graph
+        own = client_graph(message_graph(tiny_graph), torch.arange(10)) if graph is None else graph
         client = Client(0, {**model_config, "dropout": 0.0}, config, own)
         client.users = users[:10].clone()
         return client, shared
@@ -172,7 +171,7 @@ def test_the_weight_of_a_clipped_update_says_nothing_about_listens(make_client, 
 
 
 def test_a_client_without_listens_sends_back_what_it_got(make_client, tiny_graph):
-    nobody = graph_of(message_graph(tiny_graph), torch.arange(10))
+    nobody = client_graph(message_graph(tiny_graph), torch.arange(10))
     for user in range(10):
         nobody = without_listens_of(nobody, user)
     for training in ({}, CLIPPED):
@@ -200,16 +199,6 @@ def test_noise_has_its_deviation():
 def test_the_area_is_the_share_of_pairs_in_order():
     score, positive = torch.tensor([1.0, 2.0, 2.0, 0.0]), torch.tensor([False, True, False, True])
     assert auc(score.numpy(), positive.numpy()) == pytest.approx((1 + 0.5 + 0 + 0) / 4)
-
-
-def test_an_update_without_noise_gives_songs_away_and_one_with_noise_does_not(make_client, tiny_graph):
-    own = graph_of(message_graph(tiny_graph), torch.arange(10))
-    few = own[LISTENS].edge_index[1] < 6
-    own[LISTENS].edge_index, own[LISTENS].weight = own[LISTENS].edge_index[:, few], own[LISTENS].weight[few]
-    quiet, loud = (update_of(*make_client(graph=own, **CLIPPED, noise_multiplier=noise)) for noise in (0.0, 20.0))
-    heard = torch.arange(30) < 6
-    assert leak(quiet[CATALOGUE][:30], heard) > 0.95
-    assert leak(loud[CATALOGUE][:30], heard) < 0.8  # by chance: 30 songs, four looks
 
 
 # What is refused
@@ -241,12 +230,12 @@ def test_the_local_channel_is_refused(model_config, training_config):
 
 
 def test_without_flowers_environment_the_command_that_makes_it_is_named(make_federated, tiny_graph, monkeypatch):
-    monkeypatch.setattr(federated_process, "ENVIRONMENT", "no-such-environment")
+    monkeypatch.setattr(flower_process, "ENVIRONMENT", "no-such-environment")
     with pytest.raises(InputError, match=r"no-such-environment is not there; make it with `make federated`\.$"):
         make_federated().train(tiny_graph, 1)
 
 
-def test_what_runs_at_flower_is_part_of_a_runs_code():
+def test_what_runs_in_flowers_environment_is_part_of_a_runs_code():
     assert {"trainers.federated.flower_server", "trainers.federated.client"} <= set(
         code_digests(("trainers.federated.federated_trainer",))
     )

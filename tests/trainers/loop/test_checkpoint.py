@@ -121,13 +121,15 @@ def test_code_of_a_class_outside_the_project_counts_but_not_its_comments(tmp_pat
 
 @pytest.fixture
 def edit(tmp_path, monkeypatch):
-    """Let a module of the project have another source, as the digest of the code sees it."""
-    source_file = digests.source_file
+    """Let modules of the project have another source, as the digest of the code sees it."""
+    source_file, edited = digests.source_file, {}
+    monkeypatch.setattr(digests, "source_file", lambda name: edited.get(name) or source_file(name))
 
     def write(module: str, old: str, new: str) -> None:
-        edited = tmp_path / f"{module}.py"
-        edited.write_text(source_file(module).read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
-        monkeypatch.setattr(digests, "source_file", lambda name: edited if name == module else source_file(name))
+        source = source_file(module).read_text(encoding="utf-8")
+        assert old in source
+        (tmp_path / f"{module}.py").write_text(source.replace(old, new), encoding="utf-8")
+        edited[module] = tmp_path / f"{module}.py"
 
     return write
 
@@ -172,7 +174,7 @@ def test_a_changed_line_of_any_module_that_is_reached_starts_anew_and_says_so(
 
 def test_a_changed_docstring_or_comment_goes_on(cut_off, tiny_graph, edit, caplog):
     edit("data.graph", '"""The graph of users', '"""A graph of users')
-    edit("trainers.federated.update_leak", "import", "# why\nimport")
+    edit("trainers.sampling", "import torch\n", "# why\nimport torch\n")
     with caplog.at_level("INFO"):
         assert len(cut_off.train(tiny_graph, 4)["history"]) == 4
     assert "Resuming after epoch 2 of 4." in caplog.messages

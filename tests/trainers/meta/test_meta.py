@@ -13,7 +13,7 @@ from evaluation.vector_scores import VectorScores
 from models.few_shot import FewShot, KnownSongs, mean_of_songs
 from models.item_paths.paths import Neighbors
 from trainers.factory import create_trainer
-from trainers.meta.episodes import Episode, fold_of_users, known_songs
+from trainers.meta.episodes import Episode, known_songs, user_subset
 from trainers.warm_start.transfer import EarlierModel
 
 GROUPS = 3
@@ -179,12 +179,12 @@ def test_as_many_songs_are_known_as_a_user_has():
     assert set(known.songs[1][known.given[1]].tolist()) <= {1, 2, 3}
 
 
-def test_a_fold_has_at_most_its_share_of_the_listens_and_one_user_at_least():
+def test_a_subset_has_at_most_its_share_of_the_listens_and_one_user_at_least():
     degree, users = torch.tensor([10, 10, 10, 10, 60]), torch.arange(5)
     for seed in range(20):
-        fold = fold_of_users(degree, users, 0.25, torch.Generator().manual_seed(seed))
-        assert len(fold) == 1 or degree[fold].sum() <= 25
-    assert fold_of_users(degree, torch.tensor([4]), 0.25, torch.Generator()).tolist() == [4]
+        subset = user_subset(degree, users, 0.25, torch.Generator().manual_seed(seed))
+        assert len(subset) == 1 or degree[subset].sum() <= 25
+    assert user_subset(degree, torch.tensor([4]), 0.25, torch.Generator()).tolist() == [4]
 
 
 def test_nothing_to_learn_from_users_of_one_song(tiny_graph, tmp_path):

@@ -249,7 +249,7 @@ def test_predicts_completion_of_listens_that_are_held_out(graph_of_taste, traini
 
 @pytest.mark.parametrize(
     "keys",
-    [{"fan_out": [3, 2]}, {"loss": "bpr"}, {"task_weights": "uncertainty"}, {"task_weights": {"skip": 3.0}}],
+    [{"num_neighbors": [3, 2]}, {"loss": "bpr"}, {"task_weights": "uncertainty"}, {"task_weights": {"skip": 3.0}}],
     ids=str,
 )
 def test_metrics_of_every_task_are_reported_and_finite(make, tiny_graph, keys):

@@ -18,7 +18,7 @@ from data.training_graph import split_graph
 from models.architectures import MODELS
 from models.factory import create_model
 from trainers.factory import create_trainer
-from trainers.warm_start.new_nodes import fold_in
+from trainers.warm_start.new_nodes import initialize_new_nodes
 from trainers.warm_start.transfer import EarlierModel, start_from
 
 
@@ -93,7 +93,7 @@ def test_a_new_user_of_a_new_song_of_a_known_artist_has_a_place() -> None:
     rows = {"user": torch.zeros(3, 2), "song": torch.zeros(3, 2), "artist": torch.tensor([[0.0, 3.0]])}
     rows["user"][0], rows["song"][0] = torch.tensor([2.0, 0.0]), torch.tensor([1.0, 0.0])
     known = {"user": torch.tensor([1, 0, 0]) > 0, "song": torch.tensor([1, 0, 0]) > 0, "artist": torch.tensor([True])}
-    fold_in(rows, known, chain())
+    initialize_new_nodes(rows, known, chain())
     assert torch.allclose(rows["song"][1], torch.tensor([0.0, 1.0]))  # the artist's direction at a song's length
     assert torch.allclose(rows["user"][1], torch.tensor([0.0, 2.0]))
     assert torch.equal(rows["user"][2], torch.zeros(2))  # nothing known leads there
@@ -108,7 +108,7 @@ def test_held_out_listens_do_not_place_a_new_user(tiny_training_graph) -> None:
     known["user"][0] = False
     length = rows["user"][1:].norm(dim=1).mean()
     expected = rows["song"][store.edge_index[1, mine & store.train_mask]].mean(0)
-    fold_in(rows, known, tiny_training_graph)
+    initialize_new_nodes(rows, known, tiny_training_graph)
     assert torch.allclose(rows["user"][0], expected * length / expected.norm(), atol=1e-5)
 
 

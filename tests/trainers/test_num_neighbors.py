@@ -23,7 +23,7 @@ def architecture(request):
 
 @pytest.fixture
 def make(model_config, training_config, tmp_path):
-    """``make(architecture, "name", fan_out=...)``: a trainer; each has a folder of its own unless one is given."""
+    """``make(architecture, "name", num_neighbors=...)``: a trainer, in its own folder unless one is given."""
     made = []
 
     def build(architecture, trainer="advanced", folder=None, **training):
@@ -41,9 +41,9 @@ def weights(trainer):
 
 
 @pytest.mark.parametrize("loss", ["softmax", "bpr"])
-def test_with_a_fan_out_beyond_every_degree_training_is_that_on_the_full_graph(make, tiny_graph, architecture, loss):
+def test_with_more_neighbors_than_every_degree_training_is_that_on_the_full_graph(make, tiny_graph, architecture, loss):
     still = {**architecture, "dropout": 0.0}
-    full, sampled = make(still, loss=loss), make(still, loss=loss, fan_out=[999, 999])
+    full, sampled = make(still, loss=loss), make(still, loss=loss, num_neighbors=[999, 999])
     ours, theirs = (trainer.train(tiny_graph, 2)["history"] for trainer in (sampled, full))
     assert ours[-1]["loss"] == pytest.approx(theirs[-1]["loss"], abs=1e-4)
     for key, value in weights(full).items():
@@ -61,9 +61,12 @@ def test_every_trainer_learns_from_samples_and_resumes(name, make, tiny_graph, t
             return super().on_epoch_end(train_metrics, eval_metrics)
 
     with pytest.raises(KeyboardInterrupt):
-        make({}, Cut, tmp_path / "cut", fan_out=[4, 3]).train(tiny_graph, 3)
+        make({}, Cut, tmp_path / "cut", num_neighbors=[4, 3]).train(tiny_graph, 3)
     Cut.dies = False
-    resumed, whole = make({}, Cut, tmp_path / "cut", fan_out=[4, 3]), make({}, Cut, tmp_path / "whole", fan_out=[4, 3])
+    resumed, whole = (
+        make({}, Cut, tmp_path / "cut", num_neighbors=[4, 3]),
+        make({}, Cut, tmp_path / "whole", num_neighbors=[4, 3]),
+    )
     resumed.train(tiny_graph, 3)
     whole.train(tiny_graph, 3)
     for key, value in weights(whole).items():
@@ -74,32 +77,38 @@ def test_every_trainer_learns_from_samples_and_resumes(name, make, tiny_graph, t
 def test_a_small_sample_is_about_as_good_as_the_full_graph(make, make_training_graph, architecture):
     graph = make_training_graph(num_users=150, num_songs=90, num_rows=3000)
     counts, found = {f"num_{kind}s": graph[kind].num_nodes for kind in ("user", "song", "artist")}, {}
-    for fan_out in (None, [5, 3]):
-        trainer = make({**architecture, **counts}, fan_out=fan_out, batch_size=128, lr=0.02, num_eval_users=None)
-        found[str(fan_out)] = trainer.train(graph, 8)["best_metric"]
+    for num_neighbors in (None, [5, 3]):
+        trainer = make(
+            {**architecture, **counts}, num_neighbors=num_neighbors, batch_size=128, lr=0.02, num_eval_users=None
+        )
+        found[str(num_neighbors)] = trainer.train(graph, 8)["best_metric"]
     assert found["[5, 3]"] > 0.85 * found["None"]
     assert found["None"] > 0.1
 
 
 def test_a_number_of_layers_that_does_not_fit_is_refused(make, tiny_graph):
     with pytest.raises(InputError) as refused:
-        make({"architecture": "gat"}, fan_out=[5]).train(tiny_graph, 1)
+        make({"architecture": "gat"}, num_neighbors=[5]).train(tiny_graph, 1)
     assert str(refused.value) == (
-        "training_config.fan_out is [5], but the model has 2 layers; give one number a layer, the layer nearest to the "
-        "result first, or change num_layers."
+        "training_config.num_neighbors is [5], but the model has 2 layers; give one number a layer, the layer nearest "
+        "to the result first, or change num_layers."
     )
 
 
-def test_a_model_without_messages_refuses_a_fan_out(make, tiny_graph):
+def test_a_model_without_messages_refuses_num_neighbors(make, tiny_graph):
     with pytest.raises(InputError) as refused:
-        make({"architecture": "mf"}, fan_out=[5, 5]).train(tiny_graph, 1)
+        make({"architecture": "mf"}, num_neighbors=[5, 5]).train(tiny_graph, 1)
     assert str(refused.value) == (
-        "training_config.fan_out is [5, 5], but MF takes no sampled neighbourhoods; remove fan_out or choose an "
-        "architecture that does, for example gat or lightgcn."
+        "training_config.num_neighbors is [5, 5], but MF takes no sampled neighbourhoods; remove num_neighbors or "
+        "choose an architecture that does, for example gat or lightgcn."
     )
 
 
-@pytest.mark.parametrize("fan_out", [[], [5, 0], 5])
-def test_a_fan_out_that_is_no_list_of_counts_is_refused(fan_out, model_config):
-    with pytest.raises(InputError, match="fan_out"):
-        create_trainer("simple", model_config, {"fan_out": fan_out})
+@pytest.mark.parametrize("num_neighbors", [[], [5, 0], 5])
+def test_what_is_no_list_of_counts_is_refused(num_neighbors, model_config):
+    with pytest.raises(InputError, match="num_neighbors"):
+        create_trainer("simple", model_config, {"num_neighbors": num_neighbors})
+
+
+def test_the_earlier_name_of_the_key_still_works(make):
+    assert make({}, fan_out=[4, 3]).config == make({}, num_neighbors=[4, 3]).config
