@@ -1,7 +1,7 @@
-"""Whether each trainer does what it is for: a row a claim, with its interval and its cost against AdvancedTrainer.
+"""Measure if each trainer does what it is for: a row per claim, with its interval and its cost against AdvancedTrainer.
 
-All is measured on the made-up log, where it is known who listens why. A row that does not reach its bar says so. Claims
-take from minutes to half an hour each, so they can be measured one by one: the table keeps the rows of the others.
+All claims are measured on a synthetic log, for which it is known why users listen. A row that does not reach its bar
+says so. A claim takes from minutes to half an hour, so claims can be measured one by one: the table keeps other rows.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from claims.claim import Claim, Claims
 from machine import CHECKOUT, commit, machine, print_where
 
 CLAIMS = ("warm_start", "adversarial", "curriculum", "federated", "meta", "multitask", "online")
-"""Each has a module of this name in ``claims``."""
+"""Names of the modules in ``claims``."""
 RESULTS = CHECKOUT / "benchmarks" / "results" / "trainer-claims.json"
 
 
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def measured(name: str, seeds: Sequence[int]) -> list[Claim]:
-    """The claims of one trainer; what they write on the way is deleted."""
+    """Measure the claims of one trainer; files that they write are deleted."""
     print(f"measures {name}", flush=True)
     claims: Claims = importlib.import_module(f"claims.{name}").claims
     with TemporaryDirectory() as folder:
@@ -46,7 +46,7 @@ def measured(name: str, seeds: Sequence[int]) -> list[Claim]:
 
 
 def keep(path: Path, name: str, rows: Sequence[Claim], seeds: int) -> None:
-    """Put the rows of one trainer in place of those that were there, and write the table anew."""
+    """Replace the rows of one trainer, and write the table again."""
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     known[name] = {"machine": machine(), "commit": commit(), "seeds": seeds, "rows": [asdict(row) for row in rows]}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ def keep(path: Path, name: str, rows: Sequence[Claim], seeds: int) -> None:
 
 
 def page(known: Mapping[str, Mapping[str, Any]]) -> str:
-    """The table, with what it was made by."""
+    """Return the page: the table, and the commit, seeds and machine of each claim."""
     head = (
         "# What each trainer is worth\n\n"
         "Means over seeds with 95 % intervals over users and seeds, on made-up logs; the time is that of training.\n\n"
@@ -63,15 +63,15 @@ def page(known: Mapping[str, Mapping[str, Any]]) -> str:
     )
     names = [name for name in CLAIMS if name in known]
     lines = (line(Claim(**row)) for name in names for row in known[name]["rows"])
-    made = (
+    origins = (
         f"- {name}: commit {known[name]['commit']}, {known[name]['seeds']} seeds, {known[name]['machine']}\n"
         for name in names
     )
-    return f"{head}{''.join(lines)}\n{''.join(made)}\n```\npython benchmarks/trainer_claims.py\n```\n"
+    return f"{head}{''.join(lines)}\n{''.join(origins)}\n```\npython benchmarks/trainer_claims.py\n```\n"
 
 
 def line(row: Claim) -> str:
-    """A row of the table."""
+    """Format a row of the table."""
     reached = "yes" if row.reached else "**no**"
     return f"| `{row.trainer}` | {row.what} | {row.measured} | {reached} | {row.cost:.2f} |\n"
 

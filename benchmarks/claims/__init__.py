@@ -1,1 +1,1 @@
-"""What each trainer says it is good for, measured: one module a trainer, each with a function ``claims``."""
+"""Measure what each trainer is for: one module per trainer, each with a function ``claims``."""

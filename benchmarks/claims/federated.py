@@ -1,29 +1,33 @@
-"""What a federated training reaches, round by round, with clients that drop out, and for how much privacy.
+"""FederatedTrainer: its recall by round, with clients that drop out, and with privacy; and what an update gives away.
 
-Two made-up logs. The small preset, in 20 clients of 50 users, says what not gathering the listens costs. Privacy needs
-many users to a song: 2,000 users and 200 songs, in 5 clients of 400 users. All choices were made on validation.
+There are two synthetic logs. The small preset, with 20 clients of 50 users, shows the cost of not gathering the
+listens. Privacy needs many users per song: 2,000 users and 200 songs, with 5 clients of 400 users. All settings were
+chosen on validation.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch_geometric.data import HeteroData
 
-from claims.claim import Claim
-from claims.made_up import made_up, usual_run
+from claims.claim import Claim, format_gap, format_value
+from claims.synthetic_log import default_run, synthetic_graph
+from claims.training import create, train
 from claims.update_leak import leak
 from data.graph import LISTENS, message_graph, node_counts
 from data.synthetic.log import SyntheticConfig
-from evaluation.evaluation import Evaluation, evaluate
-from evaluation.seed_comparison import AcrossSeeds, across_seeds, difference
+from evaluation.baselines.popular import popularity
+from evaluation.evaluation import evaluate
+from evaluation.seed_comparison import AcrossSeeds, Run, across_seeds, difference
+from evaluation.statistics.intervals import Interval
+from tasks.run_config import RunConfig
 from trainers.base import BaseTrainer
-from trainers.factory import create_trainer
 from trainers.federated.client import CATALOGUE, Client, client_graph, groups_of_users, split_parameters
 from trainers.federated.federated_config import FederatedConfig
 
@@ -40,67 +44,71 @@ NOISE = (0.5, 1.0, 2.0)
 CLIPPED = {"clipping_norm": 0.05, "local_optimizer": "sgd", "lr": 0.1}
 PRIVATE = {**CLIPPED, "num_clients": 5, "server_lr": 600.0, "user_rate": 0.5, "patience": PRIVATE_ROUNDS}
 EPSILON = 5.0
-"""The greatest epsilon, against the server itself, that the bar counts as privacy."""
+"""The largest epsilon, against the server itself, that counts as private."""
 
-KEPT, UNTOUCHED, GUESS = 0.95, 0.95, 0.55
-"""Bars: recall kept of ``advanced``; of all clients' recall when some are offline; greatest area that is a guess."""
+KEPT, KEPT_OFFLINE, GUESS = 0.95, 0.95, 0.55
+"""Bars: share of ``advanced``'s recall; share of all clients' recall if some are offline; largest ROC area that is
+still a guess."""
 
 
-class Trained(NamedTuple):
-    """One training: the test metrics of all users, and how long it took."""
+@dataclass(frozen=True)
+class Measured:
+    """One training: its trainer, its test recall by user, and its seconds."""
 
     trainer: BaseTrainer
-    test: Evaluation
+    run: Run
     seconds: float
-
-    @property
-    def curve(self) -> list[float]:
-        """Validation recall after each epoch."""
-        return [record[METRIC] for record in self.trainer.history]
 
 
 def claims(seeds: Sequence[int], folder: Path) -> list[Claim]:
-    """Four rows: rounds, clients dropping out, epsilon, and what an update gives away."""
-    run = usual_run()
-    training = {**run.training, "num_eval_users": None}
-    model = {**run.model, "architecture": "mf"}
-    graph = made_up(run.synthetic, folder / "small").split(run.split)
-    make = Maker(graph, model, training, folder / "trainings")
-    central = [make("advanced", seed, 40) for seed in seeds]
-    together = [make("federated", seed, ROUNDS, FEDERATED) for seed in seeds]
-    apart = [make("federated", seed, ROUNDS, {**FEDERATED, "offline_rate": OFFLINE}) for seed in seeds]
-    leaks = leaked(graph, make.model, training, together)
-    rows = [rounds_row(central, together), offline_row(together, apart, central), leak_row(leaks, together, central)]
-    many = made_up(MANY_USERS, folder / "many").split(run.split)
-    return [*rows, privacy_row(Maker(many, {**model, "embedding_dim": 8}, training, folder / "private"), seeds)]
+    """Return four rows: recall by round, clients that drop out, what an update gives away, and privacy."""
+    run = with_tables(default_run(), {"architecture": "mf"}, {"num_eval_users": None})
+    graph = synthetic_graph(run.synthetic, folder / "small").split(run.split)
+    home = folder / "trainings"
+    central = [measure("advanced", run, graph, home, 40, seed=seed) for seed in seeds]
+    federated = [measure("federated", run, graph, home, ROUNDS, **FEDERATED, seed=seed) for seed in seeds]
+    offline = [
+        measure("federated", run, graph, home, ROUNDS, **FEDERATED, seed=seed, offline_rate=OFFLINE) for seed in seeds
+    ]
+    leaks = leaks_of_updates(run, graph, federated)
+    rows = [rounds_row(central, federated), offline_row(federated, offline, central)]
+    rows.append(leak_row(leaks, federated, central))
+    many = synthetic_graph(MANY_USERS, folder / "many").split(run.split)
+    return [*rows, privacy_row(with_tables(run, {"embedding_dim": 8}, {}), many, seeds, folder / "private")]
+
+
+def with_tables(run: RunConfig, model: Mapping[str, Any], training: Mapping[str, Any]) -> RunConfig:
+    """Return the run with other keys of the model and the training."""
+    return run.model_copy(update={"model": {**run.model, **model}, "training": {**run.training, **training}})
 
 
 # Rows
 
 
-def rounds_row(central: list[Trained], federated: list[Trained]) -> Claim:
-    """Recall of users whose listens nobody gathers, against recall on gathered ones."""
-    gap, kept = apart_by(federated, central), ratio(federated, central)
-    curve = np.mean([trained.curve for trained in federated], axis=0)
+def rounds_row(central: list[Measured], federated: list[Measured]) -> Claim:
+    """Compare the recall with that of a training on gathered listens."""
+    gap, kept = format_gap(gap_of(federated, central)), ratio(federated, central)
+    curves = [[record[METRIC] for record in one.trainer.history] for one in federated]
+    curve = np.mean(curves, axis=0)
     shown = ", ".join(f"{number}: {curve[number - 1]:.3f}" for number in SHOWN)
     measured = (
-        f"{METRIC} {interval(federated)}, {kept:.1%} of `advanced`'s {interval(central)}, difference {gap}; "
-        f"on validation after rounds {shown}"
+        f"{METRIC} {format_value(recall(federated))}, {kept:.1%} of `advanced`'s {format_value(recall(central))}, "
+        f"difference {gap}; on validation after rounds {shown}"
     )
     what = f"recall of `advanced` while listens and user vectors stay in 20 groups of users (at least {KEPT:.0%})"
     return Claim("federated", what, measured, kept >= KEPT, cost(federated, central))
 
 
-def offline_row(together: list[Trained], apart: list[Trained], central: list[Trained]) -> Claim:
-    """The same with clients that drop out."""
-    kept, gap = ratio(apart, together), apart_by(apart, together)
-    measured = f"{METRIC} {interval(apart)}, {kept:.1%} of all clients', difference {gap}"
-    what = f"{OFFLINE:.0%} of the clients drop out of each round (at least {UNTOUCHED:.0%} of the recall with all)"
-    return Claim("federated", what, measured, kept >= UNTOUCHED, cost(apart, central))
+def offline_row(federated: list[Measured], offline: list[Measured], central: list[Measured]) -> Claim:
+    """Compare the recall if some clients drop out with that of all clients."""
+    kept, gap = ratio(offline, federated), format_gap(gap_of(offline, federated))
+    measured = f"{METRIC} {format_value(recall(offline))}, {kept:.1%} of all clients', difference {gap}"
+    what = f"{OFFLINE:.0%} of the clients drop out of each round (at least {KEPT_OFFLINE:.0%} of the recall with all)"
+    return Claim("federated", what, measured, kept >= KEPT_OFFLINE, cost(offline, central))
 
 
-def leak_row(leaks: Mapping[str, list[float]], federated: list[Trained], central: list[Trained]) -> Claim:
-    """What an update of song rows gives away, with and without noise."""
+def leak_row(leaks: Mapping[str, list[float]], federated: list[Measured], central: list[Measured]) -> Claim:
+    """Measure what an update of song rows gives away, with and without noise."""
     means = {name: float(np.mean(areas)) for name, areas in leaks.items()}
     listed = ", ".join(f"{name} {area:.3f}" for name, area in means.items())
     what = f"a client's update does not tell which songs its users heard (ROC area at most {GUESS} with noise 1)"
@@ -108,65 +116,58 @@ def leak_row(leaks: Mapping[str, list[float]], federated: list[Trained], central
     return Claim("federated", what, f"area by the best of four looks: {listed}", reached, cost(federated, central))
 
 
-def privacy_row(make: Maker, seeds: Sequence[int]) -> Claim:
-    """Recall for epsilon, against no privacy and against no model at all."""
-    central = [make("advanced", seed, 40) for seed in seeds]
-    open_ones = [make("federated", seed, PRIVATE_ROUNDS, {**PRIVATE, "noise_multiplier": 0.0}) for seed in seeds]
-    private = {
-        noise: [make("federated", seed, PRIVATE_ROUNDS, {**PRIVATE, "noise_multiplier": noise}) for seed in seeds]
-        for noise in NOISE
+def privacy_row(run: RunConfig, graph: HeteroData, seeds: Sequence[int], folder: Path) -> Claim:
+    """Measure the recall for each epsilon, and compare it with no privacy and with popularity."""
+    central = [measure("advanced", run, graph, folder, 40, seed=seed) for seed in seeds]
+    by_noise = {
+        noise: [
+            measure("federated", run, graph, folder, PRIVATE_ROUNDS, **PRIVATE, seed=seed, noise_multiplier=noise)
+            for seed in seeds
+        ]
+        for noise in (0.0, *NOISE)
     }
-    popular = popularity(make.graph)
-    listed = "; ".join(f"{epsilons(runs[0])}: {interval(runs)}" for runs in private.values())
-    strict = [runs for runs in private.values() if runs[0].trainer.history[-1]["epsilon"] <= EPSILON]
-    better = [difference([run(one.test) for one in runs], [run(popular)], 0)[METRIC] for runs in strict]
+    without_noise = by_noise.pop(0.0)
+    popular = evaluate(popularity(graph), graph, "test", K)
+    listed = "; ".join(f"{epsilons(of_seeds[0])}: {format_value(recall(of_seeds))}" for of_seeds in by_noise.values())
+    private = [of_seeds for of_seeds in by_noise.values() if of_seeds[0].trainer.history[-1]["epsilon"] <= EPSILON]
+    baseline = [{METRIC: popular.per_user[METRIC].numpy()}]
+    gains = [difference([one.run for one in of_seeds], baseline, 0)[METRIC] for of_seeds in private]
     measured = (
-        f"{METRIC} {listed}; clipped without noise {interval(open_ones)}, `advanced` {interval(central)}, popularity "
-        f"{popular.mean()[METRIC]:.4f}; delta 1e-5, each user drawn in {PRIVATE['user_rate']:.0%} of "
-        f"{PRIVATE_ROUNDS} rounds"
+        f"{METRIC} {listed}; clipped without noise {format_value(recall(without_noise))}, `advanced` "
+        f"{format_value(recall(central))}, popularity {popular.mean()[METRIC]:.4f}; delta 1e-5, each user drawn in "
+        f"{PRIVATE['user_rate']:.0%} of {PRIVATE_ROUNDS} rounds"
     )
     what = f"still better than popularity at an epsilon of at most {EPSILON:g} a user, against the server itself"
-    reached = bool(better) and all(gap.low > 0 for gap in better)
-    return Claim("federated", what, measured, reached, cost(private[NOISE[0]], central))
+    reached = bool(gains) and all(gain.low > 0 for gain in gains)
+    return Claim("federated", what, measured, reached, cost(by_noise[NOISE[0]], central))
 
 
-# What is measured
+# Measurements
 
 
-class Maker:
-    """Trains on one graph with the settings of one run, and measures on the test listens of all users."""
-
-    def __init__(self, graph: HeteroData, model: Mapping[str, Any], training: Mapping[str, Any], folder: Path) -> None:
-        self.graph, self.training, self.folder = graph, training, folder
-        self.model = {**model, **node_counts(graph)}
-
-    def __call__(self, name: str, seed: int, epochs: int, more: Mapping[str, Any] | None = None) -> Trained:
-        given = {**self.training, "seed": seed, "resume": False, **(more or {})}
-        trainer = create_trainer(name, self.model, given, self.folder)
-        started = time.perf_counter()
-        trainer.train(self.graph, epochs)
-        seconds = time.perf_counter() - started
-        return Trained(trainer, evaluate(trainer.score(self.graph), self.graph, "test", K), seconds)
+def measure(name: str, run: RunConfig, graph: HeteroData, folder: Path, epochs: int, **training: Any) -> Measured:
+    """Train, and measure the recall on the test listens of all users."""
+    model = train(create(name, run, graph, folder, **training), graph, epochs)
+    return Measured(model.trainer, {METRIC: model.per_user(METRIC, K)}, model.seconds)
 
 
-def leaked(
-    graph: HeteroData, model: Mapping[str, Any], training: Mapping[str, Any], trainings: list[Trained]
-) -> dict[str, list[float]]:
-    """ROC areas of each seed's first client in the round after its training, three ways to send an update."""
+def leaks_of_updates(run: RunConfig, graph: HeteroData, trainings: list[Measured]) -> dict[str, list[float]]:
+    """Measure the ROC area of the first client's next update, for each training and for three kinds of updates."""
     noisy = {**CLIPPED, "noise_multiplier": 1.0}
-    ways: dict[str, dict[str, Any]] = {"trained together": FEDERATED, "clipped": CLIPPED, "noise 1": noisy}
-    return {name: [leak_of(graph, model, {**training, **way}, one) for one in trainings] for name, way in ways.items()}
+    settings: dict[str, dict[str, Any]] = {"trained together": FEDERATED, "clipped": CLIPPED, "noise 1": noisy}
+    return {
+        name: [leak_of_update(with_tables(run, {}, keys), graph, one.trainer) for one in trainings]
+        for name, keys in settings.items()
+    }
 
 
-def leak_of(graph: HeteroData, model: Mapping[str, Any], given: Mapping[str, Any], trained: Trained) -> float:
-    """Return how well the next update of client 0 tells which songs it heard."""
-    config = FederatedConfig.parse({**given, "seed": trained.trainer.config.seed}, "training_config")
+def leak_of_update(run: RunConfig, graph: HeteroData, trainer: BaseTrainer) -> float:
+    """Measure the ROC area of the next update of client 0."""
+    config = FederatedConfig.parse({**run.training, "seed": trainer.config.seed}, "training_config")
     seen = message_graph(graph)
     group = groups_of_users(int(seen["user"].num_nodes), config.num_clients, config.seed)[0]
-    client, (users, shared) = (
-        Client(0, model, config, client_graph(seen, group)),
-        split_parameters(trained.trainer.model),
-    )
+    model = {**run.model, **node_counts(graph)}
+    client, (users, shared) = Client(0, model, config, client_graph(seen, group)), split_parameters(trainer.model)
     client.users, songs = users[group].clone(), int(seen["song"].num_nodes)
     sent = client.train(shared, config.lr, ROUNDS + 1).shared[CATALOGUE]
     heard = torch.zeros(songs, dtype=torch.bool)
@@ -174,43 +175,23 @@ def leak_of(graph: HeteroData, model: Mapping[str, Any], given: Mapping[str, Any
     return leak((sent - shared[CATALOGUE])[:songs], heard)
 
 
-def popularity(graph: HeteroData) -> Evaluation:
-    """The most heard songs for everybody."""
-    listeners = message_graph(graph)[LISTENS].edge_index[1].bincount(minlength=int(graph["song"].num_nodes)).float()
-    return evaluate(lambda users: listeners.expand(len(users), -1), graph, "test", K)
+def recall(trainings: list[Measured]) -> AcrossSeeds:
+    """Return the recall with its interval over users and seeds."""
+    return across_seeds([one.run for one in trainings], 0)[METRIC]
 
 
-# In words
+def gap_of(ours: list[Measured], theirs: list[Measured]) -> Interval:
+    return difference([one.run for one in ours], [one.run for one in theirs], 0)[METRIC]
 
 
-def run(evaluation: Evaluation) -> dict[str, np.ndarray]:
-    """The per-user metric of one training."""
-    return {METRIC: evaluation.per_user[METRIC].numpy()}
+def ratio(ours: list[Measured], theirs: list[Measured]) -> float:
+    return recall(ours).mean / recall(theirs).mean
 
 
-def crossed(trainings: list[Trained]) -> AcrossSeeds:
-    """Mean and interval over users and seeds."""
-    return across_seeds([run(trained.test) for trained in trainings], 0)[METRIC]
-
-
-def interval(trainings: list[Trained]) -> str:
-    found = crossed(trainings)
-    return f"{found.mean:.4f} [{found.low:.4f}, {found.high:.4f}]"
-
-
-def apart_by(ours: list[Trained], theirs: list[Trained]) -> str:
-    gap = difference([run(one.test) for one in ours], [run(one.test) for one in theirs], 0)[METRIC]
-    return f"{gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
-
-
-def ratio(ours: list[Trained], theirs: list[Trained]) -> float:
-    return crossed(ours).mean / crossed(theirs).mean
-
-
-def cost(ours: list[Trained], theirs: list[Trained]) -> float:
+def cost(ours: list[Measured], theirs: list[Measured]) -> float:
     return sum(one.seconds for one in ours) / sum(one.seconds for one in theirs)
 
 
-def epsilons(trained: Trained) -> str:
-    last = trained.trainer.history[-1]
+def epsilons(training: Measured) -> str:
+    last = training.trainer.history[-1]
     return f"epsilon {last['epsilon']:.1f} (of averages {last['epsilon_of_averages']:.1f})"

@@ -1,4 +1,4 @@
-"""New users with few songs: adapted vectors against the mean of their songs, on users held out whole."""
+"""MetaTrainer: compare adapted vectors of new users with the mean of their few songs, on users held out entirely."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from claims.claim import Claim
-from claims.made_up import made_up, usual_run
-from data.graph import BY, LISTENS, assemble_graph, message_graph, node_counts
+from claims.synthetic_log import default_run, synthetic_graph
+from claims.training import create, train
+from data.graph import BY, LISTENS, assemble_graph, message_graph
 from data.listens import Listens
 from data.split import SplitConfig, pair_uniform
 from data.training_graph import split_graph
@@ -30,7 +31,6 @@ from models.factory import create_model
 from models.few_shot import KnownSongs, mean_of_songs
 from tasks.run_config import RunConfig
 from trainers.base import BaseTrainer
-from trainers.factory import create_trainer
 
 KNOWN = (1, 3, 5, 10)
 K = 10
@@ -46,49 +46,47 @@ TIMED = 50
 """Users whose adaptation is timed, one by one."""
 
 Recalls = dict[tuple[str, int], np.ndarray]
-"""Recall of each held-out user (N,), by what made the vector and the number of known songs."""
+"""Recall of each held-out user (N,), by the kind of vector and the number of known songs."""
 
 
-class World(NamedTuple):
-    """The training graph of four fifths of the users, and the songs of the others."""
+class UserSplit(NamedTuple):
+    """The training graph of four fifths of the users, and the songs of each of the others."""
 
     graph: HeteroData
     held_out: list[np.ndarray]
 
 
-class Run(NamedTuple):
-    """What one seed of one model gave."""
+class Measured(NamedTuple):
+    """The measurements of one seed of one model."""
 
     recalls: Recalls
     seconds: float
     advanced_seconds: float
     milliseconds: float
+    """Median milliseconds to adapt one user."""
     share_of_ranking: float
+    """That time divided by the time to rank all songs for the user."""
 
 
 def claims(seeds: Sequence[int], folder: Path) -> list[Claim]:
-    """A row for each model; the default one scores by its local channel too."""
-    run = usual_run()
-    world = held_out_world(folder, run)
-    return [_claim(name, [_measured(world, run, name, seed, folder) for seed in seeds]) for name in MODELS]
+    """Return a row for each model; the default model scores by its local channel too."""
+    run = default_run()
+    split = split_users(folder, run)
+    return [_claim(name, [_measure(split, run, name, seed, folder) for seed in seeds]) for name in MODELS]
 
 
-def held_out_world(folder: Path, run: RunConfig, fold: int = 0, without: Sequence[int] = ()) -> World:
-    """The made-up log with a fold of its users taken out, and perhaps further folds that nobody sees."""
-    whole, listens = made_up(run.synthetic, folder)
-    fold_of = _fold_of_user(whole)
+def split_users(folder: Path, run: RunConfig, fold: int = 0, without: Sequence[int] = ()) -> UserSplit:
+    """Make the synthetic log and hold out a fold of its users; folds in ``without`` are dropped entirely."""
+    whole, listens = synthetic_graph(run.synthetic, folder)
+    hashes = whole["user"].id_hash.numpy()
+    fold_of = (pair_uniform(hashes, np.zeros_like(hashes), SALT) * FOLDS).astype(int)
     user, song = whole[LISTENS].edge_index.numpy()
     held_out = [song[user == one] for one in np.flatnonzero(fold_of == fold)]
-    return World(_graph_of(whole, listens, ~np.isin(fold_of, [fold, *without])), held_out)
+    return UserSplit(_graph_of_users(whole, listens, ~np.isin(fold_of, [fold, *without])), held_out)
 
 
-def _fold_of_user(graph: HeteroData) -> np.ndarray:
-    hashes = graph["user"].id_hash.numpy()
-    return (pair_uniform(hashes, np.zeros_like(hashes), SALT) * FOLDS).astype(int)
-
-
-def _graph_of(whole: HeteroData, folder: Path, keep: np.ndarray) -> HeteroData:
-    """The split graph of some users (U,) and of their listens alone."""
+def _graph_of_users(whole: HeteroData, folder: Path, keep: np.ndarray) -> HeteroData:
+    """Build and split the graph of some users: ``keep`` (U,) bool."""
     table = pq.read_table(folder / "listens.parquet")
     table = table.filter(pa.array(keep[table["user"].to_numpy()]))
     renumbered = pa.array((np.cumsum(keep) - 1)[table["user"].to_numpy()], pa.int32())
@@ -99,37 +97,30 @@ def _graph_of(whole: HeteroData, folder: Path, keep: np.ndarray) -> HeteroData:
     return split_graph(graph, SplitConfig(), table)
 
 
-def _measured(world: World, run: RunConfig, name: str, seed: int, folder: Path) -> Run:
-    plain, advanced_seconds = _trained("advanced", world.graph, run, name, seed, folder)
-    trainer, seconds = _trained("meta", world.graph, run, name, seed, folder)
-    users = NewUsers.load(trainer.save_model(folder / "model"))
+def _measure(split: UserSplit, run: RunConfig, name: str, seed: int, folder: Path) -> Measured:
+    graph, run = split.graph, run.model_copy(update={"model": {**run.model, **MODELS[name]}})
+    advanced, meta = (
+        train(create(trainer, run, graph, folder / f"{trainer} {name} {seed}", seed=seed), graph, run.num_epochs)
+        for trainer in ("advanced", "meta")
+    )
+    users = NewUsers.load(meta.trainer.save_model(folder / "model"))
     recalls: Recalls = {}
     for count in KNOWN:
-        known, relevant = known_and_relevant(world.held_out, count, seed)
+        known, relevant = known_and_relevant(split.held_out, count, seed)
         vectors = {
             "adapted": users.vectors(known),
             "mean": mean_of_songs(known, users.songs, unit_length=True),
         }
-        if plain.model.num_hops:
-            vectors["passed"] = passed_vectors(plain, world.graph, known)
-        recalls |= {(which, count): recall(users, known, own, relevant) for which, own in vectors.items()}
-    return Run(recalls, seconds, advanced_seconds, *_times(users, known))
-
-
-def _trained(
-    trainer: str, graph: HeteroData, run: RunConfig, name: str, seed: int, folder: Path
-) -> tuple[BaseTrainer, float]:
-    model = {**node_counts(graph), **run.model, **MODELS[name]}
-    made = create_trainer(trainer, model, {**run.training, "seed": seed}, folder / f"{trainer} {name} {seed}")
-    started = time.perf_counter()
-    made.train(graph, run.num_epochs)
-    return made, time.perf_counter() - started
+        if advanced.trainer.model.num_hops:
+            vectors["passed"] = passed_vectors(advanced.trainer, graph, known)
+        recalls |= {(kind, count): recall(users, known, of_kind, relevant) for kind, of_kind in vectors.items()}
+    return Measured(recalls, meta.seconds, advanced.seconds, *_time_adaptation(users, known))
 
 
 def known_and_relevant(songs: Sequence[np.ndarray], count: int, seed: int) -> tuple[KnownSongs, Tensor]:
-    """``count`` random songs of each user who has more, and the others as pairs (2, R) of row and song.
+    """Draw ``count`` known songs of each user who has more; return them and the others as pairs (2, R) of row and song.
 
-    With the same seed the songs of a smaller count are among those of a greater one.
+    With the same seed, the songs of a smaller count are among those of a larger count.
     """
     generator = np.random.default_rng(seed)
     drawn = [generator.permutation(own) for own in songs]
@@ -141,14 +132,14 @@ def known_and_relevant(songs: Sequence[np.ndarray], count: int, seed: int) -> tu
 
 
 def recall(users: NewUsers, known: KnownSongs, vectors: Tensor, relevant: Tensor) -> np.ndarray:
-    """Recall at 10 of each user (N,), all songs ranked but the known ones."""
+    """Measure the recall at 10 of each user (N,), with all songs ranked except the known ones."""
     ranked = rank(users.score(known, vectors), torch.arange(len(vectors)), known.pairs, K)
     return ranking_metrics(ranked.items, relevant, K)["recall"].numpy()
 
 
 @torch.no_grad()
 def passed_vectors(trainer: BaseTrainer, graph: HeteroData, known: KnownSongs) -> Tensor:
-    """What the layers of a model make of new users (N, D): nodes with a zero row, joined to their known songs."""
+    """Compute vectors of new users (N, D) by message passing: new nodes with a zero row and edges to their songs."""
     old, config = trainer.model.state_dict(), trainer.model.config
     first, added = config.num_users, len(known.songs)
     larger = create_model({**config.model_dump(), "num_users": first + added}, 0).eval()
@@ -162,8 +153,8 @@ def passed_vectors(trainer: BaseTrainer, graph: HeteroData, known: KnownSongs) -
     return larger.encode(seen).user[first:]
 
 
-def _times(users: NewUsers, known: KnownSongs) -> tuple[float, float]:
-    """Median milliseconds to adapt one user, and their share of the time to rank all songs for that user."""
+def _time_adaptation(users: NewUsers, known: KnownSongs) -> tuple[float, float]:
+    """Return the median milliseconds to adapt one user, divided by one and by the time to rank all songs."""
     one = [KnownSongs(known.songs[n : n + 1], known.given[n : n + 1]) for n in range(min(TIMED, len(known.songs)))]
     adapting, ranking = [], []
     for own in one:
@@ -176,27 +167,24 @@ def _times(users: NewUsers, known: KnownSongs) -> tuple[float, float]:
     return 1000 * median(adapting), median(adapting) / median(ranking)
 
 
-def _claim(name: str, runs: Sequence[Run]) -> Claim:
-    gaps = [_over_mean(runs, count) for count in KNOWN]
+def _claim(name: str, runs: Sequence[Measured]) -> Claim:
+    gaps = []
+    for count in KNOWN:  # adapted minus mean of songs, paired by user and seed
+        of_seeds = [{"gap": run.recalls["adapted", count] - run.recalls["mean", count]} for run in runs]
+        gaps.append(across_seeds(of_seeds, seed=0)["gap"])
     speed = median(run.milliseconds for run in runs), median(run.share_of_ranking for run in runs)
-    found = [_said(runs, count, gap) for count, gap in zip(KNOWN, gaps, strict=True)]
+    texts = [_format_recalls(runs, count, gap) for count, gap in zip(KNOWN, gaps, strict=True)]
     return Claim(
         trainer="meta",
         what=f"new users, `{name}`: recall@{K} of adapted vectors above that of the mean of their songs",
-        measured=f"{'; '.join(found)}; {speed[0]:.1f} ms a user, {speed[1]:.2f} of a ranking",
+        measured=f"{'; '.join(texts)}; {speed[0]:.1f} ms a user, {speed[1]:.2f} of a ranking",
         reached=all(gap.low > 0 for gap in gaps),
         cost=sum(run.seconds for run in runs) / sum(run.advanced_seconds for run in runs),
     )
 
 
-def _over_mean(runs: Sequence[Run], count: int) -> AcrossSeeds:
-    """Adapted minus mean of songs, paired by user and seed."""
-    gaps = [{"gap": run.recalls["adapted", count] - run.recalls["mean", count]} for run in runs]
-    return across_seeds(gaps, seed=0)["gap"]
-
-
-def _said(runs: Sequence[Run], count: int, gap: AcrossSeeds) -> str:
-    mean = {which: np.mean([run.recalls[which, n] for run in runs]) for which, n in runs[0].recalls if n == count}
+def _format_recalls(runs: Sequence[Measured], count: int, gap: AcrossSeeds) -> str:
+    mean = {kind: np.mean([run.recalls[kind, n] for run in runs]) for kind, n in runs[0].recalls if n == count}
     passed = f" (message passing {mean['passed']:.3f})" if "passed" in mean else ""
     interval = f"{gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
     return f"{count} known {mean['adapted']:.3f} against {mean['mean']:.3f}, {interval}{passed}"

@@ -1,7 +1,7 @@
-"""Planted shilling profiles: fake users who push one unpopular song, after the attacks that the literature names.
+"""Add shilling profiles to a graph: fake users who push one unpopular song, by the attacks of the literature.
 
-For the attacks: Mobasher et al., "Toward trustworthy recommender systems: an analysis of attack models and algorithm
-robustness", ACM TOIT 2007. A listen has no rating to choose: what is left of an attack is which songs fill a profile.
+The attacks are those of Mobasher et al., "Toward trustworthy recommender systems: an analysis of attack models and
+algorithm robustness", ACM TOIT 2007. A listen has no rating, so an attack only chooses the songs of a profile.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from data.training_graph import EDGE_ATTRIBUTES
 SHARE = 0.01
 """Fake users for each honest one."""
 FEWEST_SONGS = 5
-"""Of a fake profile: one song alone leads nowhere."""
+"""Minimum number of songs in a fake profile: a profile with one song has no effect."""
 HITS = 10
-"""Songs that every profile of a bandwagon has."""
+"""Popular songs in every profile of a bandwagon attack."""
 UNPOPULAR = (3, 8)
 """Train listeners of a pushed song before the attack."""
 
 
 @dataclass(frozen=True)
-class Log:
-    """The train pairs of a graph, as an attacker may know them, and the pushed song."""
+class AttackedLog:
+    """The train pairs of a graph, which the attacker knows, and the pushed song."""
 
     user: np.ndarray
     song: np.ndarray
@@ -38,8 +38,8 @@ class Log:
     pushed: int
 
     @classmethod
-    def of(cls, graph: HeteroData, generator: np.random.Generator) -> Log:
-        """Draws the pushed song."""
+    def of(cls, graph: HeteroData, generator: np.random.Generator) -> AttackedLog:
+        """Read the train pairs and draw the pushed song."""
         store, num_songs = graph[LISTENS], int(graph["song"].num_nodes)
         user, song = store.edge_index[:, store.train_mask].numpy()
         listeners = np.bincount(song, minlength=num_songs)
@@ -48,38 +48,38 @@ class Log:
 
     @property
     def popularity(self) -> np.ndarray:
-        """(S,) listens of each song; none of the pushed one, which is no filler."""
+        """(S,) listens of each song; 0 for the pushed song, which is not a filler."""
         counts = np.bincount(self.song, minlength=self.num_songs).astype(np.float64)
         counts[self.pushed] = 0
         return counts
 
     def sizes(self, count: int, generator: np.random.Generator) -> np.ndarray:
-        """(count,) lengths of profiles like those of honest users."""
+        """Draw lengths of profiles (count,) from those of honest users."""
         lengths = np.bincount(self.user)
         return generator.choice(lengths[lengths >= FEWEST_SONGS], count)
 
 
-def average(log: Log, size: int, generator: np.random.Generator) -> np.ndarray:
-    """Fillers by popularity."""
-    return _drawn(log.popularity, size, generator)
+def average(log: AttackedLog, size: int, generator: np.random.Generator) -> np.ndarray:
+    """Draw fillers by popularity."""
+    return _draw(log.popularity, size, generator)
 
 
-def bandwagon(log: Log, size: int, generator: np.random.Generator) -> np.ndarray:
-    """The greatest hits, and any songs beside them."""
+def bandwagon(log: AttackedLog, size: int, generator: np.random.Generator) -> np.ndarray:
+    """Take the most popular songs, and fill up with random songs."""
     hits = np.argsort(-log.popularity, kind="stable")[:HITS]
     others = np.ones(log.num_songs)
     others[[*hits, log.pushed]] = 0
-    return np.concatenate([generator.permutation(hits)[:size], _drawn(others, max(0, size - HITS), generator)])
+    return np.concatenate([generator.permutation(hits)[:size], _draw(others, max(0, size - HITS), generator)])
 
 
-def popular(log: Log, size: int, generator: np.random.Generator) -> np.ndarray:
-    """Nothing but hits: half of the greatest 2 x size."""
+def popular(log: AttackedLog, size: int, generator: np.random.Generator) -> np.ndarray:
+    """Draw from the most popular 2 x size songs only."""
     hits = np.argsort(-log.popularity, kind="stable")[: 2 * size]
     return generator.choice(hits, size, replace=False)
 
 
-def segment(log: Log, size: int, generator: np.random.Generator) -> np.ndarray:
-    """Songs of the pushed song's artist, and those that the artist's listeners hear more than others do."""
+def segment(log: AttackedLog, size: int, generator: np.random.Generator) -> np.ndarray:
+    """Draw songs of the pushed song's artist, and songs that the artist's listeners hear more often than others do."""
     song, artist = log.artists
     same_artist = np.isin(np.arange(log.num_songs), song[np.isin(artist, artist[song == log.pushed])])
     fans = np.unique(log.user[same_artist[log.song]])
@@ -87,28 +87,28 @@ def segment(log: Log, size: int, generator: np.random.Generator) -> np.ndarray:
     liked = heard / np.sqrt(np.maximum(log.popularity, 1))
     weight = liked / max(liked.sum(), 1) + same_artist / same_artist.sum()
     weight[log.pushed] = 0
-    return _drawn(weight, size, generator)
+    return _draw(weight, size, generator)
 
 
-Fillers = Callable[[Log, int, np.random.Generator], np.ndarray]
+Fillers = Callable[[AttackedLog, int, np.random.Generator], np.ndarray]
 ATTACKS: dict[str, Fillers] = {f.__name__: f for f in (average, bandwagon, popular, segment)}
 
 
-def attacked(graph: HeteroData, attack: str, seed: int) -> tuple[HeteroData, int]:
-    """A training graph with fake users behind the honest ones, and the song that they push; the same song a seed.
+def attack_graph(graph: HeteroData, attack: str, seed: int) -> tuple[HeteroData, int]:
+    """Add fake users after the honest users of a training graph; return the graph and the pushed song.
 
-    All their listens are train listens, with the attributes of train listens drawn from the log: what is held out, and
-    who is measured, stays as it is.
+    The pushed song depends on the seed only. All listens of fake users are train listens, with the attributes of random
+    train listens, so the held-out listens and the measured users stay the same.
     """
-    log = Log.of(graph, np.random.default_rng([seed, 0]))
+    log = AttackedLog.of(graph, np.random.default_rng([seed, 0]))
     generator = np.random.default_rng([seed, 1])
     count = round(SHARE * int(graph["user"].num_nodes))
     fillers = [ATTACKS[attack](log, int(size) - 1, generator) for size in log.sizes(count, generator)]
-    return planted(graph, [np.append(songs, log.pushed) for songs in fillers], generator), log.pushed
+    return add_users(graph, [np.append(songs, log.pushed) for songs in fillers], generator), log.pushed
 
 
-def planted(graph: HeteroData, profiles: list[np.ndarray], generator: np.random.Generator) -> HeteroData:
-    """The graph with a further user for each profile."""
+def add_users(graph: HeteroData, profiles: list[np.ndarray], generator: np.random.Generator) -> HeteroData:
+    """Add a user for each profile, an array of songs."""
     store, grown, users = graph[LISTENS], copy.copy(graph), int(graph["user"].num_nodes)
     fake = users + np.repeat(np.arange(len(profiles)), [len(songs) for songs in profiles])
     pairs = torch.from_numpy(np.stack([fake, np.concatenate(profiles)]))
@@ -124,6 +124,6 @@ def planted(graph: HeteroData, profiles: list[np.ndarray], generator: np.random.
     return grown
 
 
-def _drawn(weight: np.ndarray, size: int, generator: np.random.Generator) -> np.ndarray:
+def _draw(weight: np.ndarray, size: int, generator: np.random.Generator) -> np.ndarray:
     count = min(size, np.count_nonzero(weight))
     return generator.choice(len(weight), count, replace=False, p=weight / weight.sum()) if count else np.empty(0, int)

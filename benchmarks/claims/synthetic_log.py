@@ -1,4 +1,4 @@
-"""The made-up log that claims are measured on, as a graph."""
+"""Make a synthetic log and its graph, on which claims are measured."""
 
 from __future__ import annotations
 
@@ -23,48 +23,48 @@ from evaluation.audit.auditor import read_listens
 from tasks.run_config import RunConfig, load_run_config
 
 
-class MadeUp(NamedTuple):
-    """The whole graph of a log, and the folder of the ingest stage from which it was built."""
+class LogGraph(NamedTuple):
+    """The whole graph of a log, and the ingest folder from which it was built."""
 
     whole: HeteroData
     listens: Path
 
     def split(self, config: SplitConfig) -> HeteroData:
-        """The training graph."""
+        """Split the graph; return the training graph."""
         return split_graph(self.whole, config, read_listens(self.listens))
 
 
-def usual_run() -> RunConfig:
-    """The config of ``make train``."""
+def default_run() -> RunConfig:
+    """Load the config of ``make train``."""
     return load_run_config(CHECKOUT / "configs" / "synthetic.toml")
 
 
-def made_up(log: SyntheticConfig, folder: Path) -> MadeUp:
+def synthetic_graph(log: SyntheticConfig, folder: Path) -> LogGraph:
     """Make a log in a folder and build its graph."""
     write_log(log, folder / "log")
-    return built(folder / "log" / "*.parquet", folder)
+    return build_from_events(folder / "log" / "*.parquet", folder)
 
 
-def without_last_days(days: int, folder: Path) -> MadeUp:
-    """The log of ``make train`` as it was some days before its end."""
+def graph_without_last_days(days: int, folder: Path) -> LogGraph:
+    """Build the graph of the log of ``make train`` without its last days."""
     events = pa.concat_tables(event_tables(SyntheticConfig()))
     until = pc.max(events["played_at"]).as_py() - timedelta(days=days)
-    heard = pc.less_equal(events["played_at"], pa.scalar(until, events.schema.field("played_at").type))
+    is_before = pc.less_equal(events["played_at"], pa.scalar(until, events.schema.field("played_at").type))
     folder.mkdir(parents=True)
-    pq.write_table(events.filter(heard), folder / "events.parquet")
-    return built(folder / "events.parquet", folder)
+    pq.write_table(events.filter(is_before), folder / "events.parquet")
+    return build_from_events(folder / "events.parquet", folder)
 
 
-def built(events: Path, folder: Path) -> MadeUp:
-    """The graph of a log's files, a path or a glob."""
+def build_from_events(events: Path, folder: Path) -> LogGraph:
+    """Build the graph of event files, given as a path or a glob."""
     config = IngestConfig.parse({"events": [str(events)]}, "ingest")
     listens = folder / "listens"
     listens.mkdir(parents=True)
     ingest(config, listens, find_files(config))
-    return MadeUp(build_graph(listens), listens)
+    return LogGraph(build_graph(listens), listens)
 
 
-def usual_graph(folder: Path) -> HeteroData:
-    """The training graph of ``make train``."""
-    run = usual_run()
-    return made_up(run.synthetic, folder).split(run.split)
+def default_graph(folder: Path) -> HeteroData:
+    """Make the training graph of ``make train``."""
+    run = default_run()
+    return synthetic_graph(run.synthetic, folder).split(run.split)
