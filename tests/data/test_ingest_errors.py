@@ -237,7 +237,6 @@ def test_a_renamed_column_that_no_file_has(tmp_path: Path):
     ("config", "sentence"),
     [
         ({"event": "x"}, r"ingest has the unknown key 'event'. Did you mean 'events'"),
-        ({"events": []}, "ingest.events is"),
         ({"events": "x", "columns": {"track": "y"}}, "no canonical column: 'track'"),
         ({"events": "x", "since": "soon"}, "ingest.since is 'soon'"),
         ({"events": "x", "memory_limit": "a lot"}, "ingest.memory_limit is 'a lot'"),
@@ -276,6 +275,11 @@ def test_a_file_that_may_not_be_read(tmp_path: Path):
     (tmp_path / "log.csv").chmod(0)
     with pytest.raises(InputError, match=r"log.csv may not be read; change its permissions"):
         ingest(IngestConfig(events=(str(tmp_path / "log.csv"),)), tmp_path / "out")
+
+
+def test_a_log_without_files(tmp_path: Path):
+    with pytest.raises(InputError, match=r"events \[\] names no file besides those of track_artists; add the log"):
+        ingest(IngestConfig.parse({"events": []}, "ingest"), tmp_path / "out")
 
 
 def test_a_file_that_vanishes_between_looking_and_reading(tmp_path: Path):
