@@ -19,7 +19,7 @@ from torch import Tensor
 from evaluation.exact_products import quantize_songs, quantize_users
 from models.item_paths.local_scorer import LocalScorer
 from models.kernels.compiled import in_balanced_parts
-from models.kernels.top_songs import Gates, GridVectors, TopSongs, TopSongsQuery, best_by_local, best_by_vectors
+from models.kernels.top_songs import Gates, QuantizedVectors, TopSongs, TopSongsQuery, best_by_local, best_by_vectors
 
 Array = npt.NDArray[Any]
 
@@ -99,7 +99,7 @@ class VectorScores:
     def _find(self, users: Tensor, hidden: HiddenSongs, near: Array, found: TopSongs) -> None:
         """Fill ``found`` for one batch; ``near`` (B, S) is a buffer for float32 products."""
         rows = self._users(users)
-        vectors = GridVectors(rows.astype(np.float32), self._songs)
+        vectors = QuantizedVectors(rows.astype(np.float32), self._songs)
         if not np.array_equal(vectors.user, rows):
             return  # NaN, or too small for float32: ``valid`` stays False
         with np.errstate(over="ignore", invalid="ignore"):  # the loops check for it

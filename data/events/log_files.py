@@ -51,7 +51,7 @@ def event_files(config: LogPaths, track_artists: Sequence[Path]) -> list[Path]:
     of_tracks = {path.resolve() for path in track_artists}
     events = [path for path in found if path.resolve() not in of_tracks]
     if not events:
-        given = ", ".join(f"'{pattern}'" for pattern in config.events)
+        given = ", ".join(f"'{pattern}'" for pattern in config.events) or "[]"
         raise InputError(f"events {given} names no file besides those of track_artists; add the log.")
     return events
 

@@ -26,8 +26,6 @@ from data.machine import threads
 Array = npt.NDArray[Any]
 
 HERE = Path(__file__).parent
-SHARED_FILES = ("compiled.py", "fast_math.py")
-"""Files with code that is compiled into kernels of other files."""
 
 CONFIG: Any = numba.config
 
@@ -83,9 +81,13 @@ def kernel(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _cache_folder() -> Path:
-    """Return another folder whenever a shared file changes: Numba itself checks only the file of the kernel."""
-    shared = b"".join((HERE / name).read_bytes() for name in SHARED_FILES)
-    return Path(CONFIG.CACHE_DIR or HERE / "__pycache__") / f"kernels-{hashlib.sha256(shared).hexdigest()[:16]}"
+    """Return another folder whenever a file of this package changes.
+
+    Numba itself checks only the file of the kernel, and not those of the functions and types that the kernel uses. It
+    also fails to read a cached kernel if a type in its signature has another name now.
+    """
+    code = b"".join(path.read_bytes() for path in sorted(HERE.glob("*.py")))
+    return Path(CONFIG.CACHE_DIR or HERE / "__pycache__") / f"kernels-{hashlib.sha256(code).hexdigest()[:16]}"
 
 
 @contextmanager

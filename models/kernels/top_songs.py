@@ -75,8 +75,8 @@ class Gates(NamedTuple):
     log_listeners: Array
 
 
-class GridVectors(NamedTuple):
-    """Vectors on the grids of ``evaluation.exact_products``, float32: user (B, D), song (S, D)."""
+class QuantizedVectors(NamedTuple):
+    """Vectors as ``evaluation.exact_products`` quantizes them, float32: user (B, D), song (S, D)."""
 
     user: Array
     song: Array
@@ -116,7 +116,7 @@ def score_songs(first: int, last: int, parts: Array, listened: ListenedEdges, ga
 
 @kernel
 def best_by_vectors(
-    first: int, last: int, parts: Array, vectors: GridVectors, query: TopSongsQuery, near: Array, top: TopSongs
+    first: int, last: int, parts: Array, vectors: QuantizedVectors, query: TopSongsQuery, near: Array, top: TopSongs
 ) -> None:
     """Fill ``top`` with the best songs by dot product; ``near`` (B, S) holds the float32 products."""
     candidates = _room_for_candidates(near.shape[1])
@@ -129,7 +129,7 @@ def best_by_vectors(
 
 @kernel
 def best_by_local(
-    first: int, last: int, parts: Array, vectors: GridVectors, listened: ListenedEdges, gates: Gates,
+    first: int, last: int, parts: Array, vectors: QuantizedVectors, listened: ListenedEdges, gates: Gates,
     query: TopSongsQuery, near: Array, top: TopSongs,
 ) -> None:  # fmt: skip
     """Fill ``top`` for a model with a local channel; overwrites the float32 products in ``near`` (B, S)."""
@@ -224,7 +224,7 @@ def _add_head(user: float, song: float, scale: float, total: Array, log_d: Array
 
 @inner
 def _dot(user: Array, song: Array) -> Any:
-    """Return the dot product, rounded once: on the grids the float64 sum is exact in any order."""
+    """Return the dot product, rounded once: of quantized vectors the float64 sum is exact in any order."""
     total = 0.0
     for d in range(len(user)):
         total += np.float64(user[d]) * np.float64(song[d])

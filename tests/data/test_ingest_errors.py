@@ -283,6 +283,11 @@ def test_a_file_that_may_not_be_read(tmp_path: Path):
         ingest(IngestConfig(events=(str(tmp_path / "log.csv"),)), tmp_path / "out")
 
 
+def test_a_log_without_files(tmp_path: Path):
+    with pytest.raises(InputError, match=r"events \[\] names no file besides those of track_artists; add the log"):
+        ingest(IngestConfig.parse({"events": []}, "ingest"), tmp_path / "out")
+
+
 def test_a_file_that_vanishes_between_looking_and_reading(tmp_path: Path):
     (tmp_path / "log.csv").write_text("user_id,track_id\nu,t\n")
     config = IngestConfig(events=(str(tmp_path / "log.csv"),))

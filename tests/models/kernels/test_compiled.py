@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -66,22 +67,46 @@ def run(first, last, out):
 CALL = "import loop, numpy; out = numpy.ones(1, numpy.float32); loop.run(0, 1, out); print(out[0])"
 
 
-@pytest.mark.slow
-def test_a_change_of_what_kernels_share_reaches_those_that_are_compiled_already(tmp_path: Path) -> None:
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of the packages that hold kernels, whose code a test may change."""
     for name in ("models", "data"):
         shutil.copytree(CHECKOUT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "loop.py").write_text(LOOP)
+    return tmp_path
 
-    def printed() -> str:
-        command = [sys.executable, "-c", CALL]
-        variables = {**os.environ, "PYTHONPATH": str(tmp_path)}
-        ended = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=True)
-        return ended.stdout.strip()
 
-    assert printed() == printed() == "2.7182817"
-    changed = tmp_path / "models" / "kernels" / "fast_math.py"
+def printed(code: str, folder: Path, **variables: str) -> str:
+    """What a new process prints."""
+    given = {**os.environ, "PYTHONPATH": str(folder), **variables}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, cwd=folder, env=given, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.mark.slow
+def test_a_change_of_what_kernels_share_reaches_those_that_are_compiled_already(checkout: Path) -> None:
+    (checkout / "loop.py").write_text(LOOP)
+    assert printed(CALL, checkout) == printed(CALL, checkout) == "2.7182817"
+    changed = checkout / "models" / "kernels" / "fast_math.py"
     changed.write_text(changed.read_text().replace("ONE, HALF = np.float32(1.0)", "ONE, HALF = np.float32(2.0)"))
-    assert printed() == "4.7182817"
+    assert printed(CALL, checkout) == "4.7182817"
+
+
+SUM = """
+import numpy as np
+from models.kernels.attention import Edges as Rows, sum_neighbors
+one = np.zeros(1, np.uint32)
+edges, out = Rows(np.array([0, 1]), np.array([0, 1], np.int32), one, one, one), np.zeros((1, 1, 1))
+sum_neighbors(0, 1, edges, np.full((1, 1), 2.0), np.full((1, 1, 1), 3.0), out)
+print(out.item())
+"""
+
+
+@pytest.mark.slow
+def test_a_type_of_a_kernel_that_has_another_name_now_does_not_spoil_the_cache(checkout: Path) -> None:
+    assert printed(SUM, checkout) == "6.0"
+    changed = checkout / "models" / "kernels" / "attention.py"
+    changed.write_text(re.sub(r"\bEdges\b", "Lines", changed.read_text()))
+    assert printed(SUM.replace("Edges", "Lines"), checkout) == "6.0"
 
 
 GRADIENTS = """
@@ -106,10 +131,5 @@ print(hashlib.sha256(b"".join(value.grad.numpy().tobytes() for value in layer.pa
 
 @pytest.mark.slow
 def test_the_process_that_compiles_a_kernel_gets_the_same_bits_as_those_that_load_it(tmp_path: Path) -> None:
-    variables = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
-    command = [sys.executable, "-c", GRADIENTS]
-
-    def digest() -> str:
-        return subprocess.run(command, cwd=CHECKOUT, env=variables, capture_output=True, text=True, check=True).stdout
-
-    assert digest() == digest()
+    digests = [printed(GRADIENTS, CHECKOUT, NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2)]
+    assert digests[0] == digests[1]
