@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt, PrivateAttr
 
@@ -36,13 +36,14 @@ MOVED_KEYS = {
     "training.val_ratio": "split.val_ratio",
     "training.test_ratio": "split.test_ratio",
     "training.eval_k": "evaluation.k",
-    "evaluation.more_ks": "evaluation.ks",
 }
 """Old name of a key to its new one; both work. A trainer's own ``training_config`` keeps the trainer guide's names."""
 
 
 class EvaluationConfig(Config):
     """How the evaluate stage scores the model that the train stage chose."""
+
+    renamed_keys: ClassVar[Mapping[str, str]] = {"more_ks": "ks"}
 
     k: PositiveInt = 10
     """Length of the list that decides: which epoch is the best, what the summary shows, what the gate compares."""

@@ -31,9 +31,10 @@ from data.synthetic.log import SyntheticConfig, write_log
 from evaluation.metrics.accuracy import METRICS
 from tasks.check import check_trainer
 from tasks.pipeline import pipeline
-from tasks.run_config import MOVED_KEYS, load_run_config
+from tasks.run_config import MOVED_KEYS, EvaluationConfig, load_run_config
 from tests.docs.pages import BLOCK, LINK, PAGES, ROOT, SPAN, marked_block, marked_table
 from tests.tasks.plain_run import PlainRun
+from trainers.config import TrainingConfig
 
 CONFIGS = sorted(ROOT.glob("configs/*.toml"))
 PACKAGES = ("flows", "tasks", "registry", "trainers", "evaluation", "models", "data")
@@ -297,7 +298,11 @@ def test_a_config_says_in_its_first_line_how_to_run_it(
 
 def test_the_page_names_every_key_that_has_moved() -> None:
     _, *rows = marked_table("docs/configuration.md", "moved keys")
-    assert {old.strip("`"): new.strip("`") for old, new in rows} == MOVED_KEYS
+    tables = {"evaluation": EvaluationConfig, "training": TrainingConfig}
+    renamed = {
+        (f"{table}.{old}", f"{table}.{new}") for table, kind in tables.items() for old, new in kind.renamed_keys.items()
+    }
+    assert {(old.strip("`"), new.strip("`")) for old, new in rows} == {*MOVED_KEYS.items(), *renamed}
 
 
 def test_every_environment_variable_of_ours_is_explained() -> None:
