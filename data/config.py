@@ -22,7 +22,10 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     renamed_keys: ClassVar[Mapping[str, str]] = {}
-    """Earlier names of keys, and their names now. An earlier name still works, and the log says the new one."""
+    """Earlier names of keys, and their names now. An earlier name still works, and the log says the new one.
+
+    A subclass with renamed keys of its own gives ``{**Base.renamed_keys, ...}``.
+    """
 
     @model_validator(mode="before")
     @classmethod

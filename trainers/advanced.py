@@ -30,7 +30,7 @@ class AdvancedConfig(TrainingConfig):
     """Share of the pairs held out for the test at the end, if the graph has no masks yet."""
 
     use_scheduler: bool = True
-    """Lower the learning rate when the watched metric stands still."""
+    """Lower the learning rate when the watched metric no longer rises."""
 
     min_lr: NonNegativeFloat = 1e-4
     """Lowest learning rate of the scheduler."""

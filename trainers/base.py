@@ -71,7 +71,7 @@ class BaseTrainer(ABC):
         epoch_callback: is called with the history after each epoch, and stops the training by returning True; none
             unless a search sets one.
         earlier: the model whose weights the training starts from, if ``warm_start`` names one.
-        tests_at_end: whether ``test`` is called; a search, which chooses on validation alone, sets it to False.
+        tests_at_end: call ``test`` at the end; a search, which chooses on validation alone, sets it to False.
 
     Raises:
         InputError: for a key or value that is not allowed.
@@ -79,9 +79,9 @@ class BaseTrainer(ABC):
 
     Config: ClassVar[type[TrainingConfig]] = TrainingConfig
     restores_best: ClassVar[bool] = False
-    """Whether the best epoch's weights are put back at the end."""
+    """True if the best epoch's weights are put back at the end."""
     trains_on_everything: ClassVar[bool] = False
-    """Whether held-out edges are trained on too, so that no number of this trainer is out of sample."""
+    """True if held-out edges are trained on too, so that no number of this trainer is out of sample."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class BaseTrainer(ABC):
         """Measure the model and return its metrics.
 
         Args:
-            graph: the training graph with its masks, where it has any.
+            graph: the training graph with its masks, if it has any.
         """
 
     # What a subclass may override

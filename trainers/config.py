@@ -17,7 +17,7 @@ class TrainingConfig(Config):
     renamed_keys: ClassVar[Mapping[str, str]] = {"fan_out": "num_neighbors"}
 
     lr: Annotated[PositiveFloat, Range(1e-3, 0.05, log=True)] = 0.01
-    """Learning rate of Adam, the first one where a scheduler lowers it."""
+    """Learning rate of Adam; the first one if a scheduler lowers it."""
 
     batch_size: Annotated[PositiveInt, Choices(512, 2048, 8192, 32768)] = 512
     """User-song pairs in a step."""
@@ -54,15 +54,15 @@ class TrainingConfig(Config):
     """Weight of the squared input vectors of a batch, averaged over its pairs and halved."""
 
     calibration_ratio: float = Field(0.05, gt=0, lt=1)
-    """Share of the train pairs that vectors do not learn from, where a model with a local channel learns how much to
-    trust each channel."""
+    """Share of the train pairs that vectors do not learn from; a model with a local channel learns from them how much
+    to trust each channel."""
 
     num_neighbors: list[PositiveInt] | None = Field(None, min_length=1)
     """Neighbours that a step samples of each node, one number for each layer, the layer nearest to the result first;
     null means all neighbours of all nodes. With samples the memory of a step does not grow with the graph."""
 
     monitor: str | None = Field(None, min_length=1)
-    """Metric to watch, greater is better; absent means the trainer's own, ``recall@{eval_k}`` where it has one."""
+    """Metric to watch, greater is better; null means the trainer's own, for example ``recall@{eval_k}``."""
 
     histograms: bool = False
     """Show TensorBoard each parameter's values and its last gradient after each epoch."""

@@ -23,10 +23,10 @@ MOST_LEFT_OUT = 0.25
 
 
 class Step(NamedTuple):
-    """What the loss of one step reads.
+    """The input of one step's loss.
 
     Shapes: pairs (2, P), which the vectors learn; negatives, the songs that the pairs compete with: (C,) for the
-    softmax loss, (P,) for bpr; calibration, what the channels learn from, None for a model without channels.
+    softmax loss, (P,) for bpr; calibration, the pairs that the channels learn from, None for a model without channels.
     """
 
     pairs: Tensor

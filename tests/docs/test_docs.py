@@ -58,7 +58,7 @@ DOCUMENTED_CLASSES = {
     "trainers.multitask.multitask_trainer:MultiTaskConfig",
     "trainers.meta.meta_trainer:MetaConfig",
     "trainers.adversarial.adversarial_config:AdversarialConfig",
-    "trainers.federated.federated_trainer:FederatedConfig",
+    "trainers.federated.federated_config:FederatedConfig",
     "examples.rare_songs:RareSongsConfig",
     "songgraph_contrastive_loss:ContrastiveConfig",
     "registry.gate.gate_config:GateConfig",

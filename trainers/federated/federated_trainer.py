@@ -23,8 +23,6 @@ from trainers.federated.privacy import Parameters
 from trainers.federated.shared_folder import EpochRequest, FederationSpec
 from trainers.loop.training_results import EpochRecord, TrainingResults
 
-__all__ = ["FederatedConfig", "FederatedTrainer"]
-
 
 class ClientData(NamedTuple):
     """The users of one client (G,), ascending, and its graph, in which they are renumbered."""

@@ -29,7 +29,7 @@ from trainers.federated.federated_config import FederatedConfig
 
 
 class FederationSpec(JsonRecord):
-    """What Flower's process has to know from the start."""
+    """The config of a federation, which Flower's process reads once."""
 
     model_config_of_all: dict[str, Any]
     """The model's config, node counts included."""
@@ -51,20 +51,20 @@ class EpochRequest(JsonRecord):
     rounds_before: int
     """Rounds that were run before this epoch."""
     answered_before: list[int]
-    """How many clients answered in each of those rounds: the privacy account goes on from there."""
+    """Clients that answered in each of those rounds: the privacy account goes on from there."""
 
 
 class EpochResponse(JsonRecord):
-    """What an epoch came to; its parameters are in ``response.safetensors``."""
+    """The result of an epoch; its parameters are in ``response.safetensors``."""
 
     answered: list[int]
-    """How many clients answered in each round."""
+    """Clients that answered in each round."""
     privacy: dict[str, float]
     """See ``trainers.federated.privacy.epsilons``."""
 
 
 class ClientState(NamedTuple):
-    """What a client keeps between rounds: user vectors (G, D), mean loss, and number of its last round; 0 is none."""
+    """The state of a client between rounds: user vectors (G, D), mean loss, and number of its last round; 0 is none."""
 
     users: Tensor
     loss: float
