@@ -1,7 +1,7 @@
-"""What each part of the default model is worth: the model without it, on validation, several seeds, paired intervals.
+"""Measure each part of the default model: train without it, on validation, with several seeds and paired intervals.
 
-Every variant is the config's own training with one thing changed. Nothing is read from test listens. What is done is
-kept in --folder, so that a run that was stopped goes on, as long as config and code are the same.
+Every variant is the config's own training with one change. Test listens are not used. Finished trainings are kept in
+--folder, so that the same command continues a stopped run, as long as config and code are the same.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from config_graph import missing_data, training_graph
 from machine import code, print_where
-from prepared import training_graph, why_absent
-from rows import compared
+from row_names import compared
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
@@ -32,14 +32,14 @@ from trainers.objective import PairObjective
 
 
 class WithoutVectors(GAT):
-    """The local channel alone: every vector is zero."""
+    """The local channel only: every vector is zero."""
 
     def node_vectors(self, graph: HeteroData, left_out: Tensor | None = None) -> Tensor:
         return self.table * 0
 
 
 class WithoutAttention(GAT):
-    """Vectors spread by the symmetric degree normalisation, which is where attention starts; it never learns."""
+    """Messages weighted by the symmetric degree normalisation only: attention starts there, and here does not learn."""
 
     def __init__(self, config: GATConfig) -> None:
         super().__init__(config)
@@ -48,14 +48,14 @@ class WithoutAttention(GAT):
 
 
 class KeepsOwnEdges(GAT):
-    """Passes messages over the edges of a batch's own pairs too."""
+    """Message passing over the edges of a batch's own pairs too."""
 
     def encode_without(self, graph: HeteroData, pairs: Tensor) -> Embeddings:
         return self.encode(graph)
 
 
 class _KeepsNoPairs(PairObjective):
-    """No pair is kept from the vectors' loss."""
+    """The objective without calibration pairs: the vectors learn from all pairs."""
 
     def __init__(self, trainer: AdvancedTrainer) -> None:
         super().__init__(trainer.config)
@@ -63,7 +63,7 @@ class _KeepsNoPairs(PairObjective):
 
 
 class WithoutCalibration(AdvancedTrainer):
-    """Lets the vectors learn from the pairs on which the channels are weighed."""
+    """Lets the vectors learn from the pairs that calibrate the channels."""
 
     def prepare(self, graph: HeteroData) -> HeteroData:
         self.objective = _KeepsNoPairs(self)
@@ -74,7 +74,7 @@ class WithoutCalibration(AdvancedTrainer):
 class Variant:
     """One change to a config."""
 
-    says: str
+    description: str
     model: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     trainer: type[AdvancedTrainer] = AdvancedTrainer
@@ -103,40 +103,39 @@ VARIANTS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", default="configs/lastfm-tracks.toml", help="the config (default: %(default)s)")
-    parser.add_argument("--folder", type=Path, required=True, help="what is done is kept here")
+    parser.add_argument("--folder", type=Path, required=True, help="finished trainings are kept here")
     parser.add_argument("--seeds", type=int, default=5, help="trainings of each variant (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, help="in place of the config's num_epochs")
+    parser.add_argument("--epochs", type=int, help="instead of the config's num_epochs")
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS), metavar="NAME")
     chosen = parser.parse_args()
     print_where()
     print(f"config   {chosen.config}")
-    if absent := why_absent(chosen.config):
+    if absent := missing_data(chosen.config):
         raise SystemExit(absent)
     run = load_run_config(chosen.config)
     folder = chosen.folder / key(run)
     graph = load_graph(training_graph(chosen.config, folder / "project"))
     epochs, seeds = chosen.epochs or run.num_epochs, range(chosen.seeds)
-    runs = {name: [trained(name, run, graph, epochs, seed, folder) for seed in seeds] for name in chosen.variants}
+    runs = {name: [read_or_train(name, run, graph, epochs, seed, folder) for seed in seeds] for name in chosen.variants}
     print_table(runs)
 
 
 def key(run: RunConfig) -> str:
-    """Digest of what all numbers of one table have to share."""
+    """Return a digest of everything that the numbers of one table must share."""
     return hashlib.sha256((run.model_dump_json() + code()).encode()).hexdigest()[:16]
 
 
-def trained(name: str, run: RunConfig, graph: HeteroData, epochs: int, seed: int, folder: Path) -> Run:
-    """Metrics of each user on the validation listens; read from the folder where they are known."""
-    known = folder / f"{name}-{epochs}-{seed}.npz"
-    if not known.is_file():
+def read_or_train(name: str, run: RunConfig, graph: HeteroData, epochs: int, seed: int, folder: Path) -> Run:
+    """Return the metrics of each user on the validation listens; read them if an earlier run measured them."""
+    path = folder / f"{name}-{epochs}-{seed}.npz"
+    if not path.is_file():
         print(f"training {name}, seed {seed}", flush=True)
-        found = per_user(VARIANTS[name], run, graph, epochs, seed, folder / "training")
-        np.savez(known, **found)
-    with np.load(known) as stored:
+        np.savez(path, **train_and_measure(VARIANTS[name], run, graph, epochs, seed, folder / "training"))
+    with np.load(path) as stored:
         return dict(stored)
 
 
-def per_user(
+def train_and_measure(
     variant: Variant, run: RunConfig, graph: HeteroData, epochs: int, seed: int, folder: Path
 ) -> dict[str, np.ndarray]:
     """Train a variant, and measure it on the validation listens of every user."""
@@ -153,34 +152,31 @@ def per_user(
 
 
 def without_artists(graph: HeteroData) -> HeteroData:
-    """The same listens with no artist."""
-    alone = graph.clone()
-    set_by(alone, torch.empty(2, 0, dtype=torch.long))
-    alone["artist"].num_nodes = 0
-    return alone
+    """Return the graph without artists."""
+    copy = graph.clone()
+    set_by(copy, torch.empty(2, 0, dtype=torch.long))
+    copy["artist"].num_nodes = 0
+    return copy
 
 
 def print_table(runs: Mapping[str, list[Run]]) -> None:
-    """A line a variant: its numbers, and their difference to the first one's."""
+    """Print a line per variant: its numbers, and their difference to the first variant."""
     first = next(iter(runs))
     recall, ndcg = runs[first][0]
     print(f"\n{'variant':<34}{recall:>10}{ndcg:>9}   {ndcg} against {first}")
     for name, seeds in runs.items():
         means = across_seeds(seeds, seed=0)
-        row = f"{VARIANTS[name].says:<34}{means[recall].mean:>10.4f}{means[ndcg].mean:>9.4f}"
-        print(row + (f"   {_difference(seeds, runs[first])}" if name != first else ""))
+        row = f"{VARIANTS[name].description:<34}{means[recall].mean:>10.4f}{means[ndcg].mean:>9.4f}"
+        if name != first:
+            gap = difference(seeds, runs[first], seed=0)[ndcg]
+            mark = "" if is_difference(gap) else " (none shown)"
+            row += f"   {gap.mean:+.4f} ({gap.low:+.4f}, {gap.high:+.4f}){mark}"
+        print(row)
     print(f"validation listens of all users; {len(runs[first])} seeds; 95 % intervals over users and seeds")
 
 
-def _difference(ours: list[Run], full: list[Run]) -> str:
-    *_, decides = full[0]
-    found = difference(ours, full, seed=0)[decides]
-    mark = "" if is_difference(found) else " (none shown)"
-    return f"{found.mean:+.4f} ({found.low:+.4f}, {found.high:+.4f}){mark}"
-
-
 def _changed(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with changes; None takes a key away."""
+    """Return the config with changes; None removes a key."""
     return {key: value for key, value in {**config, **changes}.items() if value is not None}
 
 

@@ -1,8 +1,8 @@
-"""One full-graph step of graph attention, forward and backward: ours, our reference, and PyG's HeteroConv of GATConv.
+"""Measure a full-graph step of graph attention, forward and backward: ours, our reference, and PyG's GATConv.
 
-All have the same edges, dimensions, heads and layers, and run in turns. Memory is that of a process of its own, above
-the model and the graph. Beside the seconds: how fast this machine copies memory, and what share of that a step reaches.
-Uses lastfm-tracks where SONGGRAPH_BENCH_DATA has it, else a made-up log of about the same size.
+All have the same edges, dimensions, heads and layers, and run in turns. Memory is measured in a separate process, above
+the memory of the model and the graph. The script also prints how fast this machine copies memory, and which share of
+that speed a step reaches. It uses lastfm-tracks if SONGGRAPH_BENCH_DATA has it, else a made-up log of similar size.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import torch
-from child import environment, measure
+from config_graph import missing_data
 from machine import print_where
 from meters import forget_peak, in_turns, peak
-from prepared import why_absent
+from processes import environment, measure
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 from torch_geometric.nn import GATConv, HeteroConv
@@ -36,7 +36,7 @@ from tasks.run_config import RunConfig, load_run_config
 DIM, HEADS, LAYERS = 64, 4, 2
 CORES = (1, 2)
 COPIED = 2**28
-"""Bytes of the array that is copied to measure the bandwidth."""
+"""Bytes of the array to copy, to measure the bandwidth."""
 
 MB = 10**6
 OURS, REFERENCE, PYG = "ours, fused", "ours, MessagePassing", "PyG HeteroConv(GATConv)"
@@ -47,9 +47,9 @@ Step = Callable[[], Tensor]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9, help="how often each takes its turn (default: %(default)s)")
-    parser.add_argument("--device", default="cpu", help="cpu, or cuda for the seconds alone (default: %(default)s)")
-    parser.add_argument("--part", help=argparse.SUPPRESS)  # what a process of its own measures
+    parser.add_argument("--rounds", type=int, default=9, help="turns of each (default: %(default)s)")
+    parser.add_argument("--device", default="cpu", help="cpu, or cuda for the seconds only (default: %(default)s)")
+    parser.add_argument("--part", help=argparse.SUPPRESS)  # for the separate processes
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.part:
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def print_table(folder: Path, rounds: int, device: str) -> None:
-    """Measure everything, each thing in its own process, and print it."""
+    """Measure everything, each part in its own process, and print it."""
     graph, name = bench_graph(folder)
     save_graph(graph, folder / "graph.pt")
     edges = sum(graph[kind].num_edges for kind in EDGE_TYPES)
@@ -86,8 +86,8 @@ def print_table(folder: Path, rounds: int, device: str) -> None:
 
 
 def bench_graph(folder: Path) -> tuple[HeteroData, str]:
-    """The train graph of lastfm-tracks, or of a made-up log, and its name."""
-    if not why_absent("configs/lastfm-tracks.toml"):
+    """Return the train graph of lastfm-tracks, or of a made-up log, and its name."""
+    if not missing_data("configs/lastfm-tracks.toml"):
         return train_graph(load_run_config("configs/lastfm-tracks.toml"), folder), "lastfm-tracks, train"
     run = load_run_config("configs/synthetic.toml", {"synthetic": SYNTHETIC})
     write_log(run.synthetic, folder / "log")
@@ -95,7 +95,7 @@ def bench_graph(folder: Path) -> tuple[HeteroData, str]:
 
 
 def train_graph(run: RunConfig, folder: Path, log: Path | None = None) -> HeteroData:
-    """What the stages up to the split make of a log."""
+    """Make the train graph of a log."""
     listens = folder / "listens"
     listens.mkdir()
     ingest(run.ingest.model_copy(update={"events": (str(log),)}), listens)
@@ -104,7 +104,7 @@ def train_graph(run: RunConfig, folder: Path, log: Path | None = None) -> Hetero
 
 
 def our_step(graph: HeteroData, device: torch.device, fuse: bool) -> Step:
-    """A step of our layers; returns the gradient of the node vectors."""
+    """Create a step of our layers; the step returns the gradient of the node vectors."""
     edges = adjacency(graph, device)
     layers = nn.ModuleList(DegreeAttention(DIM, HEADS) for _ in range(LAYERS)).to(device)
     for layer in layers:
@@ -114,7 +114,7 @@ def our_step(graph: HeteroData, device: torch.device, fuse: bool) -> Step:
 
 
 def randomise(layers: nn.Module) -> None:
-    """Away from the start, where most parameters are zero: the same for each kind of step."""
+    """Move the parameters away from their initial zeros, in the same way for each kind of step."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in layers.parameters():
@@ -122,7 +122,7 @@ def randomise(layers: nn.Module) -> None:
 
 
 def pyg_step(graph: HeteroData, device: torch.device) -> Step:
-    """The same of PyG's layers, one GATConv for each type of edge."""
+    """Create a step of PyG's layers, one GATConv per edge type."""
     counts = [int(graph[kind].num_nodes) for kind in NODE_TYPES]
     edges = {kind: graph[kind].edge_index.to(device) for kind in EDGE_TYPES}
 
@@ -139,7 +139,7 @@ def pyg_step(graph: HeteroData, device: torch.device) -> Step:
 def step(
     nodes: int, device: torch.device, layers: nn.ModuleList, forward: Callable[[nn.Module, Tensor], Tensor]
 ) -> Step:
-    """Input and layers are added up, as the models do, and a fixed gradient comes back."""
+    """Create a step that sums the input and all layers, as the models do, and propagates a fixed gradient back."""
     generator = torch.Generator().manual_seed(0)
     table = (0.1 * torch.randn(nodes, DIM, generator=generator)).to(device).requires_grad_()
     up = torch.randn(nodes, DIM, generator=generator).to(device)
@@ -167,7 +167,7 @@ STEPS: dict[str, Callable[[HeteroData, torch.device], Step]] = {
 
 
 def seconds_of_steps(graph: HeteroData, chosen: argparse.Namespace) -> dict[str, Any]:
-    """Medians by name and number of cores, the copying of memory among them, and how far ours is from the reference."""
+    """Measure median seconds by name and cores, also of a memory copy, and our difference to the reference."""
     device = torch.device(chosen.device)
     steps = {name: build(graph, device) for name, build in STEPS.items()}
     ours, reference = steps[OURS](), steps[REFERENCE]()
@@ -182,7 +182,7 @@ def seconds_of_steps(graph: HeteroData, chosen: argparse.Namespace) -> dict[str,
 
 
 def bytes_above(name: str) -> Callable[[HeteroData, argparse.Namespace], int]:
-    """Peak memory of two steps, above what the process had with the model and the graph."""
+    """Return a function that measures the peak memory of two steps, above that of the model and the graph."""
 
     def measured(graph: HeteroData, _: argparse.Namespace) -> int:
         torch.set_num_threads(1)
@@ -198,7 +198,7 @@ def bytes_above(name: str) -> Callable[[HeteroData, argparse.Namespace], int]:
 
 
 def tiny(graph: HeteroData) -> HeteroData:
-    """A graph of a few nodes and edges: what has to be loaded and compiled, without the memory of the real one."""
+    """Make a graph of a few nodes and edges, to load libraries and compile loops with little memory."""
     small = HeteroData()
     for kind in NODE_TYPES:
         small[kind].num_nodes = 1 + int(graph[EDGE_TYPES[0]].edge_index[:, :8].max())
@@ -209,16 +209,16 @@ def tiny(graph: HeteroData) -> HeteroData:
 
 
 def bytes_of_a_step(nodes: int, edges: int) -> int:
-    """What a fused step has to read and write in float32 when no vector stays in a cache between two edges.
+    """Estimate the bytes that a fused float32 step reads and writes if no vector stays in a cache between two edges.
 
-    A layer reads a vector an edge in each direction; reads and writes each node's vectors some eight times; reads four
-    indices or logarithms an edge twice, one term a head twice, and writes and reads the gradients of the scores.
+    Per layer: one vector per edge in each direction; about eight times each node's vectors; four indices or logarithms
+    per edge, twice; one term per head, twice; and the gradients of the scores, written and read.
     """
     return 4 * LAYERS * (2 * edges * DIM + 8 * nodes * DIM + edges * (2 * 4 + 1) + 4 * edges * HEADS)
 
 
 def table(seconds: dict[str, Any], memory: dict[str, int]) -> list[str]:
-    """A row for each kind of step."""
+    """Return a line for each kind of step."""
     cores = [str(number) for number in CORES if str(number) in seconds]
     titles = [f"{number} core{'s' * (number != '1')}, s" for number in cores]
     head = f"{'':24}" + "".join(f"{title:>12}{'x ours':>8}" for title in titles)
@@ -231,8 +231,8 @@ def table(seconds: dict[str, Any], memory: dict[str, int]) -> list[str]:
 
 
 def bandwidth(seconds: dict[str, Any], moved: int) -> list[str]:
-    """What a step moves beside what copying moves, and what another core gives each."""
-    lines = [f"a fused step moves {moved / 1e9:.2f} GB where no cache helps"]
+    """Compare the bytes per second of a step with those of a memory copy, and the speed-up by a second core."""
+    lines = [f"a fused step moves {moved / 1e9:.2f} GB if no cache helps"]
     for cores in CORES:
         threads = f"{cores} thread{'s' * (cores > 1)}"
         rate, copied = moved / seconds[str(cores)][OURS], 2 * COPIED / seconds[str(cores)]["copy"]

@@ -1,6 +1,6 @@
-"""How long a run takes that has nothing to do, beside an empty Prefect flow with as many tasks and artifacts.
+"""Measure a fully cached run, compared with an empty Prefect flow that has as many tasks and artifacts.
 
-Each is a fresh process with a temporary server of its own, as when a person runs it. The goal is a ratio of 1.5.
+Each is a fresh process with its own temporary server, as when a person runs it. The goal is a ratio of 1.5.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
-from child import environment, measure
 from machine import CHECKOUT, print_where
+from processes import environment, measure
 
 EMPTY_FLOW = """
 import sys
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def compare(run: list[str], home: Path, repeats: int) -> None:
-    """Fill the cache, then time both in turn and print the medians."""
+    """Fill the cache, then time both in turns and print the medians."""
     variables = environment(home)
     measure(run, variables)
     stages = len(list((home / "artifacts" / "store").iterdir()))
@@ -63,11 +63,11 @@ def compare(run: list[str], home: Path, repeats: int) -> None:
 
 
 def heavy_imports(run: list[str], variables: Mapping[str, str]) -> list[str]:
-    """Which heavy libraries a cached run imports."""
-    said = measure(["-X", "importtime", *run], variables).said
-    imported = set(re.findall(r"^import time:.*\|\s+(\S+)$", said, re.MULTILINE))
+    """Return the heavy libraries that a cached run imports."""
+    stderr = measure(["-X", "importtime", *run], variables).stderr
+    imported = set(re.findall(r"^import time:.*\|\s+(\S+)$", stderr, re.MULTILINE))
     if "prefect" not in imported:
-        raise SystemExit(f"python -X importtime said nothing about prefect in {CHECKOUT}.")
+        raise SystemExit(f"python -X importtime printed no line about prefect in {CHECKOUT}.")
     return [name for name in HEAVY if name in imported]
 
 

@@ -1,9 +1,9 @@
-"""The whole comparison in one run: our model, PyG's attention, LightGCN, MF and the baselines on one split.
+"""Compare our model, PyG's attention, LightGCN, MF and the baselines on one split, in one run.
 
-Quality with intervals, fit time, time until the bars that item-knn-bm25 and EASE set on validation, and peak memory,
-each row in a process of its own. Trained rows have the config's loss, batches and learning rate, and stop when
-validation stands still or their time is up. Table, learning curves and JSON go to --results. What is done of a run that
-was stopped is kept, and the same command goes on from there, as long as machine, commit and options are the same.
+It measures quality with intervals, fit time, time until the bars that item-knn-bm25 and EASE set on validation, and
+peak memory. Each row has its own process. Trained rows use the config's loss, batches and learning rate, and stop when
+validation no longer improves or their time is over. The table, the learning curves and JSON go to --results. If a run
+is stopped, the same command continues it, as long as machine, commit and options are the same.
 """
 
 from __future__ import annotations
@@ -14,18 +14,17 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from child import ChildFailed, environment, measure
+from comparison_report import Row, markdown, picture, report, table
+from config_graph import missing_data, training_graph
 from machine import CHECKOUT, code, commit, machine, print_where
-from prepared import training_graph, why_absent
-from rows import DEFAULT_ROWS, ROWS, TRAINED
-from standings import Row, markdown, picture, report, table
+from processes import ProcessFailed, environment, measure
+from row_names import DEFAULT_ROWS, ROWS, TRAINED
 
 from data.machine import threads
 from data.project import artifacts_folder
@@ -33,14 +32,14 @@ from tasks.run_config import RunConfig, load_run_config
 
 REAL, MADE_UP = "configs/lastfm-tracks.toml", "configs/synthetic-medium.toml"
 OURS, PATIENT = "gat", 10
-"""The row that takes the config's epochs, and how many times as many the other trained rows may take."""
+"""The row that uses the config's epochs; the other trained rows may use this many times as many."""
 
 BUDGET = 900.0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run of this benchmark measures."""
+    """The options of a run of this benchmark."""
 
     config: str
     run: RunConfig
@@ -50,48 +49,48 @@ class Plan:
     budget: float
 
     def epochs_of(self, row: str) -> int:
-        """Epochs at most. The config's number is our model's; the others get time enough to reach their best."""
+        """Return the maximum of epochs. The config's number is for our model; the others may need more."""
         return self.epochs or (1 if row == OURS else PATIENT) * self.run.num_epochs
 
     def key(self) -> str:
-        """Digest of all that numbers of one table have to share; not of the rows, each of which stands for itself."""
-        shared = [self.config, self.run.model_dump(mode="json"), self.seeds, self.epochs, self.budget]
-        where = [machine(), threads(), commit(), code()]
-        return hashlib.sha256(json.dumps([shared, where], sort_keys=True).encode()).hexdigest()[:16]
+        """Return a digest of everything that the numbers of one table must share; the rows are independent."""
+        options = [self.config, self.run.model_dump(mode="json"), self.seeds, self.epochs, self.budget]
+        origin = [machine(), threads(), commit(), code()]
+        return hashlib.sha256(json.dumps([options, origin], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def main() -> None:
     chosen = arguments()
     print_where()
-    print(f"threads  {threads()}, beside a load of {os.getloadavg()[0]:.1f}")
+    print(f"threads  {threads()}, load {os.getloadavg()[0]:.1f}")
     config = chosen.config or default_config()
     print(f"config   {config}")
-    if absent := why_absent(config):
+    if absent := missing_data(config):
         raise SystemExit(absent)
     plan = Plan(config, load_run_config(config), tuple(chosen.rows), chosen.seeds, chosen.epochs, chosen.budget)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         compare(plan, chosen.results)
     except KeyboardInterrupt:
-        raise SystemExit("stopped  what is done is kept; the same command goes on from there") from None
+        raise SystemExit("stopped  finished rows are kept; the same command continues from there") from None
 
 
 def default_config() -> str:
-    """The config of the real data where that is there, else of a made-up log."""
-    if not (absent := why_absent(REAL)):
+    """Return the config of the real data if it is there, else that of a made-up log."""
+    if not (absent := missing_data(REAL)):
         return REAL
     print(f"left out {REAL}: {absent}")
     return MADE_UP
 
 
 def compare(plan: Plan, results: Path) -> None:
-    """Measure what is not measured yet, and write it all down."""
+    """Measure all rows that are not measured yet, and write the results."""
     name = Path(plan.config).stem
-    folder, described, before = artifacts_folder() / "bench" / name / plan.key(), describe(plan), code()
-    rows = measured_rows(plan, folder)
+    folder, description, before = artifacts_folder() / "bench" / name / plan.key(), describe(plan), code()
+    rows = measure_rows(plan, folder)
     if code() != before:
-        described["commit"] += ", and the code changed while it ran"
-    write(report(described, rows), results, name)
+        description["commit"] += ", and the code changed while it ran"
+    write(report(description, rows), results, name)
     shutil.rmtree(folder)
 
 
@@ -111,73 +110,69 @@ def arguments() -> argparse.Namespace:
 
 
 def positive(text: str) -> int:
-    """A whole number of at least 1."""
+    """Parse a whole number of at least 1."""
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is given; it has to be a whole number of at least 1")
     return int(text)
 
 
-def measured_rows(plan: Plan, folder: Path) -> list[Row]:
-    """Every row, those of a run that was stopped among them; one that fails says why."""
+def measure_rows(plan: Plan, folder: Path) -> list[Row]:
+    """Measure every row, quick ones first. A row that an earlier run finished is read; a row that fails says why."""
     try:
         graph = training_graph(plan.config, folder / "project")
-    except ChildFailed as failed:
-        raise SystemExit(f"The config gives no graph: {reason(failed, folder)}") from None
-    measured = {name: measured_row(name, plan, graph, folder) for name in in_order(plan.rows)}
+    except ProcessFailed as failed:
+        raise SystemExit(f"The config gives no graph: {failure_reason(failed, folder)}") from None
+    quick_first = sorted(plan.rows, key=lambda name: (name in TRAINED, name == "ease"))
+    measured = {name: measure_row(name, plan, graph, folder) for name in quick_first}
     return [measured[name] for name in plan.rows]
 
 
-def in_order(rows: Sequence[str]) -> list[str]:
-    """What is done quickly first."""
-    return sorted(rows, key=lambda name: (name in TRAINED, name == "ease"))
-
-
-def measured_row(name: str, plan: Plan, graph: Path, folder: Path) -> Row:
-    """A row from its trainings, one a seed; a baseline is fitted once."""
-    runs = []
+def measure_row(name: str, plan: Plan, graph: Path, folder: Path) -> Row:
+    """Measure a row: one training per seed, or one fit of a baseline."""
+    folders = []
     for seed in range(plan.seeds if name in TRAINED else 1):
         out = folder / f"{name}-{seed}"
         if not (out / "measured.json").is_file():
             print(f"{'trains' if name in TRAINED else 'fits':8} {name}, seed {seed}", flush=True)
             try:
-                measure_contender(name, seed, plan, graph, out)
-            except ChildFailed as failed:
-                return Row(name, [], [], failed=reason(failed, folder))
-        runs.append(out)
-    found = [json.loads((out / "measured.json").read_text()) for out in runs]
-    if "left_out" in found[0]:
-        return Row(name, [], [], failed=found[0]["left_out"])
-    return Row(name, found, [users(out / "users.npz") for out in runs])
+                run_row(name, seed, plan, graph, out)
+            except ProcessFailed as failed:
+                return Row(name, [], [], failed=failure_reason(failed, folder))
+        folders.append(out)
+    measured = [json.loads((out / "measured.json").read_text()) for out in folders]
+    if "left_out" in measured[0]:
+        return Row(name, [], [], failed=measured[0]["left_out"])
+    return Row(name, measured, [read_users(out / "users.npz") for out in folders])
 
 
-def measure_contender(name: str, seed: int, plan: Plan, graph: Path, out: Path) -> None:
-    """Run ``contender.py``."""
+def run_row(name: str, seed: int, plan: Plan, graph: Path, out: Path) -> None:
+    """Run ``comparison_row.py``."""
     given = {
         "row": name, "config": plan.config, "graph": graph, "out": out, "seed": seed,
         "seeds": plan.seeds, "epochs": plan.epochs_of(name), "budget": plan.budget,
     }  # fmt: skip
     options = [word for key, value in given.items() for word in (f"--{key}", str(value))]
-    measure(["benchmarks/contender.py", *options], environment(out))
+    measure(["benchmarks/comparison_row.py", *options], environment(out))
 
 
-def users(path: Path) -> dict[str, np.ndarray]:
-    """Metrics of every user, "test ndcg@20" to (N,)."""
+def read_users(path: Path) -> dict[str, np.ndarray]:
+    """Read the metrics of every user, "test ndcg@20" to (N,)."""
     with np.load(path) as stored:
         return dict(stored)
 
 
-def reason(failed: ChildFailed, folder: Path) -> str:
-    """The last line that a process said, without the names of folders."""
-    lines = [line.strip() for line in failed.said.splitlines() if line.strip()]
-    ended = f"signal {-failed.ended}, perhaps for want of memory" if failed.ended < 0 else f"exit {failed.ended}"
-    said = lines[-1].removeprefix("data.errors.InputError: ") if lines and failed.ended > 0 else "it was ended"
-    for place in (folder, CHECKOUT, Path.home()):
-        said = said.replace(str(place), "…")
-    return f"failed ({ended}): {said[:300]}"
+def failure_reason(failed: ProcessFailed, folder: Path) -> str:
+    """Return the last line of a process's error output, without the names of folders."""
+    lines, code = [line.strip() for line in failed.stderr.splitlines() if line.strip()], failed.exit_code
+    how = f"signal {-code}, perhaps not enough memory" if code < 0 else f"exit {code}"
+    text = lines[-1].removeprefix("data.errors.InputError: ") if lines and code > 0 else "it was ended"
+    for path in (folder, CHECKOUT, Path.home()):
+        text = text.replace(str(path), "…")
+    return f"failed ({how}): {text[:300]}"
 
 
 def describe(plan: Plan) -> dict[str, Any]:
-    """What a reader has to know about the numbers; no path of this machine."""
+    """Return what a reader must know about the numbers, without paths of this machine."""
     return {
         "data": Path(plan.config).stem,
         "command": command(plan),
@@ -197,7 +192,7 @@ def describe(plan: Plan) -> dict[str, Any]:
 
 
 def command(plan: Plan) -> str:
-    """What gives the same table."""
+    """Return the command that gives the same table."""
     given = [] if plan.rows == DEFAULT_ROWS else ["--rows", *plan.rows]
     given += [] if plan.seeds == 1 else ["--seeds", str(plan.seeds)]
     given += [] if plan.budget == BUDGET else ["--budget", f"{plan.budget:g}"]
@@ -207,7 +202,7 @@ def command(plan: Plan) -> str:
 
 
 def write(found: dict[str, Any], folder: Path, name: str) -> None:
-    """Print the table, and write it with all that is behind it."""
+    """Print the table, and write the JSON, the page and the picture."""
     print("\n" + table(found))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

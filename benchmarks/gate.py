@@ -1,9 +1,9 @@
-"""A/A test of the gate: how often it is wrong about retrains that differ by seed only, and whether it finds a loss.
+"""A/A test of the gate: how often is it wrong about retrains that differ only by seed, and does it find a loss?
 
-One configuration is trained again and again on one made-up log. Each retrain is the challenger of the one before it,
-in a ring, and the noise between seeds comes from five others. Then 5 % of its recall is taken from each challenger, by
-giving some users the vector of another user, and the same decisions are made again. Bundles and decisions are the real
-ones. What the folder already holds of the same code, settings included, is not trained again.
+One configuration is trained many times on one made-up log. Each retrain is the challenger of the one before it, in a
+ring, and the noise between seeds comes from five others. Then each challenger loses 5 % of its recall, by giving some
+users the vector of another user, and the same decisions are made again. Bundles and decisions are real ones. Retrains
+that the folder already has of the same code and settings are not trained again.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def run(folder: Path, count: int) -> None:
-    """Train what is missing, decide twice about each, and print the counts."""
+    """Train the missing models, decide twice about each, and print the counts."""
     prepare(folder)
     started = time.perf_counter()
     graph = load_graph(folder / "training_graph.pt")
@@ -86,15 +86,15 @@ def run(folder: Path, count: int) -> None:
     print(f"trained  {count} models in {trained - started:.0f} s")
     spread = values.std(ddof=1) / values.mean()
     print(f"{METRIC} {values.mean():.4f} on average; standard deviation between seeds {spread:.2%} of it")
-    same = [ring_decision(bundles, values, challenger, _unchanged) for challenger in range(count)]
+    same = [ring_decision(bundles, values, challenger, _leave_unchanged) for challenger in range(count)]
     report("no difference but the seed", same)
-    worse = [ring_decision(bundles, values, challenger, _Loss(graph)) for challenger in range(count)]
+    worse = [ring_decision(bundles, values, challenger, _TakeRecall(graph)) for challenger in range(count)]
     report(f"a loss of {LOSS:.0%} put in", worse)
     print(f"decided  {2 * count} times in {time.perf_counter() - trained:.0f} s")
 
 
 def prepare(folder: Path) -> None:
-    """The log, its graph, its split and its audit, once."""
+    """Make the log, its graph, its split and its audit, if they are missing."""
     if (folder / "training_graph.pt").is_file():
         return
     shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
@@ -111,7 +111,7 @@ def prepare(folder: Path) -> None:
 
 
 def retrain(folder: Path, graph: HeteroData, seed: int) -> Path:
-    """The bundle of one seed."""
+    """Return the bundle of one seed; train it if it is missing."""
     home = folder / f"seed-{seed:03d}"
     if (home / "bundle" / "manifest.json").is_file():
         return home / "bundle"
@@ -142,7 +142,7 @@ Change = Callable[[Path, int], None]
 
 
 def ring_decision(bundles: list[Path], values: np.ndarray, challenger: int, change: Change) -> Decision:
-    """What the gate says of one retrain against the one before it."""
+    """Let the gate decide about one retrain against the one before it."""
     count, profile = len(bundles), json.loads((bundles[0] / "profile.json").read_text())
     others = np.setdiff1d(np.arange(count), [challenger, (challenger - 1) % count])
     drawn = np.random.default_rng(challenger).choice(others, SEEDS, replace=False)
@@ -155,12 +155,12 @@ def ring_decision(bundles: list[Path], values: np.ndarray, challenger: int, chan
         return decide(bundle, challenger, bundles[challenger - 1], [profile] * 5)
 
 
-def _unchanged(bundle: Path, seed: int) -> None:
-    """The retrain as it is."""
+def _leave_unchanged(bundle: Path, seed: int) -> None:
+    """Keep the retrain as it is."""
 
 
-class _Loss:
-    """Takes a share of a model's recall away: users in random order get the vector of another, until it is gone."""
+class _TakeRecall:
+    """Takes a share of a model's recall away: users in random order get another user's vector until it is lost."""
 
     def __init__(self, graph: HeteroData) -> None:
         self.graph = graph
@@ -169,18 +169,18 @@ class _Loss:
         vectors = load_file(bundle / "embeddings.safetensors")
         drawn = torch.from_numpy(np.random.default_rng([seed, 1]).permutation(len(vectors["user"])))
         swapped = vectors["user"][drawn]
-        exchanged = evaluate(VectorScores(swapped, vectors["song"]), self.graph, "test", K)
+        after = evaluate(VectorScores(swapped, vectors["song"]), self.graph, "test", K)
         before = read_per_user(bundle / "per_user.parquet", METRIC)[1]
         order = np.random.default_rng([seed, 2]).permutation(len(before))
-        lost = np.cumsum((before - exchanged.per_user[METRIC].numpy())[order])
-        number = int(np.argmax(lost >= LOSS * before.sum())) + 1
-        users = exchanged.users[torch.from_numpy(order[:number])]
+        lost = np.cumsum((before - after.per_user[METRIC].numpy())[order])
+        count = int(np.argmax(lost >= LOSS * before.sum())) + 1
+        users = after.users[torch.from_numpy(order[:count])]
         vectors["user"][users] = swapped[users]
         save_file(vectors, bundle / "embeddings.safetensors")
 
 
 def report(title: str, decisions: list[Decision]) -> None:
-    """Counts of outcomes with exact 95 % intervals (Clopper and Pearson, 1934)."""
+    """Print counts of outcomes with exact 95 % intervals (Clopper and Pearson, 1934)."""
     count, outcomes = len(decisions), Counter(decision.outcome for decision in decisions)
     gaps = np.array([decision.against_champion.mean for decision in decisions if decision.against_champion])
     value = mean([decision.champion_value for decision in decisions])

@@ -1,4 +1,4 @@
-"""Where a number was measured: every benchmark prints this first."""
+"""Describe the machine and the code of a measurement; every benchmark prints this first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from data.machine import cores, memory
 CHECKOUT = Path(__file__).resolve().parents[1]
 GIB = 2**30
 NOT_RESULTS = ":(exclude)benchmarks/results"
-"""Results of an earlier benchmark are no change to what is measured."""
+"""Results of earlier benchmarks do not count as changes of the code."""
 
 
 def print_where() -> None:
@@ -24,21 +24,21 @@ def print_where() -> None:
 
 
 def machine() -> str:
-    """Processor, usable cores, memory, system and the versions that matter."""
+    """Return the processor, usable cores, memory, system and versions."""
     parts = [_processor(), f"{cores()} cores", f"{memory() / GIB:.0f} GiB", f"{platform.system()} {platform.machine()}"]
     versions = [f"Python {platform.python_version()}", f"torch {version('torch')}", f"Prefect {version('prefect')}"]
     return ", ".join(parts + versions)
 
 
 def commit() -> str:
-    """The commit of the checkout, and whether files differ from it."""
+    """Return the commit of the checkout, with a note if files differ from it."""
     short = _git("rev-parse", "--short", "HEAD")
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", NOT_RESULTS)
     return f"{short or 'none'}{' with changes' if changed else ''}"
 
 
 def code() -> str:
-    """Digest of all that a benchmark can run: the packages, the benchmarks and the configs, as they lie there now."""
+    """Return a digest of all code that a benchmark can run: the packages, the benchmarks and the configs."""
     folders = (*PACKAGES, "benchmarks", "configs")
     paths = [path for folder in folders for kind in ("py", "toml") for path in (CHECKOUT / folder).rglob(f"*.{kind}")]
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in sorted(paths))).hexdigest()

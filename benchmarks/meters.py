@@ -1,4 +1,4 @@
-"""Seconds of calls that take turns, and the memory of this process."""
+"""Measure the seconds of calls in turns, and the memory of this process."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from child import KIB_OR_BYTES
+from processes import KIB_OR_BYTES
 
 
 def in_turns(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each, after one turn that is not counted."""
+    """Call each in turn and return the median seconds by name; the first turn is not counted."""
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds + 1):
         for name, call in runs.items():
@@ -27,7 +27,7 @@ def in_turns(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str,
 
 
 def forget_peak() -> int:
-    """Resident bytes now; the peak is counted anew where the system can (Linux)."""
+    """Reset the peak memory if the system can (Linux), and return the resident bytes now."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -36,7 +36,7 @@ def forget_peak() -> int:
 
 
 def peak() -> int:
-    """Most resident bytes since ``forget_peak``."""
+    """Return the peak of the resident bytes since ``forget_peak``."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:

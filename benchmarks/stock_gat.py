@@ -1,4 +1,4 @@
-"""Graph attention as PyG's users write it, behind our factory: ``HeteroConv`` of ``GATConv``, nothing of our own."""
+"""Graph attention with PyG's standard layers, ``HeteroConv`` of ``GATConv``, as a model of our factory."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from models.base import ModelConfig, TableModel
 
 
 class StockGATConfig(ModelConfig):
-    """Keys of the stock model; ``dropout`` is that of ``GATConv``, on the attention of each edge."""
+    """Keys of the stock model; ``dropout`` is the dropout of ``GATConv``, on the attention of each edge."""
 
     num_layers: PositiveInt = 2
-    """Rounds of attention."""
+    """Number of layers."""
 
     heads: PositiveInt = 4
     """Heads of each ``GATConv``; a divisor of ``embedding_dim``."""
 
 
 class StockGAT(TableModel):
-    """What our attention is measured against: a ``GATConv`` an edge type, summed by ``HeteroConv``.
+    """The reference for our attention: one ``GATConv`` per edge type, summed by ``HeteroConv``.
 
-    Around the layers all is as in ``gat``: one table of node vectors, input and layers averaged, the edges of a batch's
-    own pairs without messages. So the two differ by their layers, and by the local channel.
+    Everything else is as in ``gat``: one table of node vectors, the average of input and layers, and no messages over
+    the edges of a batch's own pairs. So the two differ by their layers and by the local channel only.
 
     Args:
         config: a ``StockGATConfig``.
@@ -46,7 +46,7 @@ class StockGAT(TableModel):
         )
 
     def node_vectors(self, graph: HeteroData, left_out: Tensor | None = None) -> Tensor:
-        """Average over the layers: (U + S + A, D)."""
+        """Compute the average over the layers (U + S + A, D)."""
         edges = _edges(graph, left_out)
         x: Tensor = self.table
         total = x
@@ -58,11 +58,11 @@ class StockGAT(TableModel):
 
 
 def _edges(graph: HeteroData, left_out: Tensor | None) -> dict[tuple[str, str, str], Tensor]:
-    """Both directions of every edge type, without the pairs (2, B) that are left out."""
+    """Return the edges of every type in both directions, without the pairs ``left_out`` (2, B)."""
     edges = {kind: graph[kind].edge_index for kind in EDGE_TYPES}
     if left_out is None:
         return edges
     num_songs = int(graph["song"].num_nodes)
-    keys, gone = (pairs[0] * num_songs + pairs[1] for pairs in (edges[LISTENS], left_out))
-    kept = edges[LISTENS][:, ~torch.isin(keys, gone)]
+    keys, removed = (pairs[0] * num_songs + pairs[1] for pairs in (edges[LISTENS], left_out))
+    kept = edges[LISTENS][:, ~torch.isin(keys, removed)]
     return {**edges, LISTENS: kept, REV_LISTENS: kept.flip(0)}

@@ -1,1 +1,1 @@
-"""Trainers from outside the project, to copy and change."""
+"""Examples of your own trainers, to copy and change."""

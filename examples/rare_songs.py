@@ -1,4 +1,4 @@
-"""A trainer of one file: it sees listens of rare songs more often. For services that live from their back catalogue."""
+"""A trainer in one file: it trains more often on listens of rare songs, for services with a large back catalogue."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ class RareSongsConfig(AdvancedConfig):
     """Keys of ``RareSongsTrainer``."""
 
     rarity: float = Field(0.5, ge=0, le=1)
-    """A listen's chance is (train listeners of its song) ** -rarity. 0: all listens alike; 1: all songs alike."""
+    """A listen's weight is (train listeners of its song) ** -rarity. 0: all listens are equal; 1: all songs are equal."""
 
 
 class RareSongsTrainer(AdvancedTrainer):
-    """``AdvancedTrainer`` whose epoch is as many train pairs, drawn with replacement, those of rare songs more often.
+    """An ``AdvancedTrainer`` that draws the train pairs of an epoch with replacement, rare songs more often.
 
-    Patience, scheduler, checkpoints, test metrics and the rest are inherited. The metric ``drawn_popularity`` is the
-    mean number of train listeners of the drawn songs.
+    The number of pairs per epoch stays the same. Patience, scheduler, checkpoints, test metrics and the rest are
+    inherited. The metric ``drawn_popularity`` is the mean number of train listeners of the drawn songs.
     """
 
     Config: ClassVar[type[AdvancedConfig]] = RareSongsConfig
     config: RareSongsConfig
 
     def train_epoch(self, graph: HeteroData) -> dict[str, float]:
-        """One epoch over drawn pairs: ``loss`` and ``drawn_popularity``."""
+        """Train one epoch on drawn pairs; return ``loss`` and ``drawn_popularity``."""
         pairs = train_pairs(graph)
         listeners = pairs[1].bincount()[pairs[1]].double()
         drawn = self._draw(listeners**-self.config.rarity)
@@ -39,8 +39,8 @@ class RareSongsTrainer(AdvancedTrainer):
         return {**losses, "drawn_popularity": float(listeners[drawn].mean())}
 
     def _draw(self, weights: Tensor) -> Tensor:
-        """As many numbers as there are weights (P,), each drawn by its weight."""
+        """Draw as many indices as there are weights (P,), each with a probability proportional to its weight."""
         ends = weights.cumsum(0)
-        # self.sampling is restored when a run is resumed, so the resumed run draws the same
-        places = torch.rand(len(weights), generator=self.sampling, dtype=torch.double).to(ends.device) * ends[-1]
-        return torch.searchsorted(ends, places).clamp(max=len(weights) - 1)
+        # self.sampling is restored when a run is resumed, so the resumed run draws the same indices
+        points = torch.rand(len(weights), generator=self.sampling, dtype=torch.double).to(ends.device) * ends[-1]
+        return torch.searchsorted(ends, points).clamp(max=len(weights) - 1)

@@ -1,4 +1,4 @@
-"""A trainer in a package of its own: the cosine contrastive loss in place of softmax or BPR.
+"""A trainer in its own package: the cosine contrastive loss instead of softmax or BPR.
 
 Source: Mao et al., "SimpleX: A Simple and Strong Baseline for Collaborative Filtering", CIKM 2021.
 """
@@ -20,33 +20,33 @@ class ContrastiveConfig(AdvancedConfig):
     """Keys of ``ContrastiveTrainer``."""
 
     margin: float = Field(0.4, ge=-1, lt=1)
-    """Cosine up to which a song that was not heard costs nothing."""
+    """A song that was not heard adds no loss up to this cosine."""
 
     negative_weight: PositiveFloat = 10.0
-    """Weight of the mean over the sampled songs beside that of the heard one."""
+    """Weight of the mean over the sampled songs; the heard song has weight 1."""
 
 
 class ContrastiveObjective(PairObjective):
-    """Everything but the ranking loss is inherited: batches, negatives, edges left out, L2, the local channel."""
+    """Everything except the ranking loss is inherited: batches, negatives, left-out edges, L2, the local channel."""
 
     config: ContrastiveConfig
 
     def ranking_loss(
         self, model: RecommenderModel, graph: HeteroData, embeddings: Embeddings | SomeEmbeddings, step: Step
     ) -> Tensor:
-        """(1 - s(u, i)) + weight * mean over sampled j of max(0, s(u, j) - margin), averaged over the pairs: a scalar.
+        """Compute (1 - s(u, i)) + weight * mean over sampled j of max(0, s(u, j) - margin), averaged over the pairs.
 
-        A song that the user knows may be among the sampled ones; with a thousand of many it hardly matters.
+        The sampled songs may contain songs that the user knows; with a thousand of many songs this hardly matters.
         """
         users = embeddings.of_users(step.pairs[0])
-        heard = (users * embeddings.of_songs(step.pairs[1])).sum(1)
-        others = users @ embeddings.of_songs(step.negatives).T
-        pushed = (others - self.config.margin).clamp(min=0).mean(1)
-        return (1 - heard + self.config.negative_weight * pushed).mean()
+        positive = (users * embeddings.of_songs(step.pairs[1])).sum(1)
+        negative = users @ embeddings.of_songs(step.negatives).T
+        above_margin = (negative - self.config.margin).clamp(min=0).mean(1)
+        return (1 - positive + self.config.negative_weight * above_margin).mean()
 
 
 class ContrastiveTrainer(AdvancedTrainer):
-    """``AdvancedTrainer`` with the cosine contrastive loss, in which ``temperature`` plays no part."""
+    """``AdvancedTrainer`` with the cosine contrastive loss; ``temperature`` has no effect on it."""
 
     Config: ClassVar[type[AdvancedConfig]] = ContrastiveConfig
     config: ContrastiveConfig

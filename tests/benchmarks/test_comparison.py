@@ -24,8 +24,8 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def standings(script: Any) -> ModuleType:
-    return script("standings")
+def reporting(script: Any) -> ModuleType:
+    return script("comparison_report")
 
 
 def plan_of(comparison: ModuleType, *given: Any) -> Any:
@@ -33,12 +33,12 @@ def plan_of(comparison: ModuleType, *given: Any) -> Any:
     return comparison.Plan(config, comparison.load_run_config(config), *given)
 
 
-def baseline_row(standings: ModuleType, name: str, seconds: float, ndcg: float, seeds: int = 1) -> Any:
+def baseline_row(reporting: ModuleType, name: str, seconds: float, ndcg: float, seeds: int = 1) -> Any:
     watched = [{"recall@20": ndcg, "ndcg@20": ndcg}] * seeds
-    return standings.Row(name, [{**memory(), "fit_seconds": seconds, "watched": watched}], [users(ndcg)])
+    return reporting.Row(name, [{**memory(), "fit_seconds": seconds, "watched": watched}], [users(ndcg)])
 
 
-def trained_row(standings: ModuleType, name: str, *curves: list[tuple[float, float]], stopped: str = "epochs") -> Any:
+def trained_row(reporting: ModuleType, name: str, *curves: list[tuple[float, float]], stopped: str = "epochs") -> Any:
     runs = [
         {
             **memory(),
@@ -48,7 +48,7 @@ def trained_row(standings: ModuleType, name: str, *curves: list[tuple[float, flo
         }
         for curve in curves
     ]
-    return standings.Row(name, runs, [users(curve[-1][1]) for curve in curves])
+    return reporting.Row(name, runs, [users(curve[-1][1]) for curve in curves])
 
 
 def memory() -> dict[str, int]:
@@ -64,57 +64,57 @@ def described(**more: Any) -> dict[str, Any]:
     return {**facts, "epochs": {"gat": 3}, "k": 20, "seeds": 1, "budget": 900.0, **more}
 
 
-def test_seconds_to_a_bar_are_those_of_the_first_point_that_is_as_good(standings: ModuleType) -> None:
+def test_seconds_to_a_bar_are_those_of_the_first_point_that_is_as_good(reporting: ModuleType) -> None:
     rows = [
-        trained_row(standings, "gat", [(5, 0.1), (9, 0.2), (14, 0.15), (20, 0.3)]),
-        trained_row(standings, "mf", [(1, 0.1), (2, 0.19)]),
-        baseline_row(standings, "item-knn-bm25", 3.5, 0.2),
-        baseline_row(standings, "ease", 221.0, 0.25),
+        trained_row(reporting, "gat", [(5, 0.1), (9, 0.2), (14, 0.15), (20, 0.3)]),
+        trained_row(reporting, "mf", [(1, 0.1), (2, 0.19)]),
+        baseline_row(reporting, "item-knn-bm25", 3.5, 0.2),
+        baseline_row(reporting, "ease", 221.0, 0.25),
     ]
-    found = {row["name"]: row["seconds_to"] for row in standings.report(described(), rows)["rows"]}
+    found = {row["name"]: row["seconds_to"] for row in reporting.report(described(), rows)["rows"]}
     assert found["gat"] == {"item-knn-bm25": [9], "ease": [20]}
     assert found["mf"] == {"item-knn-bm25": [None], "ease": [None]}
     assert found["ease"] == {"item-knn-bm25": [221.0], "ease": [221.0]}
     assert found["item-knn-bm25"] == {"item-knn-bm25": [3.5], "ease": [None]}
 
 
-def test_each_seed_has_the_bar_of_its_own_users(standings: ModuleType) -> None:
-    bar = baseline_row(standings, "ease", 1.0, 0.2, seeds=2)
+def test_each_seed_has_the_bar_of_its_own_users(reporting: ModuleType) -> None:
+    bar = baseline_row(reporting, "ease", 1.0, 0.2, seeds=2)
     bar.runs[0]["watched"][1] = {"recall@20": 0.5, "ndcg@20": 0.4}
-    gat = trained_row(standings, "gat", [(5, 0.3)], [(7, 0.3)])
-    report = standings.report(described(seeds=2), [gat, bar])
+    gat = trained_row(reporting, "gat", [(5, 0.3)], [(7, 0.3)])
+    report = reporting.report(described(seeds=2), [gat, bar])
     assert report["rows"][0]["seconds_to"] == {"ease": [5, None]}
-    assert "1/2" in standings.table(report)
+    assert "1/2" in reporting.table(report)
 
 
-def test_the_table_fits_a_terminal_whatever_happened(standings: ModuleType) -> None:
+def test_the_table_fits_a_terminal_whatever_happened(reporting: ModuleType) -> None:
     rows = [
-        trained_row(standings, "gat", [(1234.5, 0.3)], stopped="budget"),
-        standings.Row("pyg-gat", [], [], failed="failed (exit 1): " + "a long story " * 20),
-        baseline_row(standings, "recent-popularity", 0.01, 0.02),
-        baseline_row(standings, "item-knn-bm25", 3.5, 0.2),
-        baseline_row(standings, "ease", 2210.0, 0.25),
+        trained_row(reporting, "gat", [(1234.5, 0.3)], stopped="budget"),
+        reporting.Row("pyg-gat", [], [], failed="failed (exit 1): " + "a long story " * 20),
+        baseline_row(reporting, "recent-popularity", 0.01, 0.02),
+        baseline_row(reporting, "item-knn-bm25", 3.5, 0.2),
+        baseline_row(reporting, "ease", 2210.0, 0.25),
     ]
-    report = standings.report(described(), rows)
-    lines = standings.table(report).splitlines()
+    report = reporting.report(described(), rows)
+    lines = reporting.table(report).splitlines()
     assert max(map(len, lines)) <= 80
     assert "1234*" in lines[1]
     assert "a long story" in lines[2]
     assert any(line.startswith("* out of time") for line in lines)
-    page = standings.markdown(json.loads(json.dumps(report)))
+    page = reporting.markdown(json.loads(json.dumps(report)))
     assert {row.count("|") for row in page.splitlines() if row.startswith("|")} == {11}
-    assert standings.picture(report).count("<svg") == 1
+    assert reporting.picture(report).count("<svg") == 1
 
 
-def test_a_report_without_one_row_that_went_well_is_still_a_report(standings: ModuleType) -> None:
-    report = standings.report(described(), [standings.Row("gat", [], [], failed="failed (exit 1): why")])
-    assert "why" in standings.table(report)
-    assert "why" in standings.markdown(report)
-    assert "<svg" in standings.picture(report)
+def test_a_report_without_one_row_that_went_well_is_still_a_report(reporting: ModuleType) -> None:
+    report = reporting.report(described(), [reporting.Row("gat", [], [], failed="failed (exit 1): why")])
+    assert "why" in reporting.table(report)
+    assert "why" in reporting.markdown(report)
+    assert "<svg" in reporting.picture(report)
 
 
 def test_what_is_done_is_not_done_again_and_what_fails_says_why(script: Any, tmp_path: Path, monkeypatch) -> None:
-    comparison, child = script("comparison"), script("child")
+    comparison, processes = script("comparison"), script("processes")
     plan = plan_of(comparison, ("popularity", "ease"), 1, 1, 9.0)
     done = tmp_path / "popularity-0"
     done.mkdir()
@@ -122,19 +122,20 @@ def test_what_is_done_is_not_done_again_and_what_fails_says_why(script: Any, tmp
     np.savez(done / "users.npz", x=np.ones(2))
 
     def fails(name: str, *_: Any) -> None:
-        raise child.ChildFailed(["python"], 1, f"Traceback\n  at {tmp_path}/x\nOSError: {tmp_path}/y is full\n\n")
+        raise processes.ProcessFailed(["python"], 1, f"Traceback\n  at {tmp_path}/x\nOSError: {tmp_path}/y is full\n\n")
 
-    monkeypatch.setattr(comparison, "measure_contender", fails)
+    monkeypatch.setattr(comparison, "run_row", fails)
     monkeypatch.setattr(comparison, "training_graph", lambda *_: tmp_path / "graph.pt")
-    popularity, ease = comparison.measured_rows(plan, tmp_path)
+    popularity, ease = comparison.measure_rows(plan, tmp_path)
     assert (popularity.runs, popularity.failed) == ([{"fit_seconds": 1.0}], "")
     assert ease.failed == "failed (exit 1): OSError: …/y is full"
 
 
 def test_a_process_that_was_killed_is_a_row_that_says_so(script: Any, tmp_path: Path) -> None:
-    failed = script("child").ChildFailed(["python"], -9, "a warning\n")
+    failed = script("processes").ProcessFailed(["python"], -9, "a warning\n")
     assert (
-        script("comparison").reason(failed, tmp_path) == "failed (signal 9, perhaps for want of memory): it was ended"
+        script("comparison").failure_reason(failed, tmp_path)
+        == "failed (signal 9, perhaps not enough memory): it was ended"
     )
 
 
@@ -162,15 +163,15 @@ def test_what_cannot_be_compared_is_refused_in_a_sentence(given: list[str], says
 
 
 def test_a_config_that_is_wrong_is_one_sentence(script: Any, tmp_path: Path, monkeypatch) -> None:
-    comparison, child = script("comparison"), script("child")
+    comparison, processes = script("comparison"), script("processes")
 
     def fails(*_: Any) -> Path:
-        raise child.ChildFailed(["python"], 1, "Traceback\ndata.errors.InputError: lr is -1; give more than 0.\n")
+        raise processes.ProcessFailed(["python"], 1, "Traceback\ndata.errors.InputError: lr is -1; give more than 0.\n")
 
     monkeypatch.setattr(comparison, "training_graph", fails)
     plan = plan_of(comparison, ("popularity",), 1, 1, 9.0)
     with pytest.raises(SystemExit, match="lr is -1; give more than 0"):
-        comparison.measured_rows(plan, tmp_path)
+        comparison.measure_rows(plan, tmp_path)
 
 
 @pytest.mark.parametrize("change", ["machine", "commit", "code", "epochs"])
@@ -201,13 +202,13 @@ TRAINING = {"batch_size": 64, "num_negatives": 0, "eval_k": 5, "resume": False, 
 
 
 def test_measuring_the_curve_changes_no_weight(script: Any, tiny_training_graph, tmp_path: Path, monkeypatch) -> None:
-    contender = script("contender")
-    monkeypatch.setattr(contender, "FIRST_POINT", 0.0)
-    monkeypatch.setattr(contender, "GROWTH", 1.0)
+    comparison_row = script("comparison_row")
+    monkeypatch.setattr(comparison_row, "FIRST_POINT", 0.0)
+    monkeypatch.setattr(comparison_row, "GROWTH", 1.0)
     config = {**MODEL, **node_counts(tiny_training_graph)}
     timed, plain = (
         kind(model_config=config, training_config=TRAINING, output_dir=tmp_path / kind.__name__)
-        for kind in (contender.TimedTrainer, AdvancedTrainer)
+        for kind in (comparison_row.TimedTrainer, AdvancedTrainer)
     )
     for trainer in (timed, plain):
         trainer.train(tiny_training_graph, 2)
@@ -221,38 +222,40 @@ def test_measuring_the_curve_changes_no_weight(script: Any, tiny_training_graph,
 
 
 def test_a_row_stops_after_the_epoch_in_which_its_time_is_up(script: Any, tiny_training_graph, tmp_path: Path) -> None:
-    contender = script("contender")
+    comparison_row = script("comparison_row")
     config = {**MODEL, **node_counts(tiny_training_graph)}
-    trainer = contender.TimedTrainer(model_config=config, training_config=TRAINING, output_dir=tmp_path)
+    trainer = comparison_row.TimedTrainer(model_config=config, training_config=TRAINING, output_dir=tmp_path)
     trainer.budget = 0.0
     assert trainer.train(tiny_training_graph, 5)["epochs_run"] == 1
     assert trainer.why_stopped(5) == "budget"
 
 
 def test_the_seconds_of_a_row_hold_no_test(script: Any, tiny_training_graph, tmp_path: Path, monkeypatch) -> None:
-    contender, asked = script("contender"), []
+    comparison_row, asked = script("comparison_row"), []
     monkeypatch.setattr(AdvancedTrainer, "test", lambda trainer, graph: asked.append(trainer.output_dir) or {})
-    monkeypatch.setattr(contender, "corner", lambda graph: graph)
-    monkeypatch.setattr(contender.Clock, "training", property(lambda clock: 100.0 * len(asked)))
+    monkeypatch.setattr(comparison_row, "small_graph", lambda graph: graph)
+    monkeypatch.setattr(comparison_row.Clock, "training", property(lambda clock: 100.0 * len(asked)))
     chosen = Namespace(row="mf", seed=0, out=tmp_path, budget=math.inf, epochs=1)
-    run = contender.load_run_config("configs/synthetic.toml").model_copy(update={"model": MODEL, "training": TRAINING})
+    run = comparison_row.load_run_config("configs/synthetic.toml").model_copy(
+        update={"model": MODEL, "training": TRAINING}
+    )
     asked.clear()
-    found = contender.trained(chosen, run, tiny_training_graph)
+    found = comparison_row.train_row(chosen, run, tiny_training_graph)
     assert found["training_seconds"] == 100.0  # one test, that of the warm-up
 
 
 def test_an_architecture_gets_the_keys_that_it_knows(script: Any) -> None:
-    model_config = script("contender").model_config
+    model_config = script("comparison_row").model_config
     table = {"embedding_dim": 8, "heads": 2, "num_layers": 1, "local": False}
     assert model_config("gat", table) == {"architecture": "gat", **table}
     assert model_config("mf", table) == {"architecture": "mf", "embedding_dim": 8}
     assert model_config("lightgcn", table) == {"architecture": "lightgcn", "embedding_dim": 8, "num_layers": 1}
 
 
-def test_a_corner_of_a_graph_is_a_smaller_graph_with_its_masks(script: Any, tiny_training_graph, monkeypatch) -> None:
-    contender = script("contender")
-    monkeypatch.setattr(contender, "CORNER", 5)
-    small = contender.corner(tiny_training_graph)
+def test_the_graph_of_the_warm_up_is_smaller_and_has_its_masks(script: Any, tiny_training_graph, monkeypatch) -> None:
+    comparison_row = script("comparison_row")
+    monkeypatch.setattr(comparison_row, "WARM_UP_USERS", 5)
+    small = comparison_row.small_graph(tiny_training_graph)
     assert small["user"].num_nodes == 5
     listens = tiny_training_graph[LISTENS]
     few = listens.edge_index[0] < 5
@@ -283,12 +286,12 @@ RESULTS = sorted((CHECKOUT / "benchmarks" / "results").glob("*.json"))
 @pytest.mark.parametrize(
     "path", [path for path in RESULTS if path.stem != "trainer-claims"], ids=lambda path: path.stem
 )
-def test_results_say_where_they_are_from_and_nothing_private(path: Path, standings: ModuleType) -> None:
+def test_results_say_where_they_are_from_and_nothing_private(path: Path, reporting: ModuleType) -> None:
     text = path.read_text(encoding="utf-8")
     found = json.loads(text)
     assert {"machine", "commit", "date", "config", "rows"} <= set(found)
     assert re.search(r"/(home|work|tmp|root|Users)/", text) is None
-    assert path.with_suffix(".md").read_text(encoding="utf-8") == standings.markdown(found)
+    assert path.with_suffix(".md").read_text(encoding="utf-8") == reporting.markdown(found)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""From what the rows of ``comparison.py`` measured to one report: a table for a terminal, a page, and a picture."""
+"""Report the rows of ``comparison.py``: a table for a terminal, a page, and a picture."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ import numpy as np
 from machine import GIB
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter
-from rows import compared
+from row_names import compared
 
 from evaluation.report.plots import DASHES
 from evaluation.report.svg import INK, SERIES, panel
 from evaluation.seed_comparison import across_seeds, difference
 
 BARS = {"item-knn-bm25": "BM25", "ease": "EASE"}
-"""Rows whose validation NDCG is a bar for the others, and what the bar is called."""
+"""Rows whose validation NDCG is a bar for the others, and the name of the bar."""
 
 NEVER = "never"
-SAID = (
-    "Trained rows have the loss, the batches and the learning rate of the config, and stop when validation stands "
-    "still, at their last epoch or when their time is up; their best epoch is measured. Baselines have their defaults.",
-    "Load: how many other processes wanted a core when the run began; seconds are those of a clock on the wall.",
-    "Above start: without what the process held when the graph was loaded and all libraries were warm.",
+EXPLANATIONS = (
+    "Trained rows use the loss, the batches and the learning rate of the config. They stop when validation no longer "
+    "improves, at their last epoch, or when their time is over. Their best epoch is measured. Baselines use their "
+    "defaults.",
+    "Load: number of other processes that wanted a core when the run began. Seconds are wall-clock time.",
+    "Above start: peak memory minus the memory after the graph and all libraries were loaded.",
 )
 PARTS = {"val": "validation", "test": "test"}
 
 
 @dataclass(frozen=True)
 class Row:
-    """What ``contender.py`` found: a dict a seed, and the metrics of every user ("test ndcg@20" to (N,)) a seed."""
+    """What ``comparison_row.py`` measured: for each seed a dict, and the users' metrics ("test ndcg@20" to (N,))."""
 
     name: str
     runs: Sequence[Mapping[str, Any]]
@@ -43,22 +44,20 @@ class Row:
     failed: str = ""
 
 
-def report(described: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
-    """All numbers as plain JSON."""
-    metrics = compared(described["k"])
+def report(description: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
+    """Return all numbers as plain JSON."""
+    metrics = compared(description["k"])
     done = [row for row in rows if not row.failed]
     bars = {row.name: [watched[metrics[1]] for watched in row.runs[0]["watched"]] for row in done if row.name in BARS}
     counts = {name: done[0].runs[0][name] for name in ("num_users", "num_songs")} if done else {}
-    entries = [_entry(row, done[0], metrics, bars) if row in done else _failed(row) for row in rows]
-    return {**described, **counts, "metrics": metrics, "bars": bars, "rows": entries}
-
-
-def _failed(row: Row) -> dict[str, Any]:
-    return {"name": row.name, "failed": row.failed}
+    entries = [
+        {"name": row.name, "failed": row.failed} if row.failed else _entry(row, done[0], metrics, bars) for row in rows
+    ]
+    return {**description, **counts, "metrics": metrics, "bars": bars, "rows": entries}
 
 
 def _entry(row: Row, first: Row, metrics: Sequence[str], bars: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-    parts = {said: _intervals(across_seeds(_part(row, part, metrics), seed=0)) for part, said in PARTS.items()}
+    parts = {title: _intervals(across_seeds(_part(row, part, metrics), seed=0)) for part, title in PARTS.items()}
     ahead = {} if row is first else difference(_part(first, "test", metrics), _part(row, "test", metrics), seed=0)
     return {
         "name": row.name,
@@ -82,16 +81,15 @@ def _intervals(found: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def _seconds_to(row: Row, bars: Sequence[float], metric: str) -> list[float | None]:
-    """For each seed, the first seconds at which validation is as good as the bar of the same users; None is never."""
-    return [_first_at(curve(run, seed), bars[seed], metric) for seed, run in enumerate(row.runs)]
-
-
-def _first_at(points: Sequence[Mapping[str, float]], bar: float, metric: str) -> float | None:
-    return next((point["seconds"] for point in points if point[metric] >= bar), None)
+    """Return for each seed the seconds at which validation first reaches the bar of the same users; None for never."""
+    return [
+        next((point["seconds"] for point in curve(run, seed) if point[metric] >= bars[seed]), None)
+        for seed, run in enumerate(row.runs)
+    ]
 
 
 def curve(run: Mapping[str, Any], seed: int) -> list[dict[str, float]]:
-    """The points of a training, or the one of a baseline: as good as it gets when it is fitted."""
+    """Return the points of a training, or the single point of a baseline at the end of its fit."""
     return run["curve"] if "curve" in run else [{"seconds": run["fit_seconds"], **run["watched"][seed]}]
 
 
@@ -99,7 +97,7 @@ def curve(run: Mapping[str, Any], seed: int) -> list[dict[str, float]]:
 
 
 def table(found: Mapping[str, Any]) -> str:
-    """At most 80 columns."""
+    """Return the table, at most 80 columns wide."""
     width = max(13, *(len(row["name"]) for row in found["rows"]))
     heads = [f"{'row':{width}}", *(f"{metric:18}" for metric in found["metrics"])]
     heads += [f"{'fit s':>6}", *(f"{name:>5}" for name in BARS.values()), f"{'GiB':>4}"]
@@ -129,7 +127,7 @@ def _seconds(value: float) -> str:
 
 
 def _to_bar(row: Mapping[str, Any], bar: str) -> str:
-    """The median over seeds, where all of them reach the bar."""
+    """Format the seconds to a bar: the median if all seeds reach it, else how many do."""
     if bar not in row["seconds_to"]:
         return "-"
     each = row["seconds_to"][bar]
@@ -145,24 +143,21 @@ def _notes(found: Mapping[str, Any]) -> list[str]:
     lines = [
         f"{users:,} test users, all {songs:,} songs ranked, 95 % intervals; {seeds}.",
         "fit: preparing the graph, training, and the validation that chooses the epoch.",
-        f"BM25, EASE: seconds, without validation, until ndcg@{found['k']} on validation is as good as theirs; "
-        "looked at after each epoch, and within one each time the seconds have grown by a quarter.",
-        "GiB: most memory of the row's process, Python and its libraries included.",
+        f"BM25, EASE: seconds of training, without validation, until ndcg@{found['k']} on validation reaches theirs; "
+        "measured after each epoch, and within an epoch each time the seconds have grown by a quarter.",
+        "GiB: peak memory of the row's process, with Python and its libraries.",
     ]
-    lines += [f"* out of time: no further epoch starts after {found['budget']:g} s."] * _any_out_of_time(found)
+    if any(row.get("out_of_time") for row in found["rows"]):
+        lines.append(f"* out of time: no further epoch starts after {found['budget']:g} s.")
     bars = ", ".join(f"{BARS[name]} {np.mean(values):.4f}" for name, values in found["bars"].items())
     return [*lines, f"Bars on validation: {bars}."] if bars else lines
-
-
-def _any_out_of_time(found: Mapping[str, Any]) -> bool:
-    return any(row.get("out_of_time") for row in found["rows"])
 
 
 # The page
 
 
 def markdown(found: Mapping[str, Any]) -> str:
-    """The table with all its columns, where it was measured, the curves, and the command."""
+    """Return the page: the table with all columns, the machine, the curves, and the command."""
     recall, ndcg = found["metrics"]
     first = next((row["name"] for row in found["rows"] if "failed" not in row), "")
     heads = ["", recall, ndcg, f"{first} ahead, {ndcg}", f"validation {ndcg}", "fit, s"]
@@ -172,7 +167,8 @@ def markdown(found: Mapping[str, Any]) -> str:
     facts.append("epochs at most: " + ", ".join(f"{name} {number}" for name, number in found["epochs"].items()))
     head, foot = [f"# Comparison on {found['data']}", "", *lines, ""], ["```", found["command"], "```", ""]
     picture = [f"![Learning curves]({found['data']}.svg)", ""]
-    return "\n".join([*head, *_paragraphs(_notes(found)), *_paragraphs(facts), *_paragraphs(SAID), *picture, *foot])
+    notes = [*_paragraphs(_notes(found)), *_paragraphs(facts), *_paragraphs(EXPLANATIONS)]
+    return "\n".join([*head, *notes, *picture, *foot])
 
 
 def _paragraphs(lines: Sequence[str]) -> list[str]:
@@ -199,10 +195,10 @@ def _long(interval: Mapping[str, float], sign: str = "") -> str:
 
 
 def picture(found: Mapping[str, Any]) -> str:
-    """Validation NDCG against seconds as SVG: a line a training, and from the end of its fit on a level a baseline."""
+    """Draw validation NDCG against seconds as SVG: a curve per training, a level after the fit per baseline."""
     metric, rows = found["metrics"][1], [row for row in found["rows"] if "failed" not in row]
     target = io.StringIO()
-    # text as shapes: the picture stands alone, and whoever looks at it may lack the font
+    # text as shapes, since the reader of the picture may lack the font
     with panel(height=330.0) as (figure, axes), mpl.rc_context({"svg.fonttype": "path"}):
         last = max((point["seconds"] for row in rows for point in curve(row["runs"][0], 0)), default=1.0)
         for place, row in enumerate(rows):
@@ -220,14 +216,10 @@ def picture(found: Mapping[str, Any]) -> str:
 
 
 def _draw(axes: Axes, row: Mapping[str, Any], place: int, metric: str, last: float) -> None:
-    points = curve(row["runs"][0], 0)
-    colour, seconds, values = SERIES[place % len(SERIES)], *_xy(points, metric)
+    points, colour = curve(row["runs"][0], 0), SERIES[place % len(SERIES)]
+    seconds, values = [max(point["seconds"], 0.01) for point in points], [point[metric] for point in points]
     if len(points) > 1:
         axes.plot(seconds, values, color=colour, label=row["name"])
         return
     axes.plot([seconds[0], last], values * 2, color=colour, linestyle=DASHES[1 + place % 3], linewidth=1.2)
     axes.plot(seconds, values, "o", color=colour, label=row["name"], markeredgecolor=INK, markeredgewidth=0.5)
-
-
-def _xy(points: Sequence[Mapping[str, float]], metric: str) -> tuple[list[float], list[float]]:
-    return [max(point["seconds"], 0.01) for point in points], [point[metric] for point in points]

@@ -1,6 +1,7 @@
-"""One row of ``comparison.py``, in a process of its own: train or fit it, measure it, and write what it took.
+"""Measure one row of ``comparison.py`` in its own process: train or fit it, measure it, and write time and memory.
 
-Compiled loops and libraries are loaded on a corner of the graph before any clock starts.
+It first trains or fits on a small part of the graph, so that libraries and compiled loops are loaded before it measures
+time.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from meters import forget_peak, peak
-from rows import ROWS, TRAINED, compared
+from row_names import ROWS, TRAINED, compared
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
@@ -36,15 +37,15 @@ from trainers.advanced import AdvancedTrainer
 from trainers.factory import parse_training_config
 
 FIRST_POINT, GROWTH = 0.5, 1.25
-"""Seconds of training at which the curve starts, and by what factor they grow up to the next point of an epoch."""
+"""Seconds of training at the first point of the curve, and the factor to the next point within an epoch."""
 
 PARTS: tuple[Part, Part] = ("val", "test")
-CORNER = 64
-"""Users whose listens are the graph that everything is tried on first."""
+WARM_UP_USERS = 64
+"""Users in the small graph of the warm-up."""
 
 
 class Clock:
-    """Seconds since it was made, without those that went into measuring."""
+    """Seconds since it was created, without those of measurements."""
 
     def __init__(self) -> None:
         self.started = time.perf_counter()
@@ -52,7 +53,7 @@ class Clock:
 
     @property
     def training(self) -> float:
-        """Seconds of training alone, the preparation of the graph among them."""
+        """Seconds of training, with the preparation of the graph and without validation."""
         return time.perf_counter() - self.started - self.validation - self.extra
 
     @property
@@ -61,18 +62,18 @@ class Clock:
         return self.training + self.validation
 
     @contextmanager
-    def measuring(self, what: str) -> Iterator[None]:
-        """Within, seconds count as ``validation`` or as ``extra``."""
-        began = time.perf_counter()
+    def measuring(self, kind: str) -> Iterator[None]:
+        """Count the seconds of the block as ``validation`` or as ``extra``."""
+        started = time.perf_counter()
         yield
-        setattr(self, what, getattr(self, what) + time.perf_counter() - began)
+        setattr(self, kind, getattr(self, kind) + time.perf_counter() - started)
 
 
 class TimedTrainer(AdvancedTrainer):
-    """``AdvancedTrainer`` that writes down how good it was after how many seconds, and stops when they are used up.
+    """``AdvancedTrainer`` that records its quality against its seconds, and stops when its time is over.
 
     A point of the curve is measured after each epoch, and within epochs each time the seconds have grown by a quarter.
-    Measuring draws no random number, so the weights are those of ``AdvancedTrainer``.
+    Measuring draws no random numbers, so the weights are those of ``AdvancedTrainer``.
 
     Attributes:
         budget: seconds of ``Clock.fit`` after which no further epoch starts.
@@ -89,12 +90,12 @@ class TimedTrainer(AdvancedTrainer):
         return super().train(graph, num_epochs)
 
     def prepare(self, graph: HeteroData) -> HeteroData:
-        """The graph with masks, which is kept for the points within an epoch."""
+        """Keep the graph with masks for the points within an epoch."""
         self.whole = super().prepare(graph)
         return self.whole
 
     def step(self, loss: Tensor) -> float:
-        """A step, and a point of the curve if it is time for one."""
+        """Do a step, and measure a point of the curve if it is time for one."""
         value = super().step(loss)
         self.steps += 1
         if self.clock.training >= self.next_point:
@@ -105,7 +106,7 @@ class TimedTrainer(AdvancedTrainer):
         return value
 
     def evaluate(self, graph: HeteroData) -> dict[str, float]:
-        """Metrics on the validation edges, which are a point of the curve too."""
+        """Compute the metrics on the validation edges, and add them to the curve."""
         seconds = self.clock.training
         with self.clock.measuring("validation"):
             metrics = super().evaluate(graph)
@@ -118,7 +119,7 @@ class TimedTrainer(AdvancedTrainer):
         self.curve.append({**point, **{name: metrics[name] for name in compared(self.config.eval_k)}})
 
     def why_stopped(self, epochs: int) -> str:
-        """What ended the training: patience, budget or epochs."""
+        """Return what ended the training: patience, budget or epochs."""
         if self.out_of_patience():
             return "patience"
         return "budget" if self.current_epoch < epochs else "epochs"
@@ -128,7 +129,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--row", required=True, choices=ROWS)
     parser.add_argument("--config", required=True)
-    parser.add_argument("--graph", required=True, type=Path, help="what `prepared.training_graph` made")
+    parser.add_argument("--graph", required=True, type=Path, help="what `config_graph.training_graph` made")
     parser.add_argument("--out", required=True, type=Path, help="folder for measured.json and users.npz")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=1, help="whose samples of users a baseline is measured on")
@@ -137,19 +138,19 @@ def main() -> None:
     chosen = parser.parse_args()
     chosen.out.mkdir(parents=True, exist_ok=True)
     run, graph = load_run_config(chosen.config), load_graph(chosen.graph)
-    found = (trained if chosen.row in TRAINED else fitted)(chosen, run, graph)
+    found = (train_row if chosen.row in TRAINED else fit_row)(chosen, run, graph)
     found["num_songs"] = int(graph["song"].num_nodes)
     found["num_users"] = int(part_edges(graph, "test")[0].unique().numel())
     (chosen.out / "measured.json").write_text(json.dumps(rounded(found)))
 
 
-def trained(chosen: argparse.Namespace, run: RunConfig, graph: HeteroData) -> dict[str, Any]:
+def train_row(chosen: argparse.Namespace, run: RunConfig, graph: HeteroData) -> dict[str, Any]:
     """Train a model, and measure its best epoch."""
-    warm_up, small = time.perf_counter(), corner(graph)
-    trainer_of(chosen, run, small).train(small, 1)
+    warm_up, small = time.perf_counter(), small_graph(graph)
+    create_row_trainer(chosen, run, small).train(small, 1)
     warm_up = time.perf_counter() - warm_up
     before = memory_now()
-    trainer = trainer_of(chosen, run, graph)
+    trainer = create_row_trainer(chosen, run, graph)
     trainer.budget, trainer.tests_at_end = chosen.budget, False
     results = trainer.train(graph, chosen.epochs)
     fit, training = trainer.clock.fit, trainer.clock.training
@@ -166,8 +167,8 @@ def trained(chosen: argparse.Namespace, run: RunConfig, graph: HeteroData) -> di
     }
 
 
-def trainer_of(chosen: argparse.Namespace, run: RunConfig, graph: HeteroData) -> TimedTrainer:
-    """The row's trainer on a graph: the config's own keys, as far as the row's architecture knows them."""
+def create_row_trainer(chosen: argparse.Namespace, run: RunConfig, graph: HeteroData) -> TimedTrainer:
+    """Create the row's trainer with the keys of the config that the row's architecture has."""
     model = {**model_config(TRAINED[chosen.row], run.model), **node_counts(graph)}
     training = {**run.training, "seed": chosen.seed}
     if not create_model(model).num_hops:
@@ -180,36 +181,36 @@ def trainer_of(chosen: argparse.Namespace, run: RunConfig, graph: HeteroData) ->
 
 
 def model_config(architecture: str, table: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of a config's model that an architecture knows."""
+    """Return the keys of a config's table ``model`` that an architecture has."""
     kind: type[RecommenderModel] = find_class("architecture", architecture, MODELS, RecommenderModel)
     known = {key: value for key, value in table.items() if key in kind.Config.model_fields}
     return {**known, "architecture": architecture}
 
 
-def fitted(chosen: argparse.Namespace, run: RunConfig, graph: HeteroData) -> dict[str, Any]:
+def fit_row(chosen: argparse.Namespace, run: RunConfig, graph: HeteroData) -> dict[str, Any]:
     """Fit a baseline with its defaults, and measure it."""
     baseline = create_baseline(chosen.row)
     if why := baseline.why_not(graph):
         return {"left_out": why}
-    warm_up, small = time.perf_counter(), corner(graph)
+    warm_up, small = time.perf_counter(), small_graph(graph)
     if not baseline.why_not(small):
         baseline.fit(small)
     warm_up = time.perf_counter() - warm_up
     before, started = memory_now(), time.perf_counter()
     score = baseline.fit(graph)
     seconds = time.perf_counter() - started
-    watching = parse_training_config("advanced", run.training)
-    validation = measure(score, graph, watching.eval_k, chosen.out)
+    config = parse_training_config("advanced", run.training)
+    validation = measure(score, graph, config.eval_k, chosen.out)
     return {
         "fit_seconds": seconds,
         "warm_up_seconds": warm_up,
         **memory_since(before),
-        "watched": [sampled(validation, watching.num_eval_users, seed) for seed in range(chosen.seeds)],
+        "watched": [mean_of_sample(validation, config.num_eval_users, seed) for seed in range(chosen.seeds)],
     }
 
 
 def measure(score: Score, graph: HeteroData, k: int, folder: Path) -> Evaluation:
-    """Keep recall and NDCG of every user on the validation and on the test listens; returns the former."""
+    """Write recall and NDCG of every user on the validation and the test listens; return the validation."""
     found = {part: evaluate(score, graph, part, k) for part in PARTS}
     columns: dict[str, Any] = {
         f"{part} {metric}": found[part].per_user[metric].numpy() for part in found for metric in compared(k)
@@ -218,14 +219,14 @@ def measure(score: Score, graph: HeteroData, k: int, folder: Path) -> Evaluation
     return found["val"]
 
 
-def sampled(validation: Evaluation, num_users: int | None, seed: int) -> dict[str, float]:
-    """The metrics of the users that a training with ``seed`` watches."""
+def mean_of_sample(validation: Evaluation, num_users: int | None, seed: int) -> dict[str, float]:
+    """Average the metrics over the users that a training with ``seed`` samples for validation."""
     rows = torch.searchsorted(validation.users, sample_users(validation.users, num_users, seed))
     return {metric: float(validation.per_user[metric][rows].mean()) for metric in compared(validation.k)}
 
 
 def rounded(found: Any) -> Any:
-    """Plain JSON with six digits behind the point."""
+    """Round all floats of plain JSON to six digits after the point."""
     if isinstance(found, Mapping):
         return {key: rounded(value) for key, value in found.items()}
     if isinstance(found, list):
@@ -233,21 +234,21 @@ def rounded(found: Any) -> Any:
     return round(found, 6) if isinstance(found, float) else found
 
 
-def corner(graph: HeteroData) -> HeteroData:
-    """The listens of a few users, as a graph of its own."""
+def small_graph(graph: HeteroData) -> HeteroData:
+    """Return the graph of the first few users and their songs."""
     users, songs = graph[LISTENS].edge_index
-    near = songs[users < CORNER].unique()
-    return graph.subgraph({"user": torch.arange(min(CORNER, int(graph["user"].num_nodes))), "song": near})
+    of_users = songs[users < WARM_UP_USERS].unique()
+    return graph.subgraph({"user": torch.arange(min(WARM_UP_USERS, int(graph["user"].num_nodes))), "song": of_users})
 
 
 def memory_now() -> int:
-    """Resident bytes now; the peak is counted anew where the system can."""
+    """Reset the peak memory if the system can, and return the resident bytes now."""
     gc.collect()
     return forget_peak()
 
 
 def memory_since(before: int) -> dict[str, int]:
-    """Peak bytes of this process, and how much of that it had before."""
+    """Return the peak bytes of this process, and the bytes before."""
     return {"peak_bytes": peak(), "start_bytes": before}
 
 

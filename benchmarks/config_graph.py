@@ -1,10 +1,10 @@
-"""What the benchmarks start from: the split graph of a config, or why its data is not there."""
+"""Make the training graph of a config for a benchmark, and check that the config's data is there."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from child import environment, measure
+from processes import environment, measure
 
 from data.errors import InputError
 from tasks.run_config import load_run_config
@@ -27,8 +27,8 @@ prepared(sys.argv[1])
 """
 
 
-def why_absent(config: str) -> str:
-    """A sentence where the config's data is not there; else empty. With a config that is wrong the benchmark ends."""
+def missing_data(config: str) -> str:
+    """Return a sentence if the config's data is missing; else an empty text. A wrong config ends the benchmark."""
     try:
         run = load_run_config(config)
     except InputError as error:
@@ -42,7 +42,7 @@ def why_absent(config: str) -> str:
 
 
 def training_graph(config: str, home: Path) -> Path:
-    """The file of the graph that the flow's stages up to the split make of a config, in a project root of their own."""
+    """Run the stages up to the split in the project root ``home``; return the file of the training graph."""
     measure(["-c", STAGES, config], environment(home.resolve()))
     (path,) = (home / "artifacts" / "store" / "split").glob("*/training_graph.pt")
     return path
