@@ -17,7 +17,7 @@ class RareSongsConfig(AdvancedConfig):
     """Keys of ``RareSongsTrainer``."""
 
     rarity: float = Field(0.5, ge=0, le=1)
-    """A listen's weight is (train listeners of its song) ** -rarity. 0: all listens are equal; 1: all songs are equal."""
+    """A listen counts (train listeners of its song) ** -rarity. 0: all listens are equal; 1: all songs are equal."""
 
 
 class RareSongsTrainer(AdvancedTrainer):
