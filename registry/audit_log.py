@@ -16,7 +16,7 @@ from typing import Literal, get_args
 from data.errors import InputError
 from registry.backend.client import CHAMPION, RegistryClient
 from registry.backend.lock import Lease, locked
-from registry.backend.runs import Run
+from registry.backend.runs import MlflowRun
 from registry.backend.version import Version
 from registry.gate.gate_config import Decision
 
@@ -223,7 +223,7 @@ def _tags(change: Change) -> dict[str, str]:
     return {key: str(value) for key, value in plain.items()} | decision | {"moves": str(change.moves_champion).lower()}
 
 
-def _record(run: Run) -> AuditRecord:
+def _record(run: MlflowRun) -> AuditRecord:
     tags = run.tags
     text = "".join(tags[key] for key in sorted(tags) if key.startswith("decision."))
     kind: Kind = next(kind for kind in get_args(Kind) if kind == tags["kind"])

@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from data.errors import InputError
 from registry.backend.connection import Connection
 from registry.backend.location import busy
-from registry.backend.runs import Run, Runs
+from registry.backend.runs import MlflowRun, Runs
 
 LEASE_SECONDS = 900.0
 """Seconds in front of the queue, measured by the process that waits, after which a request counts as left behind."""
@@ -72,7 +72,7 @@ class _Request:
     pid: int
 
     @classmethod
-    def of(cls, run: Run) -> Self:
+    def of(cls, run: MlflowRun) -> Self:
         number = int(run.tags["number"]) if "number" in run.tags else None
         return cls(run.run_id, number, run.tags["host"], int(run.tags["pid"]))
 

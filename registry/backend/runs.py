@@ -11,7 +11,7 @@ from registry.backend.connection import Connection, pages
 
 
 @dataclass(frozen=True)
-class Run:
+class MlflowRun:
     """A run with its tags."""
 
     run_id: str
@@ -27,7 +27,7 @@ class Runs:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def open(self, experiment: str, title: str, tags: Mapping[str, str], start_ms: int | None = None) -> Run:
+    def open(self, experiment: str, title: str, tags: Mapping[str, str], start_ms: int | None = None) -> MlflowRun:
         """Begin a run with all its tags, in one transaction; the experiment is created if it does not exist."""
         with self._connection.mlflow() as mlflow:
             identifier = self._connection.experiment(experiment)
@@ -45,7 +45,7 @@ class Runs:
         with self._connection.mlflow() as mlflow:
             mlflow.set_terminated(run_id, status)
 
-    def find(self, experiment: str, query: str = "", newest: int | None = None) -> list[Run]:
+    def find(self, experiment: str, query: str = "", newest: int | None = None) -> list[MlflowRun]:
         """Return the runs of an experiment, oldest first, without deleted ones.
 
         Args:
@@ -69,5 +69,5 @@ class Runs:
             mlflow.delete_run(run_id)
 
 
-def _run(entity: Any) -> Run:
-    return Run(entity.info.run_id, entity.info.status, int(entity.info.start_time), dict(entity.data.tags))
+def _run(entity: Any) -> MlflowRun:
+    return MlflowRun(entity.info.run_id, entity.info.status, int(entity.info.start_time), dict(entity.data.tags))
