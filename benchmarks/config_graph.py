@@ -12,16 +12,13 @@ from tasks.run_config import load_run_config
 STAGES = """
 import sys
 from prefect import flow
+from tasks.pipeline import pipeline, until
+from tasks.run import Run
 from tasks.run_config import load_run_config
-from tasks.stages.graph import build_graph
-from tasks.stages.ingest import find_log, ingest
-from tasks.stages.split import split
 
 @flow(name="prepared", persist_result=True, result_serializer="json")
 def prepared(config):
-    run = load_run_config(config)
-    listens = ingest(run, find_log(run))
-    split(run, build_graph(run, listens), listens)
+    list(until("split", pipeline(Run(load_run_config(config)))))
 
 prepared(sys.argv[1])
 """

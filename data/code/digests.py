@@ -10,8 +10,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import grimp
-
 from data.code.imports import has_source, imported_names, own_modules, reexported, source_file
 
 PACKAGES = ("flows", "tasks", "registry", "trainers", "evaluation", "models", "data")
@@ -51,6 +49,8 @@ def class_digests(classes: Iterable[type]) -> dict[str, str]:
 
 @cache
 def _import_graph() -> Any:
+    import grimp  # Flower's environment, where nothing is digested, has no grimp
+
     return grimp.build_graph(*PACKAGES, cache_dir=None)
 
 
