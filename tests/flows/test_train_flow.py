@@ -115,7 +115,8 @@ def test_a_run_can_start_from_a_version_that_was_refitted(trained: Any) -> None:
 
 def test_tensorboard_and_mlflow_show_the_same_numbers(trained: Any) -> None:
     (curves,) = (trained.home / "artifacts" / "tensorboard" / "songgraph").iterdir()
-    events = EventAccumulator(str(curves)).Reload()
+    # files that are written within one second may be read in another order, which then looks like a restart
+    events = EventAccumulator(str(curves), purge_orphaned_data=False).Reload()
     run = RegistryClient()._client.get_run(trained.first.counts["register"]["run_id"])
     by_epoch = {name for name in events.Tags()["scalars"] if not name.startswith("best/")}
     assert {"loss", "lr", "recall@10", "test/recall@10"} <= by_epoch
