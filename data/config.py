@@ -36,7 +36,7 @@ class Config(BaseModel):
         for key in earlier:
             if cls.renamed_keys[key] in given:
                 raise ValueError(f"'{key}' is the earlier name of '{cls.renamed_keys[key]}'; give only the new one")
-            _log_new_name(key, cls.renamed_keys[key])
+            log_new_name(key, cls.renamed_keys[key])
         return {cls.renamed_keys.get(key, key): value for key, value in given.items()}
 
     @classmethod
@@ -96,7 +96,7 @@ def flat(table: Mapping[str, Any], separator: str = ".", prefix: str = "") -> di
 
 
 @cache
-def _log_new_name(earlier: str, now: str) -> None:
+def log_new_name(earlier: str, now: str) -> None:
     """Log the new name of a key, once in a process: a run parses its tables many times."""
     logger.warning("The key '%s' is now called '%s'; please use the new name.", earlier, now)
 

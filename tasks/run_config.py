@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import tomllib
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt, PrivateAttr
 
-from data.config import Config
+from data.config import Config, log_new_name
 from data.errors import InputError
 from data.events.ingest_config import IngestConfig
 from data.events.log_files import find_files
@@ -24,8 +22,6 @@ from data.synthetic.log import SyntheticConfig
 from data.weights import WeightConfig
 from registry.gate.gate_config import GateConfig
 from tasks.tuning_config import TuneConfig
-
-logger = logging.getLogger(__name__)
 
 _VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}")
 
@@ -107,7 +103,7 @@ class RunConfig(Config):
         typed: Table = {}
         for name, field in cls.model_fields.items():
             kind = field.annotation
-            if isinstance(kind, type) and issubclass(kind, Config) and _is_table(given.get(name)):
+            if isinstance(kind, type) and issubclass(kind, Config) and isinstance(given.get(name), Mapping):
                 typed[name] = kind.parse(given[name], name)
         return super().parse({**given, **typed}, where)
 
@@ -170,10 +166,6 @@ def merged_tables(
     return merged
 
 
-def _is_table(value: Any) -> bool:
-    return isinstance(value, Mapping)
-
-
 def _with_moved_keys(given: Mapping[str, Any]) -> Table:
     """Return the config with what one table takes from another.
 
@@ -182,7 +174,7 @@ def _with_moved_keys(given: Mapping[str, Any]) -> Table:
     a temporal split the filters of ingest count only what was played before the cut, so ingest gets the cut.
     """
     tables: dict[str, Table] = {
-        name: dict(given[name]) if _is_table(given.get(name)) else {}
+        name: dict(given[name]) if isinstance(given.get(name), Mapping) else {}
         for name in ("training", "split", "evaluation", "ingest")
     }
     training, split, evaluation, ingest = tables.values()
@@ -202,14 +194,10 @@ def _move_key(tables: Mapping[str, Table], old: str, new: str) -> None:
     if old_key not in tables[old_table]:
         return
     value = tables[old_table].pop(old_key)
+    if new_key not in tables[new_table]:
+        log_new_name(old, new)
     if tables[new_table].setdefault(new_key, value) != value:
         raise InputError(f"{old} is {value!r}, but {new} is {tables[new_table][new_key]!r}; give only {new}.")
-    _say_once(f"{old} is called {new} in a run's config; the old name still works.")
-
-
-@cache
-def _say_once(sentence: str) -> None:
-    logger.info(sentence)
 
 
 def _from_root(paths: Any, key: str) -> list[str]:

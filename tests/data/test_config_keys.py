@@ -24,7 +24,7 @@ class Outer(Config):
 
 @pytest.fixture(autouse=True)
 def nothing_logged_before() -> None:
-    config_module._log_new_name.cache_clear()
+    config_module.log_new_name.cache_clear()
 
 
 SENTENCE = "The key 'colour' is now called 'color'; please use the new name."
